@@ -1,0 +1,281 @@
+"""``load`` a model, ``Engine.generate`` or ``stream``: where the rooms are wired together."""
+
+import secrets
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+
+from sparing.engine.cache import SlotCache
+from sparing.engine.drafting import Drafter, NoDrafter, PromptLookup
+from sparing.engine.events import Event
+from sparing.engine.eviction import Budget, find_policy
+from sparing.engine.loop import Loop
+from sparing.engine.result import Result
+from sparing.engine.row import Request, Row
+from sparing.engine.sampling import Sampler
+from sparing.engine.transcript import Limits
+from sparing.errors import OptionError, PromptError
+from sparing.model.chat import ChatFormat, PromptLike
+from sparing.model.config import read_config
+from sparing.model.decoder import Decoder
+from sparing.model.reference import ReferenceDecoder
+from sparing.model.sources import find_model
+from sparing.options import Depth, Latent, Memory, Sampling
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+DEFAULT_NEW_TOKENS = 1024
+SAMPLED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+T = TypeVar("T")
+Each: TypeAlias = T | Sequence[T] | None
+
+
+def load(
+    name_or_path: str,
+    dtype: str = "float32",
+    device: str = "cpu",
+    threads: int | None = None,
+    *,
+    decoder: str = "sparing",
+    kind: str = "auto",
+    markers: tuple[str, str] | None = None,
+) -> "Engine":
+    """A model ready to decode: an embedded name, a directory, or a hub id.
+
+    ``threads`` is torch's number of threads. ``decoder`` "reference" runs the model through
+    transformers, slowly, whatever its architecture. ``kind``: of matrix product, auto by timing.
+    ``markers``: start and end of a thought, where they are not found by themselves.
+
+    Raises ModelError where the model cannot be found or used, OptionError for wrong arguments.
+    """
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if decoder not in ("sparing", "reference"):
+        raise OptionError(f"decoder must be sparing or reference, got {decoder!r}")
+    if threads is not None:
+        if threads < 1:
+            raise OptionError(f"threads must be 1 or more, got {threads}")
+        torch.set_num_threads(threads)
+    directory = find_model(name_or_path)
+    if decoder == "reference":
+        forward: Decoder | ReferenceDecoder = ReferenceDecoder.load(
+            directory, DTYPES[dtype], device
+        )
+        vocabulary = forward.shape.vocabulary
+    else:
+        vocabulary = read_config(directory).vocabulary
+    chat = ChatFormat.load(directory, vocabulary, markers)
+    if decoder == "sparing":
+        forward = Decoder.load(directory, DTYPES[dtype], device, kind)
+    return Engine(forward, chat, name_or_path)
+
+
+class Engine:
+    """A loaded model, its ``decoder`` and ``chat`` format; every call starts a fresh cache."""
+
+    def __init__(self, decoder: Decoder | ReferenceDecoder, chat: ChatFormat, name: str) -> None:
+        self.decoder, self.chat, self.name = decoder, chat, name
+
+    def generate(
+        self,
+        prompts: Sequence[PromptLike],
+        memory: Each[Memory] = None,
+        depth: Depth | None = None,
+        latent: Latent | None = None,
+        sampling: Each[Sampling] = None,
+        *,
+        batch_size: int = 8,
+        template_options: Mapping[str, Any] | None = None,
+    ) -> list[Result]:
+        """Answer prompts: strings as they stand, lists of token ids, or lists of chat messages.
+
+        ``memory`` and ``sampling`` are one for all, or a list with one each. At most
+        ``batch_size`` rows are live at a time; what a row says does not depend on the others.
+
+        Raises PromptError or OptionError before anything runs, ModelError if logits go bad.
+        """
+        check_prompts(prompts)
+        requests = [
+            self.request(prompt, m, s, tag, template_options)
+            for tag, (prompt, m, s) in enumerate(
+                zip(prompts, each(memory, prompts), each(sampling, prompts), strict=True)
+            )
+        ]
+        run = Run(self.loop(requests, depth, latent, batch_size), requests)
+        events: list[list[Event]] = [[] for _ in requests]
+        for event in run:
+            events[event.row].append(event)
+        return [
+            Result.of(row.transcript, of_row) for row, of_row in zip(run.rows, events, strict=True)
+        ]
+
+    def stream(
+        self,
+        prompt: PromptLike,
+        memory: Memory | None = None,
+        depth: Depth | None = None,
+        latent: Latent | None = None,
+        sampling: Sampling | None = None,
+        *,
+        template_options: Mapping[str, Any] | None = None,
+    ) -> "Stream":
+        """One prompt's events as they come; an iterator that may be closed at any time.
+
+        Its ``result()`` is what has been produced so far, finished or not.
+        """
+        request = self.request(prompt, memory, sampling, 0, template_options)
+        return Stream(Run(self.loop([request], depth, latent, 1), [request]))
+
+    def request(
+        self,
+        prompt: PromptLike,
+        memory: Memory | None = None,
+        sampling: Sampling | None = None,
+        tag: int = 0,
+        template_options: Mapping[str, Any] | None = None,
+    ) -> Request:
+        """A prompt with its options resolved for this model; raises what ``generate`` raises."""
+        memory, sampling = memory or Memory(), sampling or Sampling()
+        policy = find_policy(memory)
+        encoded = self.chat.encode(prompt, template_options)
+        question, context = len(encoded.ids), self.decoder.shape.context
+        if question >= context:
+            raise PromptError(
+                f"a prompt must be shorter than the context of {context} tokens, got {question}"
+            )
+        limits = self._limits(sampling)
+        budget = Budget.of(memory, question, min(limits.max_new_tokens, context - question))
+        return Request(encoded, self._sampler(sampling), limits, budget, policy, tag)
+
+    def loop(
+        self,
+        requests: Sequence[Request],
+        depth: Depth | None = None,
+        latent: Latent | None = None,
+        batch_size: int = 8,
+    ) -> Loop:
+        """A loop with room for any of ``requests``, ``batch_size`` of them at a time.
+
+        Its cache is allocated at once where each has a budget, else in blocks as it is needed.
+        """
+        if batch_size < 1:
+            raise OptionError(f"batch_size must be 1 or more, got {batch_size}")
+        shape = self.decoder.shape
+        cache = SlotCache(
+            shape.layers,
+            max(min(batch_size, len(requests)), 1),
+            shape.kv_heads,
+            shape.head_dim,
+            capacity=max((r.slots for r in requests if r.budget is not None), default=0),
+            limit=max((r.slots for r in requests), default=0),
+            dtype=self.decoder.dtype,
+            device=self.decoder.device,
+        )
+        return Loop(
+            self.decoder, self.chat, cache, shape.vocabulary, find_drafter(depth or Depth())
+        )
+
+    def _sampler(self, sampling: Sampling) -> Sampler:
+        """Options over the model's defaults; a filter without any temperature draws at 1."""
+        chosen = self._with_defaults(sampling, SAMPLED)
+        if "temperature" not in chosen and {"top_k", "top_p", "min_p"} & set(chosen):
+            chosen["temperature"] = 1.0
+        if sampling.seed is not None or chosen.get("temperature"):
+            chosen["seed"] = secrets.randbits(63) if sampling.seed is None else sampling.seed
+        return Sampler(**chosen)
+
+    def _limits(self, sampling: Sampling) -> Limits:
+        chosen = self._with_defaults(sampling, ("max_new_tokens",))
+        if sampling.think_budget is not None and self.chat.markers is None:
+            raise OptionError(
+                f"think_budget needs a model that marks its thoughts, and {self.name} does not; "
+                "pass markers=(start, end) to load, or limit max_new_tokens"
+            )
+        ends = frozenset() if sampling.ignore_eos else self.chat.defaults.end_ids
+        return Limits(
+            max_new_tokens=chosen.get("max_new_tokens", DEFAULT_NEW_TOKENS),
+            context=self.decoder.shape.context,
+            end_ids=ends | set(sampling.stop_token_ids),
+            stop=sampling.stop,
+            think_budget=sampling.think_budget,
+        )
+
+    def _with_defaults(self, sampling: Sampling, names: Sequence[str]) -> dict[str, Any]:
+        given = {n: getattr(sampling, n) for n in names if getattr(sampling, n) is not None}
+        return {n: v for n, v in self.chat.defaults.sampling.items() if n in names} | given
+
+
+class Run:
+    """Requests through a loop, waiting where it is full: an iterator over all their events."""
+
+    def __init__(self, loop: Loop, requests: Iterable[Request]) -> None:
+        self.loop, self.rows = loop, list[Row]()
+        self._waiting = deque(requests)
+
+    def __iter__(self) -> Iterator[Event]:
+        try:
+            while self._waiting or self.loop.live:
+                while self._waiting and self.loop.free_rows:
+                    self.rows.append(self.loop.admit(self._waiting.popleft()))
+                yield from self.loop.step()
+        finally:
+            for row in list(self.loop.live):
+                self.loop.retire(row)
+
+
+class Stream:
+    """An iterator over one prompt's events, with the result so far."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._events = run, list[Event]()
+        self._iterator = iter(run)
+
+    def __iter__(self) -> "Stream":
+        return self
+
+    def __next__(self) -> Event:
+        event = next(self._iterator)
+        self._events.append(event)
+        return event
+
+    def close(self) -> None:
+        """Stop; the row's memory is freed. Iterating on finds nothing more."""
+        self._iterator.close()  # type: ignore[attr-defined]
+
+    def result(self) -> Result:
+        """What has been produced; ``finish_reason`` "interrupted" before the end."""
+        if not self._run.rows:
+            raise ValueError("a stream must have been iterated before it has a result; call next()")
+        return Result.of(self._run.rows[0].transcript, self._events)
+
+
+def find_drafter(depth: Depth) -> Drafter:
+    """The drafter that the options ask for."""
+    if depth.draft == "off":
+        return NoDrafter()
+    return PromptLookup(longest=depth.max_draft)
+
+
+def each(option: Each[T], prompts: Sequence[Any]) -> Sequence[T | None]:
+    """One option for all prompts, or one each."""
+    if not isinstance(option, list | tuple):
+        return [option] * len(prompts)  # type: ignore[list-item]
+    if len(option) != len(prompts):
+        raise OptionError(
+            f"options must be one, or one a prompt ({len(prompts)}), got {len(option)}"
+        )
+    return option
+
+
+def check_prompts(prompts: Sequence[PromptLike]) -> None:
+    """Refuse the lone prompt that was meant as a list of one."""
+    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int | dict)):
+        raise PromptError(
+            "prompts must be a list of prompts, got a single one; pass [prompt] or use stream"
+        )

@@ -1,0 +1,54 @@
+"""`sparing chat`: many turns; what was thought in earlier ones is dropped."""
+
+from typing import Annotated
+
+import typer
+
+from sparing.cli.flags import DecodingFlags, LoadingFlags, flag
+from sparing.cli.run import follow
+from sparing.cli.view import LiveView, summary
+from sparing.errors import PromptError
+
+
+def chat(
+    loading: LoadingFlags,
+    decoding: DecodingFlags,
+    system: Annotated[str | None, flag("a system message to begin with")] = None,
+) -> None:
+    """Talk. Ctrl-C ends an answer, Ctrl-D or /exit the chat, /new begins afresh."""
+    options = decoding.options()
+    engine = loading.load()
+    if not engine.chat.has_template:
+        raise PromptError(
+            f"chat needs a model with a chat template, and {loading.model} has none; use "
+            "`sparing run --raw`"
+        )
+    opening = [{"role": "system", "content": system}] if system else []
+    messages = list(opening)
+    for text in turns():
+        if text == "/new":
+            messages = list(opening)
+            continue
+        asked = [*messages, {"role": "user", "content": text}]
+        try:
+            stream = engine.stream(asked, **options)
+        except PromptError as error:
+            typer.echo(f"error: {error}", err=True)
+            continue
+        follow(stream, LiveView(engine, decoding.budget))
+        result = stream.result()
+        typer.echo(summary(result), err=True)
+        messages = [*asked, {"role": "assistant", "content": result.answer}]
+
+
+def turns():
+    """What the user says, until the end of input."""
+    while True:
+        try:
+            text = input("> ").strip()
+        except EOFError:
+            return
+        if text == "/exit":
+            return
+        if text:
+            yield text

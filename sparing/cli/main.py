@@ -1,0 +1,54 @@
+"""`sparing`: run, chat, models, bench."""
+
+import os
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from sparing.cli.bench import bench
+from sparing.cli.chat import chat
+from sparing.cli.flags import takes_flags
+from sparing.cli.models import models
+from sparing.cli.run import run
+from sparing.errors import SparingError
+
+INTERRUPTED = 130
+UsageError: Any = typer.BadParameter.__bases__[0]  # typer does not export it
+
+app = typer.Typer(
+    name="sparing",
+    help="Open reasoning models that spare memory, depth and words.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (run, chat, models):
+    app.command()(takes_flags(command))
+app.add_typer(bench, name="bench")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        code = app(standalone_mode=False)
+    except SparingError as error:
+        fail(str(error), error.exit_code)
+    except UsageError as error:
+        fail(error.format_message(), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, code: int) -> None:
+    """Print a user's mistake as one line and leave."""
+    line = " ".join(message.split())
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {line}")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""`sparing run`: one prompt, answered live."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from sparing.cli.flags import DecodingFlags, LoadingFlags, flag
+from sparing.cli.view import LiveView, summary
+from sparing.errors import OptionError, PromptError
+
+INTERRUPTED = 130
+
+
+def run(
+    prompt: Annotated[str, typer.Argument(help="the question")],
+    loading: LoadingFlags,
+    decoding: DecodingFlags,
+    raw: Annotated[bool, flag("no chat template: the prompt as it stands", "--raw")] = False,
+    json_: Annotated[bool, flag("print one JSON object instead of text", "--json")] = False,
+    events: Annotated[bool, flag("with --json: the events too", "--events")] = False,
+) -> None:
+    """Answer PROMPT, thinking in the open, in as little memory as you say."""
+    if events and not json_:
+        raise OptionError("--events belongs to --json, got it alone; pass --json too")
+    if not prompt:
+        raise PromptError("a prompt must have a token or more, got none; pass some text")
+    options = decoding.options()
+    engine = loading.load()
+    stream = engine.stream(as_prompt(engine, prompt, raw), **options)
+    view = None if json_ else LiveView(engine, decoding.budget)
+    interrupted = follow(stream, view)
+    result = stream.result()
+    if json_:
+        content = {"model": loading.model, **result.to_dict(events)}
+        print(json.dumps(content, ensure_ascii=False))
+    else:
+        typer.echo(summary(result), err=True)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def as_prompt(engine: Any, prompt: str, raw: bool) -> Any:
+    """A chat message where the model has a template, unless the prompt shall stand as it is."""
+    if raw or not engine.chat.has_template:
+        return prompt
+    return [{"role": "user", "content": prompt}]
+
+
+def follow(stream: Any, view: LiveView | None) -> bool:
+    """Show a stream to its end; True where Ctrl-C ended it."""
+    try:
+        if view is None:
+            for _ in stream:
+                pass
+        else:
+            with view:
+                for event in stream:
+                    view.show(event)
+    except KeyboardInterrupt:
+        stream.close()
+        return True
+    return False

@@ -1,0 +1,1 @@
+"""The decode loop: cache, sampling and acceptance, drafting, eviction, events and stats."""

@@ -1,0 +1,99 @@
+"""Acceptance: a draft is walked through the very state that plain decoding goes through."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sparing.engine.cache import Kind
+from sparing.engine.drafting import PENDING, Draft
+from sparing.engine.events import LatentEvent, StepEvent, TokenEvent
+from sparing.engine.switch import Thought, ThoughtSwitch
+from sparing.engine.transcript import Transcript
+from sparing.errors import ModelError
+
+PLACEHOLDER = 0  # the token id at a latent position; its embedding is never used
+
+
+@dataclass
+class Pending:
+    """What a row's next pass takes in first: prompt tokens, the token picked last, or a thought."""
+
+    ids: list[int]
+    kind: Kind
+    thought: Thought | None = None
+
+
+@dataclass
+class Accepted:
+    """A row's step: the draft's nodes that stay, their kinds, what comes next, what to tell."""
+
+    pending: Pending
+    path: list[int] = field(default_factory=list)
+    kinds: list[Kind] = field(default_factory=list)
+    events: list[StepEvent] = field(default_factory=list)
+
+
+class Predictions:
+    """The model's distributions after each scored token of a pass, and their confidence.
+
+    ``confidence``: probability of the likeliest token, at temperature 1, before any filter.
+    """
+
+    def __init__(self, logits: Float[Tensor, "M V"], hidden: Float[Tensor, "M E"]) -> None:
+        self.logits, self.hidden = logits, hidden
+        best, argmax = logits.max(-1)
+        self.argmax: list[int] = argmax.tolist()
+        self.confidence: list[float] = torch.exp(best - logits.logsumexp(-1)).tolist()
+
+
+def accept(
+    transcript: Transcript,
+    draft: Draft,
+    predictions: Predictions,
+    first: int,
+    switch: ThoughtSwitch,
+) -> Accepted:
+    """Walk down the draft as long as it says what the model picks.
+
+    Row ``first`` of the predictions follows the pending token, the next ones the draft's nodes.
+    The walk ends at the first pick that no child proposes, at a latent step, or with the row: a
+    stop, a limit or an end marker cuts there even where the next drafted token would match.
+    """
+    node, done = PENDING, Accepted(Pending([], Kind.ANSWER))
+    while True:
+        at = first + 1 + node
+        confidence = checked(predictions.confidence[at], transcript.position)
+        logits = predictions.logits[at]
+        thought = None
+        if not transcript.forced:
+            hidden = predictions.hidden[at]
+            thought = switch.think(hidden, logits, transcript.latents_in_a_row)
+        if thought is not None:
+            done.events.append(LatentEvent(transcript.position, thought.top))
+            transcript.append_latent()
+            done.pending = Pending([PLACEHOLDER], Kind.LATENT, thought)
+            return done
+        position = transcript.position
+        token, forced = transcript.pick(logits, predictions.argmax[at])
+        child = draft.child(node, token)
+        text, kind = transcript.append(token)
+        origin = "forced" if forced else "model" if child is None else "draft"
+        done.events.append(TokenEvent(position, token, text, kind.name.lower(), origin, confidence))
+        if child is None or transcript.finish_reason is not None:
+            done.pending = Pending([token], kind)
+            return done
+        node = child
+        done.path.append(child)
+        done.kinds.append(kind)
+
+
+def checked(confidence: float, position: int) -> float:
+    """Raise ModelError where the logits behind a confidence were not finite."""
+    if not 0 <= confidence <= 1.001:
+        raise ModelError(
+            f"logits must be finite, got NaN or infinity in the step that gives position "
+            f"{position}; check the checkpoint, or load it with dtype float32"
+        )
+    return confidence

@@ -1,0 +1,139 @@
+"""The SlotCache: keys and values in slots that are really freed, not masked.
+
+Slots are physical, positions logical: a kept key stays in the rotary position it was written with.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK_SLOTS = 256
+
+
+class Kind(IntEnum):
+    """What a slot holds."""
+
+    PROMPT = 0
+    THOUGHT = 1
+    LATENT = 2
+    ANSWER = 3
+
+
+class SlotCache:
+    """Keys and values ``[B, G, S, D]`` a layer, with per slot a position, a score and a kind.
+
+    ``lengths[row]`` slots of a row are in use, in position order; whatever lies behind them is
+    free to drafts. ``capacity`` slots a row are allocated; up to ``limit`` are taken in blocks by
+    ``reserve``. With a budget both are the budget, so the bytes never change. ``nbytes``: of all
+    keys and values, measured when they are allocated.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        rows: int,
+        kv_heads: int,
+        head_dim: int,
+        capacity: int,
+        limit: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.rows, self.limit = rows, max(capacity, limit or 0)
+        self._empty = torch.empty(rows, kv_heads, 0, head_dim, dtype=dtype, device=device)
+        self.keys = [self._slots(capacity) for _ in range(layers)]
+        self.values = [self._slots(capacity) for _ in range(layers)]
+        self.nbytes = self._measure()
+        self.lengths = [0] * rows
+        self.positions = np.zeros((rows, capacity), np.int64)
+        self.scores = np.zeros((rows, capacity), np.float32)
+        self.kinds = np.zeros((rows, capacity), np.int8)
+
+    @property
+    def capacity(self) -> int:
+        """Slots allocated to each row."""
+        return self.keys[0].shape[2]
+
+    def _measure(self) -> int:
+        """Bytes of all keys and values, read off their storages."""
+        return sum(t.untyped_storage().nbytes() for t in (*self.keys, *self.values))
+
+    def reserve(self, slots: int) -> None:
+        """Make room for ``slots`` in every row, a layer at a time; raises beyond ``limit``."""
+        if slots <= self.capacity:
+            return
+        if slots > self.limit:
+            raise ValueError(f"slots must be at most {self.limit}, got {slots}")
+        blocks = -(-slots // BLOCK_SLOTS) * BLOCK_SLOTS
+        old, new = self.capacity, min(blocks, self.limit)
+        for tensors in (self.keys, self.values):
+            for layer, tensor in enumerate(tensors):
+                tensors[layer] = self._slots(new)
+                tensors[layer][:, :, :old] = tensor
+        self.nbytes = self._measure()
+        for name in ("positions", "scores", "kinds"):
+            setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, new - old))))
+
+    def commit(
+        self,
+        row: int,
+        path: Sequence[int],
+        positions: Sequence[int],
+        kinds: Sequence[Kind],
+        scores: Sequence[float] | None = None,
+    ) -> None:
+        """Keep the new tokens at the offsets ``path`` behind the row's length; roll back the rest.
+
+        The decoder wrote the new tokens to the slots behind the length. ``path`` rises; where it
+        leaves gaps (a draft tree) the kept entries are moved together, in every layer.
+        """
+        begin, count = self.lengths[row], len(path)
+        if list(path) != list(range(count)):
+            source = torch.tensor([begin + offset for offset in path], device=self.keys[0].device)
+            self._gather(row, source, begin)
+        used = slice(begin, begin + count)
+        self.positions[row, used] = positions
+        self.kinds[row, used] = kinds
+        self.scores[row, used] = 0.0 if scores is None else scores
+        self.lengths[row] = begin + count
+
+    def evict(self, row: int, keep: np.ndarray) -> list[int]:
+        """Free the slots where ``keep [length]`` is False: gather the rest to the front.
+
+        Returns the positions that are gone. Every layer and head keeps the same slots.
+        """
+        length = self.lengths[row]
+        gone = self.positions[row, :length][~keep].tolist()
+        kept = np.flatnonzero(keep)
+        first = int(np.argmin(keep)) if gone else length
+        self._gather(row, torch.from_numpy(kept[first:]).to(self.keys[0].device), first)
+        for values in (self.positions, self.scores, self.kinds):
+            values[row, : len(kept)] = values[row, kept]
+        self.lengths[row] = len(kept)
+        return gone
+
+    def reset(self, row: int) -> None:
+        """Empty a row, its old values zeroed so that nothing of them reaches the next one."""
+        for tensor in (*self.keys, *self.values):
+            tensor[row].zero_()
+        self.lengths[row] = 0
+
+    def check(self) -> None:
+        """Assert the invariants: lengths within capacity, positions rising, scores finite."""
+        for row, length in enumerate(self.lengths):
+            assert 0 <= length <= self.capacity, (row, length, self.capacity)
+            assert (np.diff(self.positions[row, :length]) > 0).all(), (row, "positions must rise")
+            assert np.isfinite(self.scores[row, :length]).all(), (row, "scores must be finite")
+            assert np.isin(self.kinds[row, :length], list(Kind)).all(), (row, "unknown kind")
+
+    def _slots(self, count: int) -> Tensor:
+        rows, heads, _, dim = self._empty.shape
+        return self._empty.new_zeros(rows, heads, count, dim)
+
+    def _gather(self, row: int, source: Tensor, begin: int) -> None:
+        """Move the slots ``source`` (rising, none before ``begin``) to ``begin`` and on."""
+        for tensor in (*self.keys, *self.values):
+            tensor[row, :, begin : begin + len(source)] = tensor[row].index_select(1, source)

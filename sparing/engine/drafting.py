@@ -1,0 +1,169 @@
+"""Drafts: tokens proposed for the full model to verify. A wrong one costs time, never a token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+PENDING = -1  # the parent of a draft's first nodes: the token before the draft
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A tree of proposed tokens in an order that puts parents first; a chain is the usual case.
+
+    ``parents[i]`` is the node before node i, or ``PENDING``. ``forced``: the loop put it there, to
+    be accepted whatever the model says.
+    """
+
+    ids: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    forced: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.parents):
+            raise ValueError(
+                f"a draft must have one parent a node, got {len(self.ids)} and {len(self.parents)}"
+            )
+        if any(not PENDING <= parent < node for node, parent in enumerate(self.parents)):
+            raise ValueError(f"a draft's parents must come before their nodes, got {self.parents}")
+
+    @classmethod
+    def chain(cls, ids: Sequence[int], forced: bool = False) -> "Draft":
+        return cls(tuple(ids), tuple(range(PENDING, len(ids) - 1)), forced)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def cut(self, room: int) -> "Draft":
+        """The first ``room`` nodes; with their parents before them they are a draft too."""
+        if len(self) <= room:
+            return self
+        room = max(room, 0)
+        return Draft(self.ids[:room], self.parents[:room], self.forced)
+
+    def child(self, node: int, token: int) -> int | None:
+        """The node that proposes ``token`` after ``node``; None where there is none."""
+        for child in range(node + 1, len(self)):
+            if self.parents[child] == node and self.ids[child] == token:
+                return child
+        return None
+
+    @property
+    def depths(self) -> list[int]:
+        """How many tokens after the pending one each node stands: 1 for the first."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(1 if parent == PENDING else depths[parent] + 1)
+        return depths
+
+    @property
+    def is_chain(self) -> bool:
+        return all(parent == node - 1 for node, parent in enumerate(self.parents))
+
+    def ancestors(self, before: int) -> Bool[Tensor, "T T"] | None:
+        """Which new tokens each sees: ``before`` pending ones, then the tree. None: causal."""
+        if self.is_chain:
+            return None
+        total = before + len(self)
+        sees = torch.eye(total, dtype=torch.bool)
+        sees[:before, :before] = torch.ones(before, before, dtype=torch.bool).tril()
+        for node, parent in enumerate(self.parents):
+            sees[before + node] |= sees[before + parent] if parent != PENDING else sees[before - 1]
+        return sees
+
+
+@runtime_checkable
+class Drafted(Protocol):
+    """What a drafter may know of a row: prompt and output, and a place for its own notes."""
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+
+    @property
+    def notes(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class Drafter(Protocol):
+    """Proposes for all rows at once; ``rooms`` bounds each row's nodes. May return empty drafts."""
+
+    name: str
+
+    def propose(self, rows: Sequence[Drafted], rooms: Sequence[int]) -> list[Draft]: ...
+
+    def learn(self, row: Drafted, drafted: int, accepted: int) -> None:
+        """How a row's last draft fared."""
+        ...
+
+
+class NoDrafter:
+    """Plain decoding."""
+
+    name = "off"
+
+    def propose(self, rows: Sequence[Drafted], rooms: Sequence[int]) -> list[Draft]:
+        return [Draft() for _ in rows]
+
+    def learn(self, row: Drafted, drafted: int, accepted: int) -> None:
+        pass
+
+
+class PromptLookup:
+    """Continue as the text went on the last time its last ``n`` tokens stood there (Saxena 2023).
+
+    Longest match of ``most`` to ``least`` tokens first. The draft doubles after one that was
+    accepted whole and halves after one that was not, between 1 and ``longest`` tokens.
+    """
+
+    name = "lookup"
+
+    def __init__(self, most: int = 4, least: int = 2, longest: int = 16) -> None:
+        self.most, self.least, self.longest = most, least, longest
+
+    def propose(self, rows: Sequence[Drafted], rooms: Sequence[int]) -> list[Draft]:
+        return [self._propose(row, room) for row, room in zip(rows, rooms, strict=True)]
+
+    def learn(self, row: Drafted, drafted: int, accepted: int) -> None:
+        index = row.notes.get(self.name)
+        if index is not None and drafted:
+            index.length = index.length * 2 if accepted == drafted else index.length // 2
+            index.length = min(max(index.length, 1), self.longest)
+
+    def _propose(self, row: Drafted, room: int) -> Draft:
+        if room < 1:
+            return Draft()
+        index = row.notes.get(self.name)
+        if index is None:
+            index = row.notes[self.name] = NgramIndex(self.most, self.least, self.longest // 2)
+        tokens = row.tokens
+        start = index.find(tokens)
+        if start is None:
+            return Draft()
+        return Draft.chain(tokens[start : start + min(room, index.length)])
+
+
+class NgramIndex:
+    """Where each n-gram of a growing text last went on; ``length``: of the next draft."""
+
+    def __init__(self, most: int, least: int, length: int) -> None:
+        self.sizes, self.length = range(most, least - 1, -1), max(length, 1)
+        self._after: dict[tuple[int, ...], int] = {}
+        self._known = 0
+
+    def find(self, tokens: Sequence[int]) -> int | None:
+        """The offset that followed the longest earlier match of the last tokens."""
+        for end in range(self._known, len(tokens)):
+            for size in self.sizes:
+                if end >= size:
+                    self._after[tuple(tokens[end - size : end])] = end
+        self._known = len(tokens)
+        for size in self.sizes:
+            if len(tokens) >= size:
+                found = self._after.get(tuple(tokens[-size:]))
+                if found is not None:
+                    return found
+        return None

@@ -1,0 +1,126 @@
+"""What happened, as it happens. Replaying a row's events gives every one of its stats.
+
+Positions count from the first prompt token, 0, and never change, whatever is evicted.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass
+class Event:
+    """``row``: which prompt of the call it belongs to."""
+
+    type: ClassVar[str]
+    row: int = field(default=0, kw_only=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"type": self.type, **asdict(self)}
+
+
+@dataclass
+class StepEvent(Event):
+    """The first event of a row's step carries how many tokens its drafter had proposed for it.
+
+    ``kv_bytes``: what the row's keys and values took at that moment, free slots included.
+    """
+
+    drafted: int = field(default=0, kw_only=True)
+    kv_bytes: int = field(default=0, kw_only=True)
+
+
+@dataclass
+class TokenEvent(StepEvent):
+    """One new token.
+
+    ``text``: what became readable with it (half a code point or half a stop string waits);
+    ``kind``: thought or answer; ``origin``: model, draft or forced; ``confidence``: the model's
+    top-1 probability there; ``score``: its predicted importance, None without a predictor.
+    """
+
+    type: ClassVar[str] = "token"
+    position: int
+    id: int
+    text: str
+    kind: str
+    origin: str
+    confidence: float
+    score: float | None = None
+
+
+@dataclass
+class LatentEvent(StepEvent):
+    """One step thought without a word; ``top``: the words nearest to it and their probabilities."""
+
+    type: ClassVar[str] = "latent"
+    position: int
+    top: list[tuple[str, float]]
+
+
+@dataclass
+class EvictEvent(Event):
+    """Positions whose keys and values were freed: positions >= ``at`` no longer see them."""
+
+    type: ClassVar[str] = "evict"
+    positions: list[int]
+    at: int
+
+
+@dataclass
+class DoneEvent(Event):
+    """The row's end: stop, length, budget or context. ``text``: what had been held back."""
+
+    type: ClassVar[str] = "done"
+    finish_reason: str
+    text: str = ""
+    seconds: float = 0.0
+    policy: str = "full"
+    draft: str = "off"
+
+
+@dataclass
+class Stats:
+    """A row's totals. ``kv_bytes_peak`` is measured from storages; seconds run from admission."""
+
+    new_tokens: int = 0
+    thinking_tokens: int = 0
+    latent_tokens: int = 0
+    seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    kv_bytes_peak: int = 0
+    evictions: int = 0
+    evicted_tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    policy: str = "full"
+    draft: str = "off"
+
+    def add(self, event: Event) -> None:
+        """Take one event into account."""
+        if isinstance(event, StepEvent):
+            self.drafted += event.drafted
+            self.kv_bytes_peak = max(self.kv_bytes_peak, event.kv_bytes)
+        if isinstance(event, TokenEvent):
+            self.new_tokens += 1
+            self.thinking_tokens += event.kind == "thought"
+            self.accepted += event.origin == "draft"
+        elif isinstance(event, LatentEvent):
+            self.latent_tokens += 1
+        elif isinstance(event, EvictEvent):
+            self.evictions += 1
+            self.evicted_tokens += len(event.positions)
+        elif isinstance(event, DoneEvent):
+            self.seconds, self.policy, self.draft = event.seconds, event.policy, event.draft
+            self.tokens_per_second = self.new_tokens / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def replay(events: Iterable[Event]) -> Stats:
+    """The stats that a row's events add up to."""
+    stats = Stats()
+    for event in events:
+        stats.add(event)
+    return stats

@@ -1,0 +1,159 @@
+"""The decode loop: one step for all live rows; a slot for each method, by default none."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sparing.engine.accept import Accepted, Predictions, accept
+from sparing.engine.cache import SlotCache
+from sparing.engine.drafting import Draft, Drafter, NoDrafter
+from sparing.engine.events import DoneEvent, Event, EvictEvent
+from sparing.engine.row import Request, Row
+from sparing.engine.switch import NoSwitch, ThoughtSwitch
+from sparing.model.chat import ChatFormat
+from sparing.model.inputs import Forward, Output, RowInput, scored, split
+
+Predictor = Callable[[Float[Tensor, "N E"]], Float[Tensor, " N"]]
+PREFILL_CHUNK = 256
+
+
+class Loop:
+    """Rows over one cache. ``admit`` and ``retire`` let them come and go between steps."""
+
+    def __init__(
+        self,
+        decoder: Forward,
+        chat: ChatFormat,
+        cache: SlotCache,
+        vocabulary: int,
+        drafter: Drafter | None = None,
+        switch: ThoughtSwitch | None = None,
+        predictor: Predictor | None = None,
+        chunk: int = PREFILL_CHUNK,
+    ) -> None:
+        """``chunk``: prompt tokens that a row takes in per step."""
+        self.decoder, self.chat, self.cache, self.vocabulary = decoder, chat, cache, vocabulary
+        self.drafter, self.switch = drafter or NoDrafter(), switch or NoSwitch()
+        self.predictor, self.chunk = predictor, chunk
+        self.live: list[Row] = []
+
+    @property
+    def free_rows(self) -> list[int]:
+        """Cache rows that a request can be admitted to."""
+        taken = {row.index for row in self.live}
+        return [index for index in range(self.cache.rows) if index not in taken]
+
+    def admit(self, request: Request) -> Row:
+        """Give a request a row; it takes part from the next step on."""
+        if not self.free_rows:
+            raise ValueError(f"a row must be free, got {len(self.live)} live; retire one first")
+        if request.slots > self.cache.limit:
+            raise ValueError(
+                f"a request must fit the cache's {self.cache.limit} slots, got {request.slots}"
+            )
+        row = Row(self.free_rows[0], request, self.chat, self.vocabulary)
+        self.live = sorted([*self.live, row], key=lambda live: live.index)
+        return row
+
+    def retire(self, row: Row) -> None:
+        """Take a row out, finished or not; its slots are free at once."""
+        self.live.remove(row)
+        self.cache.reset(row.index)
+
+    def step(self) -> list[Event]:
+        """One pass of the full model over all live rows; what it brought, row by row."""
+        rows = list(self.live)
+        drafts = self._propose(rows)
+        new = [row.inputs(self.cache, d, self.chunk) for row, d in zip(rows, drafts, strict=True)]
+        self.cache.reserve(max(i.cached + len(i.ids) for i in new))
+        output = self.decoder(new, self.cache)
+        accepted = self._accept(rows, drafts, new, output)
+        self._commit(rows, new, accepted, output)
+        return self._events(rows, drafts, accepted)
+
+    def _propose(self, rows: Sequence[Row]) -> list[Draft]:
+        """What each row shall verify: tokens it must say, else what the drafter thinks it will."""
+        forced = [row.forced_draft() for row in rows]
+        rooms = [row.draft_room(self.cache) for row in rows]
+        asked = [0 if must else room for must, room in zip(forced, rooms, strict=True)]
+        drafts = self.drafter.propose(rows, asked)
+        return [
+            (must or draft).cut(room)
+            for must, draft, room in zip(forced, drafts, rooms, strict=True)
+        ]
+
+    def _accept(
+        self, rows: Sequence[Row], drafts: Sequence[Draft], new: Sequence[RowInput], output: Output
+    ) -> list[Accepted | None]:
+        """Each row's picks; None for rows that still read their prompt."""
+        predictions = Predictions(output.logits, scored(output.hidden, new))
+        accepted: list[Accepted | None] = []
+        first = 0
+        for row, draft, i in zip(rows, drafts, new, strict=True):
+            walk = i.scored > 0
+            accepted.append(
+                accept(row.transcript, draft, predictions, first, self.switch) if walk else None
+            )
+            first += i.scored
+        return accepted
+
+    def _commit(
+        self,
+        rows: Sequence[Row],
+        new: Sequence[RowInput],
+        accepted: Sequence[Accepted | None],
+        output: Output,
+    ) -> None:
+        """Committed tokens and their predicted importance enter the cache; nothing else does."""
+        scores: Sequence[list[float] | None] = [None] * len(rows)
+        if self.predictor is not None:
+            scores = [part.tolist() for part in split(self.predictor(output.hidden), new)]
+        for row, i, done, importance in zip(rows, new, accepted, scores, strict=True):
+            row.commit(self.cache, i, done, importance)
+
+    def _events(
+        self, rows: Sequence[Row], drafts: Sequence[Draft], accepted: Sequence[Accepted | None]
+    ) -> list[Event]:
+        """Tell what was said, evict where a budget is reached, retire the rows that are done."""
+        events: list[Event] = []
+        for row, draft, done in zip(rows, drafts, accepted, strict=True):
+            if done is not None:
+                self._describe(row, draft, done)
+                events += done.events
+                events += self._evict(row)
+        return events
+
+    def _describe(self, row: Row, draft: Draft, done: Accepted) -> None:
+        drafted = 0 if draft.forced else len(draft)
+        done.events[0].drafted = drafted
+        for event in done.events:
+            event.row, event.kv_bytes = row.request.tag, self.cache.nbytes // self.cache.rows
+        if drafted:
+            self.drafter.learn(row, drafted, len(done.path))
+
+    def _evict(self, row: Row) -> list[Event]:
+        """Evict if due, end the row if it is done: the last events of its step."""
+        events: list[Event] = []
+        held_back = ""
+        if row.transcript.finish_reason is None:
+            gone = row.evict(self.cache)
+            if gone is None:
+                held_back = row.transcript.end("budget")
+            elif gone:
+                events.append(EvictEvent(gone, row.position, row=row.request.tag))
+        if row.transcript.finish_reason is not None:
+            events.append(self._done(row, held_back))
+            self.retire(row)
+        return events
+
+    def _done(self, row: Row, held_back: str) -> DoneEvent:
+        return DoneEvent(
+            str(row.transcript.finish_reason),
+            text=held_back,
+            seconds=time.perf_counter() - row.started,
+            policy=row.request.policy.name if row.request.policy else "full",
+            draft=self.drafter.name,
+            row=row.request.tag,
+        )

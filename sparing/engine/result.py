@@ -1,0 +1,51 @@
+"""What a finished row hands back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparing.engine.events import DoneEvent, Event, Stats, replay
+from sparing.engine.transcript import Transcript
+
+
+@dataclass
+class Result:
+    """An answer. ``text`` is all that was generated; ``thinking`` and ``answer`` split it.
+
+    ``finish_reason``: stop, length, budget (nothing could be evicted), context (the trained
+    context is full), or interrupted.
+    """
+
+    token_ids: list[int]
+    prompt_token_ids: list[int]
+    text: str
+    thinking: str
+    answer: str
+    finish_reason: str
+    stats: Stats
+    events: list[Event] = field(default_factory=list, repr=False)
+
+    @classmethod
+    def of(cls, transcript: Transcript, events: Sequence[Event]) -> "Result":
+        """From a row's transcript and its events."""
+        last = events[-1] if events else None
+        thinking, answer = transcript.split()
+        return cls(
+            token_ids=list(transcript.tokens[transcript.question :]),
+            prompt_token_ids=list(transcript.tokens[: transcript.question]),
+            text=transcript.text,
+            thinking=thinking,
+            answer=answer,
+            finish_reason=last.finish_reason if isinstance(last, DoneEvent) else "interrupted",
+            stats=replay(events),
+            events=list(events),
+        )
+
+    def to_dict(self, events: bool = False) -> dict[str, Any]:
+        """As JSON; the events only where asked for."""
+        names = ("token_ids", "prompt_token_ids", "text", "thinking", "answer", "finish_reason")
+        found: dict[str, Any] = {name: getattr(self, name) for name in names}
+        found["stats"] = self.stats.to_dict()
+        if events:
+            found["events"] = [event.to_dict() for event in self.events]
+        return found

@@ -1,0 +1,117 @@
+"""A row: one prompt being answered, from admission to its end."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparing.engine.accept import Accepted, Pending
+from sparing.engine.cache import Kind, SlotCache
+from sparing.engine.drafting import Draft
+from sparing.engine.eviction import Budget, EvictionPolicy, SlotView, select
+from sparing.engine.sampling import Sampler
+from sparing.engine.transcript import Limits, Transcript
+from sparing.model.chat import ChatFormat, Prompt
+from sparing.model.inputs import RowInput
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt and all its options, resolved. ``tag`` marks its events; ``policy`` None: full."""
+
+    prompt: Prompt
+    sampler: Sampler
+    limits: Limits
+    budget: Budget | None = None
+    policy: EvictionPolicy | None = None
+    tag: int = 0
+
+    @property
+    def slots(self) -> int:
+        """The most slots that it can come to use."""
+        whole = min(len(self.prompt.ids) + self.limits.max_new_tokens, self.limits.context)
+        return whole if self.budget is None else min(whole, self.budget.slots)
+
+
+class Row:
+    """A live row. ``index``: its row in the cache; ``notes``: a place for drafters' own state."""
+
+    def __init__(self, index: int, request: Request, chat: ChatFormat, vocabulary: int) -> None:
+        self.index, self.request = index, request
+        self.transcript = Transcript(
+            chat, request.prompt, request.sampler, request.limits, vocabulary
+        )
+        self.pending = Pending(list(request.prompt.ids), Kind.PROMPT)
+        self.position = 0  # of the first pending token
+        self.notes: dict[str, Any] = {}
+        self.started = time.perf_counter()
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """Prompt and output."""
+        return self.transcript.tokens
+
+    @property
+    def reading(self) -> bool:
+        """Whether the prompt is still being taken in."""
+        return self.pending.kind == Kind.PROMPT
+
+    def forced_draft(self) -> Draft:
+        """The tokens that must come next, as a draft that is always accepted."""
+        return Draft() if self.reading else Draft.chain(self.transcript.forced, forced=True)
+
+    def draft_room(self, cache: SlotCache) -> int:
+        """How many nodes a draft may have: free slots before an eviction, tokens to come."""
+        if self.reading:
+            return 0
+        slots = min(cache.limit, self.request.slots)
+        free = slots - cache.lengths[self.index] - len(self.pending.ids)
+        return max(min(free, self.transcript.room - 1), 0)
+
+    def inputs(self, cache: SlotCache, draft: Draft, chunk: int) -> RowInput:
+        """The next pass's new tokens: a chunk of the prompt, or the pending one and a draft."""
+        ids = self.pending.ids[:chunk]
+        last = self.position + len(ids) - 1
+        whole = len(ids) == len(self.pending.ids)
+        return RowInput(
+            row=self.index,
+            cached=cache.lengths[self.index],
+            ids=[*ids, *draft.ids],
+            positions=[*range(self.position, last + 1), *(last + d for d in draft.depths)],
+            scored=1 + len(draft) if whole else 0,
+            ancestors=draft.ancestors(len(ids)),
+            vectors={0: self.pending.thought.vector} if self.pending.thought else {},
+        )
+
+    def commit(
+        self, cache: SlotCache, new: RowInput, accepted: Accepted | None, scores: list[float] | None
+    ) -> None:
+        """Put what was pending and the accepted path into the cache; the rest is rolled back.
+
+        ``accepted`` is None for a chunk that leaves some of the prompt to read.
+        """
+        taken = len(new.ids) if accepted is None else len(new.ids) - new.scored + 1
+        path, kinds = (accepted.path, accepted.kinds) if accepted else ([], [])
+        offsets = [*range(taken), *(taken + node for node in path)]
+        cache.commit(
+            self.index,
+            offsets,
+            [new.positions[offset] for offset in offsets],
+            [self.pending.kind] * taken + kinds,
+            None if scores is None else [scores[offset] for offset in offsets],
+        )
+        self.position = new.positions[offsets[-1]] + 1
+        rest = Pending(self.pending.ids[taken:], self.pending.kind)
+        self.pending = accepted.pending if accepted else rest
+
+    def evict(self, cache: SlotCache) -> list[int] | None:
+        """Free slots if the budget is reached; the positions that went, or None: nothing can go."""
+        request, length = self.request, cache.lengths[self.index]
+        if request.budget is None or request.policy is None or length < request.budget.slots:
+            return []
+        positions, kinds, scores = (
+            values[self.index, :length] for values in (cache.positions, cache.kinds, cache.scores)
+        )
+        view = SlotView(positions, kinds, scores, request.sampler.seed)
+        keep = select(request.policy.score(view), kinds, request.budget)
+        return None if keep is None else cache.evict(self.index, keep)

@@ -1,0 +1,94 @@
+"""Sampling as a function of (seed, position, token id): no stream of random numbers.
+
+The token is argmax(log p + g), g Gumbel noise hashed from seed, position and token id, over the
+filtered distribution p (the Gumbel-max trick; drafter-invariant speculation, arXiv 2408.07978). So
+a seed gives the same tokens with drafting on or off, in any batch, on any run.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64: splitmix64's increment
+MIX_1, MIX_2 = -4658895280553007687, -7723592293110705685  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def _shift(x: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:
+    """Logical right shift of int64."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def mix(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """splitmix64's finalizer (Steele, Lea and Flood 2014), on wrapping int64."""
+    x = (x ^ _shift(x, 30)) * MIX_1
+    x = (x ^ _shift(x, 27)) * MIX_2
+    return x ^ _shift(x, 31)
+
+
+def uniform(seed: int, position: int, ids: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """Noise in (0, 1), float64, one number for each (seed, position, id)."""
+    state = mix(torch.tensor(seed, device=ids.device) + GOLDEN)
+    state = mix((state ^ position) + GOLDEN)
+    bits = _shift(mix((state ^ ids) + GOLDEN), 11)  # 53 bits
+    return (bits.double() + 0.5) * 2.0**-53
+
+
+def gumbel(seed: int, position: int, ids: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """-log(-log u), u uniform: Gumbel noise for the token ids."""
+    return -torch.log(-torch.log(uniform(seed, position, ids)))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a row's tokens are picked. Temperature 0 is greedy. Filters as in transformers:
+    temperature, then top-k, then top-p (the token that crosses p stays), then min-p."""
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    @property
+    def is_argmax(self) -> bool:
+        """The token is the argmax of the bare logits."""
+        return self.temperature == 0 and self.repetition_penalty == 1.0
+
+    def pick(
+        self, logits: Float[Tensor, " V"], position: int, seen: Bool[Tensor, " V"] | None
+    ) -> int:
+        """The token for ``position``; ``seen``: the ids of prompt and output, for the penalty."""
+        logits = logits.double() if logits.dtype == torch.float64 else logits.float()
+        if self.repetition_penalty != 1.0 and seen is not None:
+            logits = penalized(logits, seen, self.repetition_penalty)
+        if self.temperature == 0:
+            return int(logits.argmax())
+        ids, log_p = self.filtered(logits)
+        return int(ids[(log_p + gumbel(self.seed, position, ids)).argmax()])
+
+    def filtered(
+        self, logits: Float[Tensor, " V"]
+    ) -> tuple[Int[Tensor, " K"], Float[Tensor, " K"]]:
+        """Ids that pass the filters, and their log p up to a constant."""
+        scaled = logits.double() / self.temperature
+        if self.top_k is None and self.top_p == 1.0 and self.min_p == 0.0:
+            return torch.arange(len(scaled), device=scaled.device), scaled
+        ids = torch.arange(len(scaled), device=scaled.device)
+        if self.top_k is not None:
+            least = scaled.topk(min(self.top_k, len(scaled))).values[-1]
+            ids = (scaled >= least).nonzero()[:, 0]
+        scaled, order = scaled[ids].sort(descending=True, stable=True)
+        ids, p = ids[order], scaled.softmax(0)
+        keep = (p.cumsum(0) - p < self.top_p) & (p >= self.min_p * p[0])
+        return ids[keep], scaled[keep]
+
+
+def penalized(
+    logits: Float[Tensor, " V"], seen: Bool[Tensor, " V"], penalty: float
+) -> Float[Tensor, " V"]:
+    """CTRL's repetition penalty (arXiv 1909.05858): seen logits over or times ``penalty``."""
+    seen = seen.to(logits.device)
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)

@@ -1,0 +1,60 @@
+"""Text from tokens, as they come: nothing is shown that a later token may still change or cut."""
+
+from typing import Any
+
+from tokenizers.decoders import DecodeStream
+
+
+class TextStream:
+    """Decodes token by token; holds back half a code point and half a stop string.
+
+    ``decoded``: all text so far; ``text``: what of it has been released.
+    """
+
+    def __init__(self, tokenizer: Any, stops: list[str]) -> None:
+        self._tokenizer, self._stops = tokenizer, stops
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self.decoded, self.released = "", 0
+
+    @property
+    def text(self) -> str:
+        return self.decoded[: self.released]
+
+    def push(self, token: int) -> tuple[str, bool]:
+        """Text released by this token, and whether a stop string ended it (it is not released)."""
+        self._ids.append(token)
+        piece = self._stream.step(self._tokenizer.backend_tokenizer, token)
+        if not piece:
+            return "", False
+        self.decoded += piece
+        cut = self._stop_at()
+        return self._release(self._safe() if cut is None else cut), cut is not None
+
+    def finish(self) -> str:
+        """What was held back, at the end of the row: incomplete bytes become U+FFFD."""
+        whole = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        if whole.startswith(self.decoded):
+            self.decoded = whole
+        return self._release(len(self.decoded))
+
+    def _release(self, until: int) -> str:
+        piece = self.decoded[self.released : until]
+        self.released = until
+        return piece
+
+    def _stop_at(self) -> int | None:
+        """Where the first stop string begins."""
+        found = [self.decoded.find(stop, self.released) for stop in self._stops]
+        return min((at for at in found if at >= 0), default=None)
+
+    def _safe(self) -> int:
+        """Up to where no stop string may have begun."""
+        tail = self.decoded[self.released :]
+        held = 0
+        for stop in self._stops:
+            for size in range(min(len(stop) - 1, len(tail)), held, -1):
+                if tail.endswith(stop[:size]):
+                    held = size
+                    break
+        return len(self.decoded) - held

@@ -1,0 +1,175 @@
+"""What a row has said, and when it is done: what every pick goes through, drafted or not."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from sparing.engine.cache import Kind
+from sparing.engine.sampling import Sampler
+from sparing.engine.text import TextStream
+from sparing.model.chat import ChatFormat, Prompt
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a row ends. ``context``: positions that the model was trained for."""
+
+    max_new_tokens: int
+    context: int
+    end_ids: frozenset[int] = frozenset()
+    stop: list[str] = field(default_factory=list)
+    think_budget: int | None = None
+
+
+class Transcript:
+    """Tokens, text and kinds of a row, built one pick at a time.
+
+    ``tokens``: prompt and output, without latents; ``position``: of the next token or latent;
+    ``forced``: tokens that come next whatever the model says; ``finish_reason``: None while it
+    goes on.
+    """
+
+    def __init__(
+        self,
+        chat: ChatFormat,
+        prompt: Prompt,
+        sampler: Sampler,
+        limits: Limits,
+        vocabulary: int,
+    ) -> None:
+        self._markers, self._sampler, self._limits = chat.markers, sampler, limits
+        self.tokens, self.question = list(prompt.ids), len(prompt.ids)
+        self.position, self.latents_in_a_row = self.question, 0
+        self.finish_reason: str | None = None
+        self.forced: list[int] = []
+        self.thinking = prompt.thinking
+        self.thinking_tokens = 0
+        self._text = TextStream(chat.tokenizer, limits.stop)
+        self._spans: list[tuple[int, bool]] = [(0, self.thinking)]  # from which character: thought?
+        self._seen = self._ids_seen(vocabulary) if sampler.repetition_penalty != 1.0 else None
+        self._close_thought_in_time()
+
+    @property
+    def new_tokens(self) -> int:
+        return len(self.tokens) - self.question
+
+    @property
+    def room(self) -> int:
+        """How many more tokens may come."""
+        by_context = self._limits.context - self.position
+        return min(self._limits.max_new_tokens - self.new_tokens, by_context)
+
+    @property
+    def kind(self) -> Kind:
+        """Of the next token; without markers every token is a thought (spec/memory.md)."""
+        return Kind.THOUGHT if self._markers is None or self.thinking else Kind.ANSWER
+
+    @property
+    def text(self) -> str:
+        return self._text.text
+
+    def pick(self, logits: Tensor, argmax: int) -> tuple[int, bool]:
+        """The next token and whether it was forced; ``argmax`` of the bare ``logits [V]``."""
+        if self.forced:
+            return self.forced.pop(0), True
+        if self._sampler.is_argmax:
+            return argmax, False
+        return self._sampler.pick(logits, self.position, self._seen), False
+
+    def append(self, token: int) -> tuple[str, Kind]:
+        """Take a token; returns the text that it released, and its kind."""
+        kind = self.kind
+        self.tokens.append(token)
+        self.position += 1
+        self.latents_in_a_row = 0
+        if self._seen is not None:
+            self._seen[token] = True
+        text, stopped = self._text.push(token)
+        kind = self._follow_markers(token, kind)
+        self.thinking_tokens += kind == Kind.THOUGHT
+        self._finish(token, stopped)
+        if self.finish_reason is None:
+            self._close_thought_in_time()
+        elif not stopped:
+            text += self._text.finish()
+        return text, kind
+
+    def append_latent(self) -> None:
+        """Take a latent step: a position without a token."""
+        self.position += 1
+        self.latents_in_a_row += 1
+        if self.position >= self._limits.context:
+            self.finish_reason = "context"
+
+    def end(self, reason: str) -> str:
+        """Finish from outside; returns the text that had been held back."""
+        self.finish_reason = reason
+        return self._text.finish()
+
+    def split(self) -> tuple[str, str]:
+        """Thinking and answer, markers removed; without markers all text is the answer."""
+        if self._markers is None:
+            return "", self.text
+        ends = [start for start, _ in self._spans[1:]] + [len(self.text)]
+        parts: dict[bool, list[str]] = {True: [], False: []}
+        for (start, thought), end in zip(self._spans, ends, strict=True):
+            part = self.text[start:end].strip()
+            if thought:
+                part = part.removeprefix(self._markers.start).removesuffix(self._markers.end)
+            parts[thought].append(part.strip())
+        return "\n".join(filter(None, parts[True])), "\n".join(filter(None, parts[False]))
+
+    def _follow_markers(self, token: int, kind: Kind) -> Kind:
+        """Open or close the thought where a marker is complete; it belongs to the thought."""
+        if self._markers is None:
+            return kind
+        if not self.thinking and self._ends_with(
+            token, self._markers.start, self._markers.start_ids
+        ):
+            self.thinking = True
+            start = len(self._text.decoded)
+            found = self._text.decoded.rfind(self._markers.start, self._spans[-1][0])
+            self._spans.append((start if found < 0 else found, True))
+            return Kind.THOUGHT
+        if self.thinking and self._ends_with(token, self._markers.end, self._markers.end_ids):
+            self.thinking = False
+            found = self._text.decoded.find(self._markers.end, self._spans[-1][0])
+            end = found + len(self._markers.end) if found >= 0 else len(self._text.decoded)
+            self._spans.append((end, False))
+        return kind
+
+    def _ends_with(self, token: int, marker: str, ids: tuple[int, ...]) -> bool:
+        """Whether this token completed a marker: by its id, or by the text where it has several."""
+        if len(ids) == 1:
+            return token == ids[0]
+        if tuple(self.tokens[-len(ids) :]) == ids:
+            return True
+        return marker in self._text.decoded[self._spans[-1][0] :]
+
+    def _close_thought_in_time(self) -> None:
+        """Force the end marker where the thinking budget leaves room for no more than that."""
+        budget = self._limits.think_budget
+        if budget is None or self._markers is None or not self.thinking or self.forced:
+            return
+        rest = list(self._markers.end_ids)
+        for begun in range(len(rest) - 1, 0, -1):
+            if self.tokens[-begun:] == rest[:begun] and self.new_tokens >= begun:
+                rest = rest[begun:]
+                break
+        if self.thinking_tokens + len(rest) >= budget:
+            self.forced = rest
+
+    def _finish(self, token: int, stopped: bool) -> None:
+        if token in self._limits.end_ids or stopped:
+            self.finish_reason = "stop"
+        elif self.new_tokens >= self._limits.max_new_tokens:
+            self.finish_reason = "length"
+        elif self.position >= self._limits.context:
+            self.finish_reason = "context"
+
+    def _ids_seen(self, vocabulary: int) -> Bool[Tensor, " V"]:
+        seen = torch.zeros(vocabulary, dtype=torch.bool)
+        seen[torch.tensor(self.tokens)] = True
+        return seen

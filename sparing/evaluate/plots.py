@@ -1,0 +1,50 @@
+"""Pictures of what was measured."""
+
+from pathlib import Path
+from typing import Any
+
+from sparing.errors import OptionError
+
+WINDOW = 64  # tokens over which a rate is taken
+
+
+def draw_decode(content: dict[str, Any], path: Path) -> None:
+    """tokens/s over the bounded run: it must not fall as the thought grows."""
+    plt = pyplot()
+    times = content["raw"]["bounded_token_seconds"]
+    ends = range(WINDOW, len(times), WINDOW)
+    rates = [WINDOW / (times[end] - times[end - WINDOW]) for end in ends]
+    megabytes = content["raw"]["bounded_stats"]["kv_bytes_peak"] / 1e6
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    axes.plot(list(ends), rates, color="#0072B2")
+    axes.set(
+        xlabel="new tokens",
+        ylabel="tokens/s",
+        ylim=(0, None),
+        title=f"{len(times):,} tokens in {megabytes:.1f} MB of KV cache",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
+def pyplot() -> Any:
+    """matplotlib without a window; raises OptionError where it is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise OptionError(
+            "--plot needs matplotlib, which is not installed; pip install matplotlib"
+        ) from None
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    return plt
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write the picture in the format of its ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        figure.savefig(path, dpi=150)
+    except ValueError as error:
+        raise OptionError(f"--plot must end in png, svg or pdf, got {path.name}: {error}") from None

@@ -1,0 +1,87 @@
+"""A benchmark's figures, with everything needed to judge them, as JSON."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import torch
+
+REPORTED_PACKAGES = ("sparing", "torch", "transformers", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure. ``bar``: what it was meant to reach, if anything was said."""
+
+    name: str
+    value: float
+    unit: str
+    better: str  # "higher" or "lower"
+    bar: float | None = None
+    what: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the bar is reached; None without one."""
+        if self.bar is None:
+            return None
+        return self.value >= self.bar if self.better == "higher" else self.value <= self.bar
+
+
+def report(figures: Sequence[Figure], raw: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The figures with machine, threads, dtype, versions, commit and command."""
+    return {
+        "rows": [asdict(figure) for figure in figures],
+        "raw": raw,
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in REPORTED_PACKAGES},
+        "commit": commit(),
+        "command": " ".join(["sparing", *sys.argv[1:]]),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write atomically: the file is the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def machine() -> str:
+    """Processor and number of cores."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def commit() -> str | None:
+    """The commit of this source tree, marked where files differ from it; None outside git."""
+    tree = Path(__file__).parent
+    try:
+        head = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=tree,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip()

@@ -1,0 +1,157 @@
+"""Attention of new tokens over a cache, for rows that differ in length and in number of tokens.
+
+Grouped queries are packed beside each other instead of repeating keys: the ``T`` tokens of the
+``H / G`` query heads that share a key head are one block ``[T * H / G, D]``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sparing.model.inputs import RowInput
+
+PADDED_TOKENS = 16  # rows with more new tokens are attended alone, so that padding stays cheap
+
+
+@dataclass
+class Segment:
+    """A run of neighbouring cache rows, attended in one call and padded to ``tokens`` each."""
+
+    first: int
+    rows: int
+    tokens: int
+    slots: int
+    start: int  # of its tokens in the flat order
+    count: int
+    pad: Int[Tensor, " BT"] | None  # flat offset of each padded token; None: nothing is padded
+    unpad: Int[Tensor, " n"] | None
+    mask: Float[Tensor, "B 1 T S"] | None
+    parts: int  # a single row's queries are dealt into so many equal parts, one a thread
+
+
+class Attention:
+    """The plan of one pass, made once and used in every layer."""
+
+    def __init__(
+        self,
+        inputs: Sequence[RowInput],
+        key_heads: int,
+        group: int,
+        like: Float[Tensor, "..."],
+    ) -> None:
+        """``group``: query heads per key head; ``like``: dtype and device of the masks."""
+        self.key_heads, self.group = key_heads, group
+        self._segments = [self._segment(run, start, like) for run, start in runs(inputs)]
+        self._single = inputs[0] if len(inputs) == 1 else None
+        if self._single is None:
+            rows = [i.row for i in inputs for _ in i.ids]
+            slots = [i.cached + t for i in inputs for t in range(len(i.ids))]
+            self._rows = torch.tensor(rows, device=like.device)
+            self._slots = torch.tensor(slots, device=like.device)
+
+    def write(self, cache: Float[Tensor, "B G S D"], new: Float[Tensor, "N G D"]) -> None:
+        """Put the new tokens' keys (or values) into the slots behind each row's cached ones."""
+        if self._single is not None:
+            begin = self._single.cached
+            target = cache[self._single.row, :, begin : begin + len(self._single.ids)]
+            target.copy_(new.transpose(0, 1))
+        else:
+            cache[self._rows, :, self._slots] = new
+
+    def __call__(
+        self,
+        queries: Float[Tensor, "N H D"],
+        keys: Float[Tensor, "B G S D"],
+        values: Float[Tensor, "B G S D"],
+    ) -> Float[Tensor, "N HD"]:
+        """softmax(q k^T / sqrt(D)) v, each token over its row's cache and its own ancestors."""
+        outputs = [self._attend(s, queries, keys, values) for s in self._segments]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _attend(self, s: Segment, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        q = queries[s.start : s.start + s.count]
+        q = q if s.pad is None else q[s.pad]
+        heads, dim = q.shape[1], q.shape[2]
+        q = q.view(s.rows, s.tokens, self.key_heads, self.group, dim).transpose(1, 2)
+        q = q.reshape(s.rows, self.key_heads, s.tokens * self.group, dim)
+        k = keys[s.first : s.first + s.rows, :, : s.slots]
+        v = values[s.first : s.first + s.rows, :, : s.slots]
+        if s.parts > 1:
+            q = q.view(self.key_heads, s.parts, -1, dim).transpose(0, 1)
+            k, v = k.expand(s.parts, -1, -1, -1), v.expand(s.parts, -1, -1, -1)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=s.mask)
+        if s.parts > 1:
+            out = out.transpose(0, 1)
+        out = out.reshape(s.rows, self.key_heads, s.tokens, self.group, dim).transpose(1, 2)
+        out = out.reshape(s.rows * s.tokens, heads * dim)
+        return out if s.unpad is None else out[s.unpad]
+
+    def _segment(self, run: Sequence[RowInput], start: int, like: Tensor) -> Segment:
+        counts = [len(i.ids) for i in run]
+        tokens, count = max(counts), sum(counts)
+        slots = max(i.cached + len(i.ids) for i in run)
+        parts = self._parts(len(run), tokens, like)
+        mask = additive_mask(run, tokens, slots, like)
+        if mask is not None and tokens > 1:
+            mask = mask.repeat_interleave(self.group, dim=2)
+            if parts > 1:
+                mask = mask.view(parts, 1, -1, slots)
+        pad = unpad = None
+        if count != len(run) * tokens:
+            pad, unpad = padding(counts, tokens, like.device)
+        return Segment(run[0].row, len(run), tokens, slots, start, count, pad, unpad, mask, parts)
+
+    def _parts(self, rows: int, tokens: int, like: Tensor) -> int:
+        """How to deal a row's queries out where its key heads alone would leave threads idle."""
+        threads = torch.get_num_threads()
+        idle = rows == 1 and 1 < tokens <= PADDED_TOKENS and self.key_heads % threads
+        divides = tokens * self.group % threads == 0
+        return threads if idle and divides and like.device.type == "cpu" else 1
+
+
+def runs(inputs: Sequence[RowInput]) -> list[tuple[list[RowInput], int]]:
+    """Split into runs of neighbouring rows with few tokens each; long ones stand alone."""
+    found: list[tuple[list[RowInput], int]] = []
+    start = 0
+    for i in inputs:
+        last = found[-1][0][-1] if found else None
+        short = len(i.ids) <= PADDED_TOKENS
+        if last and short and len(last.ids) <= PADDED_TOKENS and i.row == last.row + 1:
+            found[-1][0].append(i)
+        else:
+            found.append(([i], start))
+        start += len(i.ids)
+    return found
+
+
+def padding(
+    counts: Sequence[int], tokens: int, device: torch.device
+) -> tuple[Int[Tensor, " BT"], Int[Tensor, " n"]]:
+    """Indices from flat to padded order (padding repeats a row's last token), and back."""
+    pad, unpad, start = [], [], 0
+    for row, count in enumerate(counts):
+        pad += [start + min(t, count - 1) for t in range(tokens)]
+        unpad += [row * tokens + t for t in range(count)]
+        start += count
+    return torch.tensor(pad, device=device), torch.tensor(unpad, device=device)
+
+
+def additive_mask(
+    run: Sequence[RowInput], tokens: int, slots: int, like: Float[Tensor, "..."]
+) -> Float[Tensor, "B 1 T S"] | None:
+    """0 where a token sees a slot, -inf where not; None where each sees every slot."""
+    if tokens == 1 and all(i.cached + 1 == slots for i in run):
+        return None
+    last = [[i.cached + min(t, len(i.ids) - 1) for t in range(tokens)] for i in run]
+    hidden = torch.arange(slots) > torch.tensor(last)[:, :, None]
+    for row, i in enumerate(run):
+        if i.ancestors is not None:
+            count = len(i.ids)
+            hidden[row, :count, i.cached : i.cached + count] = ~i.ancestors
+            hidden[row, count:] = hidden[row, count - 1]
+    mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
+    return mask.masked_fill_(hidden.to(like.device), float("-inf"))[:, None]

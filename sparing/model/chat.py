@@ -1,0 +1,212 @@
+"""From prompts to token ids and back: chat template, think markers, end tokens, defaults."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparing.errors import ModelError, PromptError
+
+# Start and end of a thought, as reasoning models write it; the first pair a model knows counts.
+KNOWN_MARKERS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("◁think▷", "◁/think▷"),
+)
+Message = Mapping[str, Any]
+PromptLike = str | Sequence[int] | Sequence[Message]
+
+
+@dataclass(frozen=True)
+class Markers:
+    """What opens and closes a thought, as text and as token ids (several, if need be)."""
+
+    start: str
+    end: str
+    start_ids: tuple[int, ...]
+    end_ids: tuple[int, ...]
+
+    def left_open(self, text: str) -> bool:
+        """Whether the text ends inside a thought."""
+        return text.rfind(self.start) > text.rfind(self.end)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt's token ids, and whether it ends inside a thought that it opened."""
+
+    ids: list[int]
+    thinking: bool = False
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What ``generation_config.json`` says: end tokens, and the sampling to use unless told."""
+
+    end_ids: frozenset[int]
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+
+class ChatFormat:
+    """A model's tokenizer with what Sparing needs to know of it.
+
+    ``markers`` is None for models that do not mark their thoughts.
+    """
+
+    def __init__(
+        self, tokenizer: Any, defaults: Defaults, markers: tuple[str, str] | None = None
+    ) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(
+                "the tokenizer must be a fast one (tokenizer.json), "
+                f"got {type(tokenizer).__name__}; convert it with transformers"
+            )
+        self.tokenizer, self.defaults = tokenizer, defaults
+        self.markers = self._markers(markers or self._known_markers())
+
+    @classmethod
+    def load(
+        cls, directory: Path, vocabulary: int, markers: tuple[str, str] | None = None
+    ) -> "ChatFormat":
+        """The chat format of a checkpoint; ``markers`` overrides the ones found.
+
+        Raises ModelError where the tokenizer is unusable or has ids beyond ``vocabulary``.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(directory)
+        except Exception as error:  # transformers raises whatever the file's parser raised
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"{directory} must hold a tokenizer that transformers loads, got: {reason}"
+            ) from None
+        largest = max(tokenizer.get_vocab().values(), default=-1)
+        if largest >= vocabulary:
+            raise ModelError(
+                f"the tokenizer's ids must lie below the model's vocabulary of {vocabulary}, got "
+                f"{largest}; tokenizer and weights of {directory} do not belong together"
+            )
+        return cls(tokenizer, read_defaults(directory, tokenizer), markers)
+
+    @property
+    def has_template(self) -> bool:
+        return bool(self.tokenizer.chat_template)
+
+    def encode(
+        self, prompt: PromptLike, template_options: Mapping[str, Any] | None = None
+    ) -> Prompt:
+        """A string as it stands, token ids, or chat messages through the model's template.
+
+        Raises PromptError for an empty prompt, ids outside the vocabulary, or messages that the
+        template refuses; ``template_options`` go to the template (``enable_thinking=False``).
+        """
+        if not prompt:
+            raise PromptError("a prompt must have a token or more, got none; pass some text")
+        if isinstance(prompt, str):
+            return self._encode_text(prompt)
+        if isinstance(prompt[0], int):
+            return self._encode_ids(list(prompt))  # type: ignore[arg-type]
+        return self._encode_messages(prompt, template_options or {})  # type: ignore[arg-type]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _encode_text(self, text: str) -> Prompt:
+        bos = self.tokenizer.bos_token
+        again = bool(bos) and text.startswith(bos)
+        ids = self.tokenizer.encode(text, add_special_tokens=not again)
+        return Prompt(ids, self._left_open(text))
+
+    def _encode_ids(self, ids: list[int]) -> Prompt:
+        size = len(self.tokenizer)
+        wrong = [token for token in ids if not 0 <= token < size]
+        if wrong:
+            raise PromptError(f"token ids must lie in 0..{size - 1}, got {wrong[0]}")
+        return Prompt(ids, self._left_open(self.tokenizer.decode(ids, skip_special_tokens=False)))
+
+    def _encode_messages(self, messages: Sequence[Message], options: Mapping[str, Any]) -> Prompt:
+        if not self.has_template:
+            raise PromptError(
+                "chat messages need a model with a chat template, got one without; pass a string"
+            )
+        bare = self._render(messages, options, add_generation_prompt=False)
+        text = self._render(messages, options, add_generation_prompt=True)
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        return Prompt(ids, self._left_open(text.removeprefix(bare)))
+
+    def _render(self, messages: Sequence[Message], options: Mapping[str, Any], **more: Any) -> str:
+        try:
+            return self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, **options, **more
+            )
+        except Exception as error:  # jinja's, or whatever a template raises on purpose
+            reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+            raise PromptError(
+                f"messages must be what the chat template takes, got: {reason}"
+            ) from None
+
+    def _left_open(self, text: str) -> bool:
+        return self.markers is not None and self.markers.left_open(text)
+
+    def _known_markers(self) -> tuple[str, str] | None:
+        """The first known pair that stands in the vocabulary, else in the template."""
+        vocabulary = self.tokenizer.get_vocab()
+        template = str(self.tokenizer.chat_template or "")
+        for pair in KNOWN_MARKERS:
+            if all(marker in vocabulary for marker in pair):
+                return pair
+        for pair in KNOWN_MARKERS:
+            if pair[1] in template:
+                return pair
+        return None
+
+    def _markers(self, pair: tuple[str, str] | None) -> Markers | None:
+        if pair is None:
+            return None
+        ids = [self.tokenizer.encode(text, add_special_tokens=False) for text in pair]
+        if not all(ids):
+            raise ModelError(f"think markers must have a token or more each, got {pair}")
+        return Markers(pair[0], pair[1], tuple(ids[0]), tuple(ids[1]))
+
+
+SAMPLED = ("top_k", "top_p", "min_p")
+
+
+def read_defaults(directory: Path, tokenizer: Any) -> Defaults:
+    """End tokens and sampling of a checkpoint; a missing ``generation_config.json`` is fine."""
+    generation = read_json(directory / "generation_config.json")
+    ends = as_ids(generation.get("eos_token_id"))
+    if not ends:
+        config = read_json(directory / "config.json")
+        ends = as_ids(config.get("eos_token_id")) | as_ids(tokenizer.eos_token_id)
+    sampling: dict[str, Any] = {}
+    if generation.get("do_sample"):
+        sampling["temperature"] = float(generation.get("temperature") or 1.0)
+        sampling |= {name: generation[name] for name in SAMPLED if generation.get(name)}
+    for name in ("repetition_penalty", "max_new_tokens"):
+        if generation.get(name):
+            sampling[name] = generation[name]
+    return Defaults(frozenset(ends), sampling)
+
+
+def as_ids(value: int | list[int] | None) -> set[int]:
+    if value is None:
+        return set()
+    return set(value) if isinstance(value, list) else {value}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an absent file is an empty one."""
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"{path} must be JSON, got: {error}; fetch it again") from None

@@ -1,0 +1,187 @@
+"""What a checkpoint's ``config.json`` says, every field that changes the maths accounted for."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparing.errors import ModelError
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+# Fields of other architectures that would change our forward: refused unless neutral.
+NEUTRAL_FIELDS: dict[str, Any] = {
+    "partial_rotary_factor": 1.0,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "logit_scale": None,
+    "logits_scaling": 1.0,
+    "embedding_multiplier": 1.0,
+    "residual_multiplier": 1.0,
+    "attention_multiplier": None,
+    "clip_qkv": None,
+    "no_rope_layers": None,
+    "num_local_experts": None,
+    "quantization_config": None,
+    "add_cross_attention": False,
+    "hidden_act": "silu",
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the engine must know of any decoder: the size of its cache, vocabulary and context."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    context: int  # positions that it was trained for
+
+    @classmethod
+    def of(cls, config: Any) -> "Shape":
+        """The shape of a transformers config."""
+        return cls(**shape_fields(config))
+
+
+@dataclass(frozen=True)
+class ModelConfig(Shape):
+    """A decoder-only transformer of a family that our Decoder knows."""
+
+    family: str
+    width: int
+    mlp_width: int
+    heads: int
+    norm_eps: float
+    tied: bool
+    qkv_bias: bool
+    output_bias: bool
+    mlp_bias: bool
+    qk_norm: bool
+    inverse_frequencies: torch.Tensor  # [D / 2], float32
+    rope_scale: float  # yarn's attention factor; 1.0 elsewhere
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ModelError(
+                f"num_attention_heads must be a multiple of num_key_value_heads, got {self.heads} "
+                f"and {self.kv_heads}; mend config.json"
+            )
+
+
+def read_config(directory: Path) -> ModelConfig:
+    """Read ``config.json`` of a Hugging Face checkpoint.
+
+    Raises ModelError naming the field, where the architecture or a field is not supported.
+    """
+    from transformers import AutoConfig
+
+    try:
+        refuse_family(json.loads((directory / "config.json").read_text()).get("model_type"))
+        return from_transformers(AutoConfig.from_pretrained(directory))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{directory}/config.json must be readable, got: {reason}") from None
+
+
+def refuse_family(family: str | None) -> None:
+    """Raise ModelError for an architecture that the Decoder does not know."""
+    if family not in FAMILIES:
+        raise ModelError(
+            f"config field model_type must be one of {', '.join(FAMILIES)}, got {family!r}; pass "
+            "decoder='reference' (--decoder reference) to run it slowly through transformers"
+        )
+
+
+def from_transformers(config: Any) -> ModelConfig:
+    """The ModelConfig of a transformers config object; refuses what the Decoder does not do."""
+    family = config.model_type
+    refuse_family(family)
+    refuse_unsupported(config)
+    frequencies, scale = rotary_frequencies(config)
+    return ModelConfig(
+        **shape_fields(config),
+        family=family,
+        width=config.hidden_size,
+        mlp_width=config.intermediate_size,
+        heads=config.num_attention_heads,
+        norm_eps=config.rms_norm_eps,
+        tied=config.tie_word_embeddings,
+        qkv_bias=family == "qwen2" or (family in ("llama", "qwen3") and config.attention_bias),
+        output_bias=family in ("llama", "qwen3") and config.attention_bias,
+        mlp_bias=family == "llama" and config.mlp_bias,
+        qk_norm=family == "qwen3",
+        inverse_frequencies=frequencies,
+        rope_scale=scale,
+    )
+
+
+def shape_fields(config: Any) -> dict[str, int]:
+    heads = config.num_attention_heads
+    return {
+        "layers": config.num_hidden_layers,
+        "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
+        "head_dim": head_dim(config),
+        "vocabulary": config.vocab_size,
+        "context": config.max_position_embeddings,
+    }
+
+
+def head_dim(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def refuse_unsupported(config: Any) -> None:
+    """Raise ModelError for the first field that would change the maths and is not implemented."""
+    for field, neutral in NEUTRAL_FIELDS.items():
+        value = getattr(config, field, neutral)
+        if value is not None and value != neutral:
+            raise ModelError(
+                f"config field {field} must be {neutral}, got {value!r}; not supported"
+            )
+    refuse_sliding_windows(config)
+    rope = config.rope_parameters or {}
+    rope_type = rope.get("rope_type", "default")
+    if rope_type not in ROPE_TYPES:
+        raise ModelError(
+            f"config field rope_type must be one of {', '.join(ROPE_TYPES)}, got {rope_type!r}"
+        )
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ModelError(
+            "config field partial_rotary_factor must be 1.0, "
+            f"got {rope['partial_rotary_factor']}; not supported"
+        )
+
+
+def refuse_sliding_windows(config: Any) -> None:
+    """Raise ModelError where a layer would see less than the whole context."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise ModelError(
+            "config field layer_types must be full_attention in every layer, "
+            f"got {', '.join(sorted(kinds))}; not supported"
+        )
+    window = getattr(config, "sliding_window", None) if config.model_type == "mistral" else None
+    if window is not None and window < config.max_position_embeddings:
+        raise ModelError(
+            f"config field sliding_window must be null or unused, got {window}; not supported"
+        )
+
+
+def rotary_frequencies(config: Any) -> tuple[torch.Tensor, float]:
+    """Inverse frequencies ``[D / 2]`` and the attention factor of the config's rope scaling.
+
+    default: ``theta^(-2i/D)`` (Su et al., arXiv 2104.09864); linear, llama3 and yarn (Peng et al.,
+    arXiv 2309.00071) as transformers computes them.
+    """
+    rope = config.rope_parameters or {}
+    rope_type = rope.get("rope_type", "default")
+    if rope_type != "default":
+        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+        return ROPE_INIT_FUNCTIONS[rope_type](config, torch.device("cpu"))
+    theta = float(rope.get("rope_theta") or 10000.0)
+    dim = head_dim(config)
+    return 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim), 1.0

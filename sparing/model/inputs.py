@@ -1,0 +1,87 @@
+"""What one forward pass is given and what it returns, shared by the Decoder and its reference.
+
+Axes: B rows, T new tokens of a row, N new tokens of all rows, S slots, H heads, G key-value heads,
+D head dim, L layers, V vocabulary, E width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sparing.model.layer_set import LayerSet
+
+
+@dataclass
+class RowInput:
+    """The new tokens of one row: a prompt chunk, or the pending token and a draft behind it.
+
+    ``row``: its row in the cache; ``cached``: its slots in use. ``vectors``: offset in ``ids`` ->
+    input vector ``[E]`` that stands in for the token's embedding (latent steps). ``ancestors``:
+    which of the new tokens each new token sees, itself included (a draft tree); None is causal.
+    ``scored``: logits are wanted for so many of the last tokens.
+    """
+
+    row: int
+    cached: int
+    ids: list[int]
+    positions: list[int]
+    scored: int = 1
+    ancestors: Bool[Tensor, "T T"] | None = None
+    vectors: dict[int, Float[Tensor, " E"]] = field(default_factory=dict)
+
+
+@dataclass
+class Output:
+    """Of one pass: ``hidden`` after the final norm, ``logits`` of the scored tokens, row by row.
+
+    ``layer_hidden``: on request the residual stream at a layer, numbered as transformers'
+    ``hidden_states`` (0: embeddings, -1: after the final norm). ``attention``: on request, per row
+    the attention ``[L, H, m, S]`` of its last m tokens over its slots, S = cached + new.
+    """
+
+    hidden: Float[Tensor, "N E"]
+    logits: Float[Tensor, "M V"]
+    layer_hidden: Float[Tensor, "N E"] | None = None
+    attention: list[Float[Tensor, "L H m S"]] | None = None
+
+
+@runtime_checkable
+class KeyValues(Protocol):
+    """Where a pass reads and writes keys and values: per layer ``[B, G, S, D]``."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+
+@runtime_checkable
+class Forward(Protocol):
+    """A model that can be run in parts: the Decoder, or the reference through transformers."""
+
+    def __call__(
+        self,
+        inputs: Sequence[RowInput],
+        cache: KeyValues,
+        layer_set: LayerSet | None = None,
+        *,
+        layer: int | None = None,
+        attention_of: int = 0,
+    ) -> Output: ...
+
+
+def split(flat: Tensor, inputs: Sequence[RowInput]) -> tuple[Tensor, ...]:
+    """The flat tokens, row by row."""
+    return flat.split([len(i.ids) for i in inputs])
+
+
+def scored(hidden: Float[Tensor, "N E"], inputs: Sequence[RowInput]) -> Float[Tensor, "M E"]:
+    """The hidden states whose logits are wanted, in row order."""
+    if all(i.scored == len(i.ids) for i in inputs):
+        return hidden
+    parts = [
+        row[len(row) - i.scored :] for row, i in zip(split(hidden, inputs), inputs, strict=True)
+    ]
+    return torch.cat(parts)

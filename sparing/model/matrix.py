@@ -1,0 +1,143 @@
+"""Matrix products as objects, and the choice of the fastest kind for each by timing.
+
+A matrix maps ``[N, in]`` to ``[N, out]``. Kinds differ in how the weight lies in memory; each holds
+it once. Which wins depends on the machine, the size and the number of rows, so it is measured.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Weight = Float[Tensor, "out in"]
+Bias = Float[Tensor, " out"] | None
+TIMED_ROWS = (1, 8)  # a plain step, and the verification of a draft
+TIMED_MATRICES = 6  # of a shape: more than one, so that the caches are not all warm
+
+
+@runtime_checkable
+class Matrix(Protocol):
+    """A weight that multiplies rows."""
+
+    kind: str
+
+    def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]: ...
+
+    def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
+        """The weight's rows: what scores the outputs ``ids``."""
+        ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+class PlainMatrix:
+    """The weight as the checkpoint has it, ``[out, in]``, through ``F.linear``."""
+
+    kind = "plain"
+
+    def __init__(self, weight: Weight, bias: Bias = None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
+        return F.linear(x, self.weight, self.bias)
+
+    def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
+        return self.weight[ids]
+
+    @property
+    def nbytes(self) -> int:
+        return storage_bytes(self.weight, self.bias)
+
+
+class TransposedMatrix:
+    """The weight as ``[in, out]``: better than plain at a few rows, cheaper to call than packed."""
+
+    kind = "transposed"
+
+    def __init__(self, weight: Weight, bias: Bias = None) -> None:
+        self.weight, self.bias = weight.t().contiguous(), bias
+
+    def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
+        if self.bias is None:
+            return torch.mm(x, self.weight)
+        return torch.addmm(self.bias, x, self.weight)
+
+    def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
+        return self.weight[:, ids].t().contiguous()
+
+    @property
+    def nbytes(self) -> int:
+        return storage_bytes(self.weight, self.bias)
+
+
+class PackedMatrix:
+    """The weight in oneDNN's blocked layout: reads at full bandwidth, some 20 us a call."""
+
+    kind = "packed"
+
+    def __init__(self, weight: Weight, bias: Bias = None) -> None:
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, max(TIMED_ROWS))
+        self.bias, self._bytes = bias, storage_bytes(weight, bias)
+
+    def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+    def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
+        return self.weight.to_dense()[ids]
+
+    @property
+    def nbytes(self) -> int:
+        return self._bytes
+
+
+KINDS: dict[str, type[PlainMatrix] | type[TransposedMatrix] | type[PackedMatrix]] = {
+    "plain": PlainMatrix,
+    "transposed": TransposedMatrix,
+    "packed": PackedMatrix,
+}
+
+
+def storage_bytes(*tensors: Tensor | None) -> int:
+    return sum(t.untyped_storage().nbytes() for t in tensors if t is not None)
+
+
+def fastest_kind(weights: Sequence[Weight], biases: Sequence[Bias]) -> str:
+    """The kind with the smallest geometric mean of seconds over ``TIMED_ROWS``, for one shape.
+
+    ``weights``: a few matrices of that shape. Kinds that the dtype or device refuses are left out.
+    """
+    seconds = {kind: _seconds(kind, weights, biases) for kind in KINDS}
+    return min(seconds, key=lambda kind: seconds[kind])
+
+
+def _seconds(kind: str, weights: Sequence[Weight], biases: Sequence[Bias]) -> float:
+    """Product over ``TIMED_ROWS`` of the median seconds; infinite where the kind does not run."""
+    if kind == "packed" and weights[0].device.type != "cpu":
+        return float("inf")
+    try:
+        matrices = [KINDS[kind](w, b) for w, b in zip(weights, biases, strict=True)]
+        product = 1.0
+        for rows in TIMED_ROWS:
+            product *= _median_seconds(matrices, weights[0].new_ones(rows, weights[0].shape[1]))
+    except RuntimeError:
+        return float("inf")
+    return product
+
+
+def _median_seconds(
+    matrices: Sequence[Matrix], x: Float[Tensor, "N in"], repeats: int = 7
+) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for matrix in matrices:
+            y = matrix(x)
+        if y.device.type == "cuda":
+            torch.cuda.synchronize(y.device)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[repeats // 2]

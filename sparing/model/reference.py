@@ -1,0 +1,116 @@
+"""The transformers model itself behind the Decoder's protocol: the oracle of the tests, and the
+slow way to run an architecture that the Decoder does not know."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sparing.errors import ModelError
+from sparing.model.attention import additive_mask
+from sparing.model.config import Shape, refuse_sliding_windows
+from sparing.model.inputs import KeyValues, Output, RowInput
+from sparing.model.layer_set import LayerSet
+
+
+class ReferenceDecoder:
+    """One row at a time through ``transformers``, its cache rebuilt from ours at every pass."""
+
+    def __init__(self, model: Any) -> None:
+        refuse_sliding_windows(model.config)
+        self.model, self.shape = model.eval(), Shape.of(model.config)
+        self.dtype, self.device = model.dtype, model.device
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        attentions: bool = False,
+    ) -> "ReferenceDecoder":
+        """Any causal model of full attention; ``attentions``: it can return attention maps."""
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=dtype, attn_implementation="eager" if attentions else "sdpa"
+            )
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"{directory} must load in transformers, got: {reason}") from None
+        return cls(model.to(device))
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of weights that one step reads: all but an embedding that is not the head too."""
+        table = self.model.get_input_embeddings().weight
+        tied = table is self.model.get_output_embeddings().weight
+        return sum(p.nbytes for p in self.model.parameters()) - (0 if tied else table.nbytes)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        inputs: Sequence[RowInput],
+        cache: KeyValues,
+        layer_set: LayerSet | None = None,
+        *,
+        layer: int | None = None,
+        attention_of: int = 0,
+    ) -> Output:
+        """As the Decoder, without layer sets."""
+        if layer_set is not None and layer_set.skipped:
+            raise ValueError("the reference decoder runs every sub-layer; pass layer_set=None")
+        rows = [self._row(i, cache, attention_of) for i in inputs]
+        states = [output.hidden_states for output in rows]
+        return Output(
+            hidden=torch.cat([state[-1][0] for state in states]),
+            logits=torch.cat(
+                [
+                    output.logits[0, len(i.ids) - i.scored :]
+                    for output, i in zip(rows, inputs, strict=True)
+                ]
+            ),
+            layer_hidden=None
+            if layer is None
+            else torch.cat([state[layer][0] for state in states]),
+            attention=[
+                torch.stack([a[0, :, -attention_of:] for a in output.attentions]) for output in rows
+            ]
+            if attention_of
+            else None,
+        )
+
+    def _row(self, i: RowInput, cache: KeyValues, attention_of: int) -> Any:
+        """Run one row's new tokens and store their keys and values."""
+        from transformers import DynamicCache
+
+        past = DynamicCache()
+        begin, end = i.cached, i.cached + len(i.ids)
+        if begin:
+            for index, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
+                past.update(
+                    keys[i.row : i.row + 1, :, :begin], values[i.row : i.row + 1, :, :begin], index
+                )
+        embeddings = self._embed(i)
+        output = self.model(
+            inputs_embeds=embeddings,
+            position_ids=torch.tensor([i.positions], device=self.device),
+            attention_mask=additive_mask([i], len(i.ids), end, embeddings),
+            past_key_values=past,
+            output_hidden_states=True,
+            output_attentions=attention_of > 0,
+        )
+        for layer, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
+            keys[i.row, :, begin:end] = past.layers[layer].keys[0, :, begin:end]
+            values[i.row, :, begin:end] = past.layers[layer].values[0, :, begin:end]
+        return output
+
+    def _embed(self, i: RowInput) -> Float[Tensor, "1 T E"]:
+        x = self.model.get_input_embeddings()(torch.tensor([i.ids], device=self.device))
+        for offset, vector in i.vectors.items():
+            x[0, offset] = vector
+        return x

@@ -1,0 +1,127 @@
+"""Reading a Hugging Face checkpoint tensor by tensor, sharded or not, checked before it is used."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from sparing.errors import ModelError
+from sparing.model.config import ModelConfig
+
+IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
+
+
+class Checkpoint:
+    """The tensors of a directory's safetensors files, opened lazily.
+
+    Raises ModelError where a file is missing, truncated or not a safetensors file, and where the
+    names and shapes are not those that ``config`` asks for.
+    """
+
+    def __init__(self, directory: Path, config: ModelConfig, dtype: torch.dtype) -> None:
+        self.directory, self.dtype = directory, dtype
+        self._files = {name: self._open(name) for name in shard_names(directory)}
+        self._where = {key: file for file in self._files.values() for key in file.keys()}  # noqa: SIM118
+        self._check(expected_shapes(config), tied=config.tied)
+
+    def __enter__(self) -> "Checkpoint":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._where.clear()
+        self._files.clear()
+
+    def __call__(self, name: str) -> torch.Tensor:
+        """One tensor, in the dtype asked for."""
+        return self._where[name].get_tensor(name).to(self.dtype)
+
+    def _open(self, name: str) -> Any:
+        path = self.directory / name
+        try:
+            return safe_open(path, framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"{path} must be a whole safetensors file, got: {error}; fetch it again"
+            ) from None
+
+    def _check(self, expected: dict[str, tuple[int, ...]], *, tied: bool) -> None:
+        for name, shape in expected.items():
+            if name not in self._where:
+                raise ModelError(
+                    f"{self.directory} must hold the tensor {name} {list(shape)} that its "
+                    "config.json asks for, got none; config and weights do not match"
+                )
+            found = tuple(self._where[name].get_slice(name).get_shape())
+            if found != shape:
+                raise ModelError(
+                    f"tensor {name} must have the shape {list(shape)} that config.json asks for, "
+                    f"got {list(found)}; config and weights do not match"
+                )
+        known = {*expected, "lm_head.weight"} if tied else set(expected)
+        for name in self._where:
+            if name not in known and not name.endswith(IGNORED_SUFFIXES):
+                raise ModelError(
+                    f"every tensor must be one that config.json asks for, got {name}; this "
+                    "checkpoint is of another architecture"
+                )
+
+
+def shard_names(directory: Path) -> list[str]:
+    """The file names of a checkpoint: those of its index, else its single file."""
+    index = directory / "model.safetensors.index.json"
+    if not index.exists():
+        return ["model.safetensors"]
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"{index} must be JSON with a weight_map, got: {error}; fetch it again"
+        ) from None
+    return names
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that the Decoder reads, in the names of transformers."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (config.vocabulary, config.width),
+        "model.norm.weight": (config.width,),
+    }
+    if not config.tied:
+        shapes["lm_head.weight"] = (config.vocabulary, config.width)
+    for layer in range(config.layers):
+        for name, shape in layer_shapes(config).items():
+            shapes[f"model.layers.{layer}.{name}"] = shape
+    return shapes
+
+
+def layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    width, queries = config.width, config.heads * config.head_dim
+    keys, mlp = config.kv_heads * config.head_dim, config.mlp_width
+    matrices = {
+        "self_attn.q_proj": (queries, width, config.qkv_bias),
+        "self_attn.k_proj": (keys, width, config.qkv_bias),
+        "self_attn.v_proj": (keys, width, config.qkv_bias),
+        "self_attn.o_proj": (width, queries, config.output_bias),
+        "mlp.gate_proj": (mlp, width, config.mlp_bias),
+        "mlp.up_proj": (mlp, width, config.mlp_bias),
+        "mlp.down_proj": (width, mlp, config.mlp_bias),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        "input_layernorm.weight": (width,),
+        "post_attention_layernorm.weight": (width,),
+    }
+    for name, (rows, columns, bias) in matrices.items():
+        shapes[f"{name}.weight"] = (rows, columns)
+        if bias:
+            shapes[f"{name}.bias"] = (rows,)
+    if config.qk_norm:
+        shapes["self_attn.q_norm.weight"] = shapes["self_attn.k_norm.weight"] = (config.head_dim,)
+    return shapes

@@ -1,0 +1,123 @@
+"""The options of Python, command line and server: one vocabulary, checked before weights load.
+
+Every field that is ``None`` means "as the model or the method would have it".
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sparing.errors import OptionError
+
+PolicyName = Literal["auto", "full", "window", "streaming", "random", "learned"]
+DraftName = Literal["auto", "off", "lookup"]
+
+
+class Options(BaseModel):
+    """Frozen, closed to unknown names; a wrong value raises ``OptionError`` with one line."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise OptionError(one_line(type(self), error)) from None
+
+
+def one_line(options: type[BaseModel], error: ValidationError) -> str:
+    """The first complaint of a pydantic error as `what must hold, what came, what to do`."""
+    first = error.errors()[0]
+    field = str(first["loc"][0]) if first["loc"] else options.__name__.lower()
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(options.model_fields)
+        return f"{options.__name__} has no option {field}; it has {known}"
+    message = first["msg"].removeprefix("Value error, ")
+    if message.startswith("Input should be "):
+        message = "must be " + message.removeprefix("Input should be ")
+    if first["type"] == "value_error":
+        return message if field == options.__name__.lower() else f"{field} {message}"
+    return f"{field} {message}, got {first['input']!r}"
+
+
+class Memory(Options):
+    """KV memory: what a row may hold, and who chooses what stays (spec/memory.md, DynTS).
+
+    ``budget``: cached tokens that trigger an eviction; an int counts tokens, a float is a share
+    ``s`` and means ``question + s * max_new_tokens``; ``None`` keeps everything.
+    ``local``: how many of the most recent tokens are protected (default 0.4 of what the budget
+    leaves beside the question). ``selection``: how many of the unprotected survive an eviction, a
+    count or a ratio of them (default 0.4).
+    """
+
+    budget: int | float | None = None
+    local: Annotated[int, Field(ge=1)] | None = None
+    selection: int | float | None = None
+    policy: PolicyName = "auto"
+
+    @field_validator("budget", "selection")
+    @classmethod
+    def _count_or_share(cls, value: int | float | None) -> int | float | None:
+        if isinstance(value, float) and not 0 < value <= 1:
+            raise ValueError(f"as a share must lie in (0, 1], got {value}; give a count as an int")
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"must be 0 tokens or more, got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Memory":
+        if self.budget is None:
+            for name in ("local", "selection"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} needs a budget, got none; pass a budget too")
+            if self.policy not in ("auto", "full"):
+                raise ValueError(
+                    f"policy {self.policy} needs a budget, got none; pass a budget too"
+                )
+        elif self.policy == "full":
+            raise ValueError("policy full keeps everything: pass no budget, or another policy")
+        return self
+
+
+class Depth(Options):
+    """Drafting: which drafter proposes tokens that the full model verifies (nothing is lost).
+
+    ``auto`` is lookup today; ``max_draft`` bounds the tokens of one draft.
+    """
+
+    draft: DraftName = "auto"
+    max_draft: Annotated[int, Field(ge=1, le=64)] = 16
+
+
+class Latent(Options):
+    """Thinking without words. Only ``off`` exists so far."""
+
+    mode: Literal["off"] = "off"
+
+
+class Sampling(Options):
+    """How the next token is drawn and when a row ends; ``None``: as ``generation_config.json``.
+
+    ``temperature`` 0 is greedy. A filter (top_k, top_p, min_p) given without a temperature draws
+    at temperature 1. ``seed``: the noise of the row, a fresh one where none is given.
+    ``think_budget``: most tokens a thought may have, its end marker included; then it is closed.
+    """
+
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: list[str] = Field(default_factory=list)
+    stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+    ignore_eos: bool = False
+    think_budget: Annotated[int, Field(ge=0)] | None = None
+
+    @field_validator("stop")
+    @classmethod
+    def _no_empty_stop(cls, value: list[str]) -> list[str]:
+        if any(not stop for stop in value):
+            raise ValueError("strings must have a character or more, got an empty one")
+        return value
