@@ -22,3 +22,11 @@ class OptionError(SparingError, ValueError):
 
 class PromptError(SparingError):
     """A prompt that cannot be used: empty, too long, or a chat where the model has no template."""
+
+
+def reason(error: BaseException) -> str:
+    """What another library's error says in one line; a line that only announces takes the next."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

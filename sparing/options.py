@@ -34,7 +34,12 @@ def one_line(options: type[BaseModel], error: ValidationError) -> str:
         return f"{options.__name__} has no option {field}; it has {known}"
     message = first["msg"].removeprefix("Value error, ")
     if message.startswith("Input should be "):
-        message = "must be " + message.removeprefix("Input should be ")
+        expected = [first]
+        if isinstance(first["loc"][-1], str):  # a union fails once a member: (field, "int"), ...
+            expected = [e for e in error.errors() if e["loc"][:1] == first["loc"][:1]]
+        message = "must be " + " or ".join(
+            e["msg"].removeprefix("Input should be ") for e in expected
+        )
     if first["type"] == "value_error":
         return message if field == options.__name__.lower() else f"{field} {message}"
     return f"{field} {message}, got {first['input']!r}"

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sparing.cli.flags import LoadingFlags, flag, takes_flags
 from sparing.errors import OptionError
+from sparing.evaluate.report import against_bar, report, write_json
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
 
@@ -31,7 +32,6 @@ def decode(
     """Plain decoding against transformers, verification, and a long run under a budget."""
     from sparing.evaluate.bench_decode import PROMPTS, bench_decode
     from sparing.evaluate.plots import draw_decode
-    from sparing.evaluate.report import report, write_json
     from sparing.model.reference import ReferenceDecoder
     from sparing.model.sources import find_model
 
@@ -64,15 +64,8 @@ def show(content: dict[str, Any]) -> None:
     """The figures as a table, each beside its bar."""
     table = Table("figure", "value", "bar", "")
     for row in content["rows"]:
-        bar = row["bar"]
-        sign = ">=" if row["better"] == "higher" else "<="
-        held = row["value"] >= bar if row["better"] == "higher" else row["value"] <= bar
-        table.add_row(
-            row["what"] or row["name"],
-            f"{row['value']:.2f} {row['unit']}",
-            "" if bar is None else f"{sign} {bar}",
-            "" if bar is None else ("ok" if held else "missed"),
-        )
+        value = f"{row['value']:.2f} {row['unit']}"
+        table.add_row(row["what"] or row["name"], value, *against_bar(row))
     console = Console()
     console.print(table)
     console.print(

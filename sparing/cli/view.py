@@ -22,7 +22,7 @@ class LiveView:
     def __init__(self, engine: Any, budget: int | float | None) -> None:
         self._dims = engine.chat.markers is not None
         self._budget = budget
-        self._console = Console(highlight=False, markup=False, soft_wrap=True)
+        self._console = Console(highlight=False, markup=False)
         self._stats, self._cached, self._line = Stats(), 0, Text()
         self._started = time.perf_counter()
         self._live = Live(

@@ -43,9 +43,8 @@ class Predictions:
 
     def __init__(self, logits: Float[Tensor, "M V"], hidden: Float[Tensor, "M E"]) -> None:
         self.logits, self.hidden = logits, hidden
-        best, argmax = logits.max(-1)
-        self.argmax: list[int] = argmax.tolist()
-        self.confidence: list[float] = torch.exp(best - logits.logsumexp(-1)).tolist()
+        self.argmax: list[int] = logits.max(-1).indices.tolist()
+        self.confidence: list[float] = logits.softmax(-1).amax(-1).tolist()
 
 
 def accept(

@@ -23,7 +23,7 @@ class Kind(IntEnum):
 
 
 class SlotCache:
-    """Keys and values ``[B, G, S, D]`` a layer, with per slot a position, a score and a kind.
+    """Keys and values ``[2, B, G, S, D]`` a layer, with per slot a position, a score and a kind.
 
     ``lengths[row]`` slots of a row are in use, in position order; whatever lies behind them is
     free to drafts. ``capacity`` slots a row are allocated; up to ``limit`` are taken in blocks by
@@ -43,9 +43,8 @@ class SlotCache:
         device: torch.device | str = "cpu",
     ) -> None:
         self.rows, self.limit = rows, max(capacity, limit or 0)
-        self._empty = torch.empty(rows, kv_heads, 0, head_dim, dtype=dtype, device=device)
-        self.keys = [self._slots(capacity) for _ in range(layers)]
-        self.values = [self._slots(capacity) for _ in range(layers)]
+        self._empty = torch.empty(2, rows, kv_heads, 0, head_dim, dtype=dtype, device=device)
+        self.kv = [self._slots(capacity) for _ in range(layers)]
         self.nbytes = self._measure()
         self.lengths = [0] * rows
         self.positions = np.zeros((rows, capacity), np.int64)
@@ -55,11 +54,21 @@ class SlotCache:
     @property
     def capacity(self) -> int:
         """Slots allocated to each row."""
-        return self.keys[0].shape[2]
+        return self.kv[0].shape[3]
+
+    @property
+    def keys(self) -> list[Tensor]:
+        """Per layer ``[B, G, S, D]``, each key in the rotary position it was written with."""
+        return [layer[0] for layer in self.kv]
+
+    @property
+    def values(self) -> list[Tensor]:
+        """Per layer ``[B, G, S, D]``."""
+        return [layer[1] for layer in self.kv]
 
     def _measure(self) -> int:
         """Bytes of all keys and values, read off their storages."""
-        return sum(t.untyped_storage().nbytes() for t in (*self.keys, *self.values))
+        return sum(t.untyped_storage().nbytes() for t in self.kv)
 
     def reserve(self, slots: int) -> None:
         """Make room for ``slots`` in every row, a layer at a time; raises beyond ``limit``."""
@@ -69,10 +78,9 @@ class SlotCache:
             raise ValueError(f"slots must be at most {self.limit}, got {slots}")
         blocks = -(-slots // BLOCK_SLOTS) * BLOCK_SLOTS
         old, new = self.capacity, min(blocks, self.limit)
-        for tensors in (self.keys, self.values):
-            for layer, tensor in enumerate(tensors):
-                tensors[layer] = self._slots(new)
-                tensors[layer][:, :, :old] = tensor
+        for layer, tensor in enumerate(self.kv):
+            self.kv[layer] = self._slots(new)
+            self.kv[layer][:, :, :, :old] = tensor
         self.nbytes = self._measure()
         for name in ("positions", "scores", "kinds"):
             setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, new - old))))
@@ -92,7 +100,7 @@ class SlotCache:
         """
         begin, count = self.lengths[row], len(path)
         if list(path) != list(range(count)):
-            source = torch.tensor([begin + offset for offset in path], device=self.keys[0].device)
+            source = torch.tensor([begin + offset for offset in path], device=self.kv[0].device)
             self._gather(row, source, begin)
         used = slice(begin, begin + count)
         self.positions[row, used] = positions
@@ -109,7 +117,7 @@ class SlotCache:
         gone = self.positions[row, :length][~keep].tolist()
         kept = np.flatnonzero(keep)
         first = int(np.argmin(keep)) if gone else length
-        self._gather(row, torch.from_numpy(kept[first:]).to(self.keys[0].device), first)
+        self._gather(row, torch.from_numpy(kept[first:]).to(self.kv[0].device), first)
         for values in (self.positions, self.scores, self.kinds):
             values[row, : len(kept)] = values[row, kept]
         self.lengths[row] = len(kept)
@@ -117,8 +125,8 @@ class SlotCache:
 
     def reset(self, row: int) -> None:
         """Empty a row, its old values zeroed so that nothing of them reaches the next one."""
-        for tensor in (*self.keys, *self.values):
-            tensor[row].zero_()
+        for tensor in self.kv:
+            tensor[:, row].zero_()
         self.lengths[row] = 0
 
     def check(self) -> None:
@@ -130,10 +138,11 @@ class SlotCache:
             assert np.isin(self.kinds[row, :length], list(Kind)).all(), (row, "unknown kind")
 
     def _slots(self, count: int) -> Tensor:
-        rows, heads, _, dim = self._empty.shape
-        return self._empty.new_zeros(rows, heads, count, dim)
+        two, rows, heads, _, dim = self._empty.shape
+        return self._empty.new_zeros(two, rows, heads, count, dim)
 
     def _gather(self, row: int, source: Tensor, begin: int) -> None:
         """Move the slots ``source`` (rising, none before ``begin``) to ``begin`` and on."""
-        for tensor in (*self.keys, *self.values):
-            tensor[row, :, begin : begin + len(source)] = tensor[row].index_select(1, source)
+        for tensor in self.kv:
+            of_row = tensor[:, row]
+            of_row[:, :, begin : begin + len(source)] = of_row.index_select(2, source)

@@ -65,6 +65,8 @@ class Loop:
     def step(self) -> list[Event]:
         """One pass of the full model over all live rows; what it brought, row by row."""
         rows = list(self.live)
+        if not rows:
+            return []
         drafts = self._propose(rows)
         new = [row.inputs(self.cache, d, self.chunk) for row, d in zip(rows, drafts, strict=True)]
         self.cache.reserve(max(i.cached + len(i.ids) for i in new))
@@ -143,6 +145,8 @@ class Loop:
                 held_back = row.transcript.end("budget")
             elif gone:
                 events.append(EvictEvent(gone, row.position, row=row.request.tag))
+        elif row.transcript.latents_in_a_row:  # a latent releases no text itself
+            held_back = row.transcript.end(row.transcript.finish_reason)
         if row.transcript.finish_reason is not None:
             events.append(self._done(row, held_back))
             self.retire(row)

@@ -14,7 +14,7 @@ from sparing.model.chat import ChatFormat, Prompt
 
 @dataclass(frozen=True)
 class Limits:
-    """When a row ends. ``context``: positions that the model was trained for."""
+    """When a row ends. ``max_new_tokens``: latents included; ``context``: positions trained for."""
 
     max_new_tokens: int
     context: int
@@ -59,7 +59,7 @@ class Transcript:
     def room(self) -> int:
         """How many more tokens may come."""
         by_context = self._limits.context - self.position
-        return min(self._limits.max_new_tokens - self.new_tokens, by_context)
+        return min(self._limits.max_new_tokens - (self.position - self.question), by_context)
 
     @property
     def kind(self) -> Kind:
@@ -100,8 +100,7 @@ class Transcript:
         """Take a latent step: a position without a token."""
         self.position += 1
         self.latents_in_a_row += 1
-        if self.position >= self._limits.context:
-            self.finish_reason = "context"
+        self._finish_if_full()
 
     def end(self, reason: str) -> str:
         """Finish from outside; returns the text that had been held back."""
@@ -164,7 +163,12 @@ class Transcript:
     def _finish(self, token: int, stopped: bool) -> None:
         if token in self._limits.end_ids or stopped:
             self.finish_reason = "stop"
-        elif self.new_tokens >= self._limits.max_new_tokens:
+        else:
+            self._finish_if_full()
+
+    def _finish_if_full(self) -> None:
+        """Latents count as tokens do: each takes a slot, and slots are known before admission."""
+        if self.position - self.question >= self._limits.max_new_tokens:
             self.finish_reason = "length"
         elif self.position >= self._limits.context:
             self.finish_reason = "context"

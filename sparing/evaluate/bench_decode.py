@@ -230,7 +230,7 @@ def filled_cache(engine: Engine, cached: int, room: int) -> SlotCache:
         dtype=engine.decoder.dtype,
         device=engine.decoder.device,
     )
-    for tensor in (*cache.keys, *cache.values):
+    for tensor in cache.kv:
         tensor.normal_(generator=torch.Generator(tensor.device).manual_seed(0))
     return cache
 

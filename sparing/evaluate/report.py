@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
-REPORTED_PACKAGES = ("sparing", "torch", "transformers", "tokenizers", "numpy")
+from sparing import __version__
+
+REPORTED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,8 @@ class Figure:
     bar: float | None = None
     what: str = ""
 
-    @property
-    def met(self) -> bool | None:
-        """Whether the bar is reached; None without one."""
-        if self.bar is None:
-            return None
-        return self.value >= self.bar if self.better == "higher" else self.value <= self.bar
+    def __post_init__(self) -> None:
+        assert self.better in ("higher", "lower"), self.better
 
 
 def report(figures: Sequence[Figure], raw: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
@@ -44,11 +42,20 @@ def report(figures: Sequence[Figure], raw: dict[str, Any], dtype: torch.dtype) -
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "dtype": str(dtype).removeprefix("torch."),
-        "versions": {"python": platform.python_version()}
+        "versions": {"python": platform.python_version(), "sparing": __version__}
         | {package: version(package) for package in REPORTED_PACKAGES},
         "commit": commit(),
         "command": " ".join(["sparing", *sys.argv[1:]]),
     }
+
+
+def against_bar(row: dict[str, Any]) -> tuple[str, str]:
+    """The bar of a reported row as text, and whether it was missed; both empty without a bar."""
+    if row["bar"] is None:
+        return "", ""
+    higher = row["better"] == "higher"
+    met = row["value"] >= row["bar"] if higher else row["value"] <= row["bar"]
+    return f"{'>=' if higher else '<='} {row['bar']}", "" if met else "missed"
 
 
 def write_json(path: Path, content: Any) -> None:

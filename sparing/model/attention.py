@@ -25,8 +25,7 @@ class Segment:
     rows: int
     tokens: int
     slots: int
-    start: int  # of its tokens in the flat order
-    count: int
+    count: int  # its tokens
     pad: Int[Tensor, " BT"] | None  # flat offset of each padded token; None: nothing is padded
     unpad: Int[Tensor, " n"] | None
     mask: Float[Tensor, "B 1 T S"] | None
@@ -45,7 +44,7 @@ class Attention:
     ) -> None:
         """``group``: query heads per key head; ``like``: dtype and device of the masks."""
         self.key_heads, self.group = key_heads, group
-        self._segments = [self._segment(run, start, like) for run, start in runs(inputs)]
+        self._segments = [self._segment(run, like) for run in runs(inputs)]
         self._single = inputs[0] if len(inputs) == 1 else None
         if self._single is None:
             rows = [i.row for i in inputs for _ in i.ids]
@@ -53,44 +52,60 @@ class Attention:
             self._rows = torch.tensor(rows, device=like.device)
             self._slots = torch.tensor(slots, device=like.device)
 
-    def write(self, cache: Float[Tensor, "B G S D"], new: Float[Tensor, "N G D"]) -> None:
-        """Put the new tokens' keys (or values) into the slots behind each row's cached ones."""
+    def write(self, kv: Float[Tensor, "2 B G S D"], new: Float[Tensor, "N 2G D"]) -> None:
+        """Put the new tokens' keys and values into the slots behind each row's cached ones."""
+        new = new.view(new.shape[0], 2, self.key_heads, -1)
         if self._single is not None:
-            begin = self._single.cached
-            target = cache[self._single.row, :, begin : begin + len(self._single.ids)]
-            target.copy_(new.transpose(0, 1))
+            begin, count = self._single.cached, len(self._single.ids)
+            kv[:, self._single.row].narrow(2, begin, count).copy_(new.permute(1, 2, 0, 3))
         else:
-            cache[self._rows, :, self._slots] = new
+            kv[:, self._rows, :, self._slots] = new
 
     def __call__(
-        self,
-        queries: Float[Tensor, "N H D"],
-        keys: Float[Tensor, "B G S D"],
-        values: Float[Tensor, "B G S D"],
+        self, queries: Float[Tensor, "N H D"], kv: Float[Tensor, "2 B G S D"]
     ) -> Float[Tensor, "N HD"]:
         """softmax(q k^T / sqrt(D)) v, each token over its row's cache and its own ancestors."""
-        outputs = [self._attend(s, queries, keys, values) for s in self._segments]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        if len(self._segments) == 1:
+            return self._attend(self._segments[0], queries, kv)
+        parts = queries.split([s.count for s in self._segments])
+        return torch.cat(
+            [self._attend(s, q, kv) for s, q in zip(self._segments, parts, strict=True)]
+        )
 
-    def _attend(self, s: Segment, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        q = queries[s.start : s.start + s.count]
-        q = q if s.pad is None else q[s.pad]
-        heads, dim = q.shape[1], q.shape[2]
-        q = q.view(s.rows, s.tokens, self.key_heads, self.group, dim).transpose(1, 2)
-        q = q.reshape(s.rows, self.key_heads, s.tokens * self.group, dim)
-        k = keys[s.first : s.first + s.rows, :, : s.slots]
-        v = values[s.first : s.first + s.rows, :, : s.slots]
+    def _attend(
+        self, s: Segment, q: Float[Tensor, "n H D"], kv: Float[Tensor, "2 B G S D"]
+    ) -> Float[Tensor, "n HD"]:
+        kv = kv.narrow(3, 0, s.slots)
+        if s.rows < kv.shape[1]:
+            kv = kv.narrow(1, s.first, s.rows)
+        k, v = kv.unbind(0)
+        q = self._pack(s, q)
         if s.parts > 1:
-            q = q.view(self.key_heads, s.parts, -1, dim).transpose(0, 1)
             k, v = k.expand(s.parts, -1, -1, -1), v.expand(s.parts, -1, -1, -1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=s.mask)
+        return self._unpack(s, F.scaled_dot_product_attention(q, k, v, attn_mask=s.mask))
+
+    def _pack(self, s: Segment, q: Float[Tensor, "n H D"]) -> Float[Tensor, "R G TH D"]:
+        """Queries beside the key head that they share: R is rows, or a lone row's parts."""
+        dim = q.shape[2]
+        if s.tokens == 1:
+            return q.view(s.rows, self.key_heads, self.group, dim)
+        q = q if s.pad is None else q[s.pad]
+        q = q.view(s.rows, s.tokens, self.key_heads, self.group, dim).transpose(1, 2)
+        if s.parts > 1:
+            return q.reshape(self.key_heads, s.parts, -1, dim).transpose(0, 1)
+        return q.reshape(s.rows, self.key_heads, s.tokens * self.group, dim)
+
+    def _unpack(self, s: Segment, out: Float[Tensor, "R G TH D"]) -> Float[Tensor, "n HD"]:
+        dim = out.shape[3]
+        if s.tokens == 1:
+            return out.reshape(s.rows, -1)
         if s.parts > 1:
             out = out.transpose(0, 1)
         out = out.reshape(s.rows, self.key_heads, s.tokens, self.group, dim).transpose(1, 2)
-        out = out.reshape(s.rows * s.tokens, heads * dim)
+        out = out.reshape(s.rows * s.tokens, -1)
         return out if s.unpad is None else out[s.unpad]
 
-    def _segment(self, run: Sequence[RowInput], start: int, like: Tensor) -> Segment:
+    def _segment(self, run: Sequence[RowInput], like: Tensor) -> Segment:
         counts = [len(i.ids) for i in run]
         tokens, count = max(counts), sum(counts)
         slots = max(i.cached + len(i.ids) for i in run)
@@ -103,7 +118,7 @@ class Attention:
         pad = unpad = None
         if count != len(run) * tokens:
             pad, unpad = padding(counts, tokens, like.device)
-        return Segment(run[0].row, len(run), tokens, slots, start, count, pad, unpad, mask, parts)
+        return Segment(run[0].row, len(run), tokens, slots, count, pad, unpad, mask, parts)
 
     def _parts(self, rows: int, tokens: int, like: Tensor) -> int:
         """How to deal a row's queries out where its key heads alone would leave threads idle."""
@@ -113,18 +128,16 @@ class Attention:
         return threads if idle and divides and like.device.type == "cpu" else 1
 
 
-def runs(inputs: Sequence[RowInput]) -> list[tuple[list[RowInput], int]]:
+def runs(inputs: Sequence[RowInput]) -> list[list[RowInput]]:
     """Split into runs of neighbouring rows with few tokens each; long ones stand alone."""
-    found: list[tuple[list[RowInput], int]] = []
-    start = 0
+    found: list[list[RowInput]] = []
     for i in inputs:
-        last = found[-1][0][-1] if found else None
-        short = len(i.ids) <= PADDED_TOKENS
-        if last and short and len(last.ids) <= PADDED_TOKENS and i.row == last.row + 1:
-            found[-1][0].append(i)
+        last = found[-1][-1] if found else None
+        short = max(len(i.ids), len(last.ids) if last else 0) <= PADDED_TOKENS
+        if last and short and i.row == last.row + 1:
+            found[-1].append(i)
         else:
-            found.append(([i], start))
-        start += len(i.ids)
+            found.append([i])
     return found
 
 

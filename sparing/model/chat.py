@@ -1,12 +1,13 @@
 """From prompts to token ids and back: chat template, think markers, end tokens, defaults."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from sparing.errors import ModelError, PromptError
+from sparing.errors import ModelError, OptionError, PromptError, reason
+from sparing.model.config import read_json
 
 # Start and end of a thought, as reasoning models write it; the first pair a model knows counts.
 KNOWN_MARKERS = (
@@ -19,6 +20,7 @@ KNOWN_MARKERS = (
     ("<seed:think>", "</seed:think>"),
     ("◁think▷", "◁/think▷"),
 )
+NO_TOKENS = "a prompt must have a token or more, got none; pass some text"
 Message = Mapping[str, Any]
 PromptLike = str | Sequence[int] | Sequence[Message]
 
@@ -83,9 +85,8 @@ class ChatFormat:
         try:
             tokenizer = AutoTokenizer.from_pretrained(directory)
         except Exception as error:  # transformers raises whatever the file's parser raised
-            reason = str(error).strip().splitlines()[0]
             raise ModelError(
-                f"{directory} must hold a tokenizer that transformers loads, got: {reason}"
+                f"{directory} must hold a tokenizer that transformers loads, got: {reason(error)}"
             ) from None
         largest = max(tokenizer.get_vocab().values(), default=-1)
         if largest >= vocabulary:
@@ -107,13 +108,17 @@ class ChatFormat:
         Raises PromptError for an empty prompt, ids outside the vocabulary, or messages that the
         template refuses; ``template_options`` go to the template (``enable_thinking=False``).
         """
-        if not prompt:
-            raise PromptError("a prompt must have a token or more, got none; pass some text")
         if isinstance(prompt, str):
             return self._encode_text(prompt)
-        if isinstance(prompt[0], int):
-            return self._encode_ids(list(prompt))  # type: ignore[arg-type]
-        return self._encode_messages(prompt, template_options or {})  # type: ignore[arg-type]
+        if isinstance(prompt, Sequence) and not isinstance(prompt, bytes):
+            if all(isinstance(token, Integral) for token in prompt):
+                return self._encode_ids([int(token) for token in prompt])  # type: ignore[arg-type]
+            if all(isinstance(message, Mapping) for message in prompt):
+                return self._encode_messages(prompt, template_options or {})  # type: ignore[arg-type]
+        raise PromptError(
+            "a prompt must be a string, a list of token ids or a list of chat messages, "
+            f"got {shortened(prompt)}"
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
@@ -121,10 +126,22 @@ class ChatFormat:
     def _encode_text(self, text: str) -> Prompt:
         bos = self.tokenizer.bos_token
         again = bool(bos) and text.startswith(bos)
-        ids = self.tokenizer.encode(text, add_special_tokens=not again)
-        return Prompt(ids, self._left_open(text))
+        return Prompt(self._tokens(text, special=not again), self._left_open(text))
+
+    def _tokens(self, text: str, *, special: bool) -> list[int]:
+        """A text's token ids; raises PromptError where it has none, or is no text."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError(f"a prompt must be Unicode text, got: {error}") from None
+        ids = self.tokenizer.encode(text, add_special_tokens=special) if text else []
+        if not ids:
+            raise PromptError(NO_TOKENS)
+        return ids
 
     def _encode_ids(self, ids: list[int]) -> Prompt:
+        if not ids:
+            raise PromptError(NO_TOKENS)
         size = len(self.tokenizer)
         wrong = [token for token in ids if not 0 <= token < size]
         if wrong:
@@ -136,10 +153,12 @@ class ChatFormat:
             raise PromptError(
                 "chat messages need a model with a chat template, got one without; pass a string"
             )
+        for message in messages:
+            if "role" not in message or not {"content", "tool_calls"} & set(message):
+                raise PromptError(f"a message must have role and content, got {shortened(message)}")
         bare = self._render(messages, options, add_generation_prompt=False)
         text = self._render(messages, options, add_generation_prompt=True)
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
-        return Prompt(ids, self._left_open(text.removeprefix(bare)))
+        return Prompt(self._tokens(text, special=False), self._opened_behind(bare, text))
 
     def _render(self, messages: Sequence[Message], options: Mapping[str, Any], **more: Any) -> str:
         try:
@@ -147,10 +166,17 @@ class ChatFormat:
                 list(messages), tokenize=False, **options, **more
             )
         except Exception as error:  # jinja's, or whatever a template raises on purpose
-            reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
             raise PromptError(
-                f"messages must be what the chat template takes, got: {reason}"
+                f"messages must be what the chat template takes, got: {reason(error)}"
             ) from None
+
+    def _opened_behind(self, bare: str, text: str) -> bool:
+        """Whether the template's generation prompt, not something in a message, opens a thought."""
+        if self.markers is None:
+            return False
+        pairs = enumerate(zip(bare, text, strict=False))
+        parted = next((at for at, (a, b) in pairs if a != b), min(len(bare), len(text)))
+        return self._left_open(text[max(parted - len(self.markers.start) + 1, 0) :])
 
     def _left_open(self, text: str) -> bool:
         return self.markers is not None and self.markers.left_open(text)
@@ -170,10 +196,20 @@ class ChatFormat:
     def _markers(self, pair: tuple[str, str] | None) -> Markers | None:
         if pair is None:
             return None
+        if len(pair) != 2 or len({*pair, ""}) != 3 or not all(isinstance(m, str) for m in pair):
+            raise OptionError(
+                f"markers must be two different strings, a thought's start and end, got {pair!r}"
+            )
         ids = [self.tokenizer.encode(text, add_special_tokens=False) for text in pair]
         if not all(ids):
-            raise ModelError(f"think markers must have a token or more each, got {pair}")
+            raise OptionError(f"markers must have a token or more each, got {pair!r}")
         return Markers(pair[0], pair[1], tuple(ids[0]), tuple(ids[1]))
+
+
+def shortened(value: Any) -> str:
+    """How a value looks, in part."""
+    shown = repr(value).replace("\n", " ")
+    return shown if len(shown) <= 80 else shown[:80] + "..."
 
 
 SAMPLED = ("top_k", "top_p", "min_p")
@@ -200,13 +236,3 @@ def as_ids(value: int | list[int] | None) -> set[int]:
     if value is None:
         return set()
     return set(value) if isinstance(value, list) else {value}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an absent file is an empty one."""
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ModelError(f"{path} must be JSON, got: {error}; fetch it again") from None

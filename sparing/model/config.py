@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sparing.errors import ModelError
+from sparing.errors import ModelError, reason
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -64,6 +64,11 @@ class ModelConfig(Shape):
     rope_scale: float  # yarn's attention factor; 1.0 elsewhere
 
     def __post_init__(self) -> None:
+        for name in ("layers", "kv_heads", "head_dim", "vocabulary", "context", "width", "heads"):
+            if getattr(self, name) < 1:
+                raise ModelError(
+                    f"{name} must be 1 or more, got {getattr(self, name)}; mend config.json"
+                )
         if self.heads % self.kv_heads:
             raise ModelError(
                 f"num_attention_heads must be a multiple of num_key_value_heads, got {self.heads} "
@@ -79,11 +84,27 @@ def read_config(directory: Path) -> ModelConfig:
     from transformers import AutoConfig
 
     try:
-        refuse_family(json.loads((directory / "config.json").read_text()).get("model_type"))
+        refuse_family(read_json(directory / "config.json").get("model_type"))
         return from_transformers(AutoConfig.from_pretrained(directory))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{directory}/config.json must be readable, got: {reason}") from None
+    except ModelError:
+        raise
+    except Exception as error:  # transformers raises whatever its checks of single fields raise
+        raise ModelError(
+            f"{directory}/config.json must be readable, got: {reason(error)}"
+        ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an absent file is an empty one."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"{path} must be JSON, got: {error}; fetch it again") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} must hold a JSON object, got {type(found).__name__}")
+    return found
 
 
 def refuse_family(family: str | None) -> None:
@@ -163,7 +184,9 @@ def refuse_sliding_windows(config: Any) -> None:
             "config field layer_types must be full_attention in every layer, "
             f"got {', '.join(sorted(kinds))}; not supported"
         )
-    window = getattr(config, "sliding_window", None) if config.model_type == "mistral" else None
+    if config.model_type == "llama" or getattr(config, "layer_types", None):
+        return  # llama has no window, and layer_types say who uses one
+    window = getattr(config, "sliding_window", None)
     if window is not None and window < config.max_position_embeddings:
         raise ModelError(
             f"config field sliding_window must be null or unused, got {window}; not supported"

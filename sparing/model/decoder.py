@@ -1,7 +1,8 @@
 """Our forward for llama, mistral, qwen2 and qwen3: one pass over new tokens and a cache."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import torch
@@ -15,22 +16,26 @@ from sparing.model.config import ModelConfig, read_config
 from sparing.model.inputs import KeyValues, Output, RowInput, scored, split
 from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import KINDS, TIMED_MATRICES, Matrix, PlainMatrix, fastest_kind
-from sparing.model.weights import Checkpoint
+from sparing.model.weights import EMBEDDING, HEAD, Checkpoint, expected_shapes
 
 Tensors = Callable[[str], Tensor]  # a tensor by its name in the checkpoint
+EXACT_DTYPES = (torch.float32, torch.float64)  # where the order of products is free
 
 
 @dataclass
 class Layer:
-    """The weights of one layer; queries, keys and values are one product, gate and up another."""
+    """The weights of one layer; queries, keys and values are one product, gate and up another.
 
-    attention_norm: Float[Tensor, " E"]
+    A norm is None where its weight went into the matrix behind it.
+    """
+
+    attention_norm: Float[Tensor, " E"] | None
     qkv: Matrix
     output: Matrix
-    mlp_norm: Float[Tensor, " E"]
+    mlp_norm: Float[Tensor, " E"] | None
     gate_up: Matrix
     down: Matrix
-    qk_norm: Float[Tensor, "H+G D"] | None
+    qk_norm: Float[Tensor, "HG D"] | None
 
 
 class Decoder:
@@ -51,6 +56,7 @@ class Decoder:
         self.embedding, self.head, self.norm = embedding, head, norm
         self.dtype, self.device = norm.dtype, norm.device
         self.kinds = {role: getattr(layers[0], role).kind for role in ROLES} | {"head": head.kind}
+        self._exact = self.dtype in EXACT_DTYPES
         self._frequencies = config.inverse_frequencies.to(self.device)
 
     @property
@@ -75,21 +81,22 @@ class Decoder:
         ``layer``, ``attention_of``: see ``Output``.
         """
         config = self.config
+        assert layer_set is None or len(layer_set.attention) == config.layers
         x = self.embed(inputs)
         cos, sin = self._rotary(inputs)
         attention = Attention(inputs, config.kv_heads, config.heads // config.kv_heads, x)
         maps: list[list[Tensor]] = []
-        wanted = None if layer is None else layer % (config.layers + 1)
+        wanted = None if layer is None else range(config.layers + 1)[layer]
         kept = x.clone() if wanted == 0 else None
         for index, block in enumerate(self.layers):
             if layer_set is None or layer_set.attention[index]:
-                q = self._project(block, x, cos, sin, attention, cache, index)
-                keys, values = cache.keys[index], cache.values[index]
-                x += block.output(attention(q, keys, values))
+                kv = cache.kv[index]
+                q = self._project(block, x, cos, sin, attention, kv)
+                x += block.output(attention(q, kv))
                 if attention_of:
                     maps.append(
                         [
-                            attention_map(i, q_row, keys, attention_of)
+                            attention_map(i, q_row, kv[0], attention_of)
                             for i, q_row in zip(inputs, split(q, inputs), strict=True)
                         ]
                     )
@@ -124,29 +131,39 @@ class Decoder:
         both = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
         return both[0][:, None].to(self.dtype), both[1][:, None].to(self.dtype)
 
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, weight.shape, weight, self.config.norm_eps)
+    def _norm(self, x: Float[Tensor, "N E"], weight: Tensor | None) -> Float[Tensor, "N E"]:
+        """x / sqrt(mean x^2 + eps) * weight (RMSNorm, arXiv 1910.07467, eq. 4).
+
+        A lone token's scale is taken as a number: a tenth of a step in small operations less.
+        """
+        eps = self.config.norm_eps
+        if x.shape[0] > 1 or not self._exact or self.device.type != "cpu":
+            return F.rms_norm(x, x.shape[1:], weight, eps)
+        length = float(torch.linalg.vector_norm(x))
+        x = x * (length * length / x.shape[1] + eps) ** -0.5
+        return x if weight is None else x.mul_(weight)
 
     def _project(
         self,
         block: Layer,
-        x: Tensor,
+        x: Float[Tensor, "N E"],
         cos: Tensor,
         sin: Tensor,
         attention: Attention,
-        cache: KeyValues,
-        index: int,
+        kv: Float[Tensor, "2 B G S D"],
     ) -> Float[Tensor, "N H D"]:
         """Queries of the new tokens; their keys and values are written to the cache."""
         heads, groups, dim = self.config.heads, self.config.kv_heads, self.config.head_dim
-        qkv = block.qkv(self._norm(x, block.attention_norm)).view(len(x), heads + 2 * groups, dim)
+        qkv = block.qkv(self._norm(x, block.attention_norm)).view(
+            x.shape[0], heads + 2 * groups, dim
+        )
         qk = qkv[:, : heads + groups]
         if block.qk_norm is not None:
-            qk = F.rms_norm(qk, (dim,), None, self.config.norm_eps) * block.qk_norm
-        qk = torch.addcmul(qk * cos, qk.roll(dim // 2, -1), sin)
-        attention.write(cache.keys[index], qk[:, heads:])
-        attention.write(cache.values[index], qkv[:, heads + groups :])
-        return qk[:, :heads]
+            qk.copy_(F.rms_norm(qk, (dim,), None, self.config.norm_eps) * block.qk_norm)
+        turned = qk.roll(dim // 2, -1)
+        qk.mul_(cos).addcmul_(turned, sin)
+        attention.write(kv, qkv[:, heads:])
+        return qkv[:, :heads]
 
     def _mlp(self, block: Layer, x: Tensor) -> Tensor:
         gate, up = block.gate_up(self._norm(x, block.mlp_norm)).chunk(2, dim=-1)
@@ -166,6 +183,7 @@ class Decoder:
         """
         config = read_config(directory)
         with Checkpoint(directory, config, dtype) as checkpoint:
+            config = replace(config, tied=config.tied and not checkpoint.has_own_head)
             return assemble(config, lambda name: checkpoint(name).to(device), kind)
 
 
@@ -176,6 +194,8 @@ ROLES = {
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
     "down": ("mlp.down_proj",),
 }
+# role -> the norm before it, whose weight is multiplied into it
+NORMS = {"qkv": "input_layernorm", "gate_up": "post_attention_layernorm"}
 
 
 @torch.inference_mode()
@@ -191,27 +211,35 @@ def assemble(config: ModelConfig, tensors: Tensors, kind: str = "auto") -> Decod
     }
 
     def stacked(layer: int, role: str) -> tuple[Tensor, Tensor | None]:
-        names = [f"model.layers.{layer}.{part}" for part in ROLES[role]]
-        weight = torch.cat([tensors(f"{name}.weight") for name in names])
-        bias = torch.cat([tensors(f"{name}.bias") for name in names]) if biased[role] else None
-        return weight, bias
+        prefix = f"model.layers.{layer}"
+        weight = torch.cat([tensors(f"{prefix}.{part}.weight") for part in ROLES[role]])
+        if role in NORMS and weight.dtype in EXACT_DTYPES:
+            weight *= tensors(f"{prefix}.{NORMS[role]}.weight")
+        if not biased[role]:
+            return weight, None
+        return weight, torch.cat([tensors(f"{prefix}.{part}.bias") for part in ROLES[role]])
+
+    def norm(layer: int, role: str) -> Tensor | None:
+        weight = tensors(f"model.layers.{layer}.{NORMS[role]}.weight")
+        return None if weight.dtype in EXACT_DTYPES else weight
 
     def choose(role: str) -> str:
         if kind != "auto":
             return kind
         sample = [stacked(layer, role) for layer in range(min(config.layers, TIMED_MATRICES))]
-        return fastest_kind([weight for weight, _ in sample], [bias for _, bias in sample])
+        weights, biases = zip(*sample, strict=True)
+        return fastest_kind(weights, biases, size)
 
+    size = model_bytes(config)
     chosen = {role: KINDS[choose(role)] for role in ROLES}
     layers = []
     for index in range(config.layers):
-        prefix = f"model.layers.{index}"
         matrices = {role: chosen[role](*stacked(index, role)) for role in ROLES}
         layers.append(
             Layer(
-                attention_norm=tensors(f"{prefix}.input_layernorm.weight"),
-                mlp_norm=tensors(f"{prefix}.post_attention_layernorm.weight"),
-                qk_norm=head_norms(config, tensors, prefix),
+                attention_norm=norm(index, "qkv"),
+                mlp_norm=norm(index, "gate_up"),
+                qk_norm=head_norms(config, tensors, f"model.layers.{index}"),
                 **matrices,
             )
         )
@@ -220,13 +248,18 @@ def assemble(config: ModelConfig, tensors: Tensors, kind: str = "auto") -> Decod
 
 
 def embedding_and_head(config: ModelConfig, tensors: Tensors, kind: str) -> tuple[Matrix, Matrix]:
-    """A tied head that is packed is a second copy of the embeddings; every other kind shares."""
-    table = tensors("model.embed_tokens.weight")
-    weight = table if config.tied else tensors("lm_head.weight")
-    chosen = fastest_kind([weight], [None]) if kind == "auto" else kind
+    """Where the head is tied, one matrix serves as both, a packed one excepted."""
+    table = tensors(EMBEDDING)
+    weight = table if config.tied else tensors(HEAD)
+    chosen = fastest_kind([weight], [None], model_bytes(config)) if kind == "auto" else kind
     head = KINDS[chosen](weight)
-    shares = config.tied and chosen == "transposed"
+    shares = config.tied and chosen != "packed"
     return (head if shares else PlainMatrix(table)), head
+
+
+def model_bytes(config: ModelConfig) -> int:
+    """Roughly what a step reads: every weight, at 4 bytes each."""
+    return 4 * sum(prod(shape) for shape in expected_shapes(config).values())
 
 
 def head_norms(config: ModelConfig, tensors: Tensors, prefix: str) -> Tensor | None:
@@ -240,7 +273,7 @@ def head_norms(config: ModelConfig, tensors: Tensors, prefix: str) -> Tensor | N
 
 
 def attention_map(
-    i: RowInput, queries: Float[Tensor, "T H D"], keys: Float[Tensor, "B G S D"], last: int
+    i: RowInput, queries: Float[Tensor, "T H D"], keys: Float[Tensor, "B G C D"], last: int
 ) -> Float[Tensor, "H m S"]:
     """softmax(q k^T / sqrt(D)) of a row's last tokens over its slots, cached and new."""
     slots = i.cached + len(i.ids)

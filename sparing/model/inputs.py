@@ -46,15 +46,14 @@ class Output:
     hidden: Float[Tensor, "N E"]
     logits: Float[Tensor, "M V"]
     layer_hidden: Float[Tensor, "N E"] | None = None
-    attention: list[Float[Tensor, "L H m S"]] | None = None
+    attention: list[Float[Tensor, "L H _m _S"]] | None = None
 
 
 @runtime_checkable
 class KeyValues(Protocol):
-    """Where a pass reads and writes keys and values: per layer ``[B, G, S, D]``."""
+    """Where a pass reads and writes: per layer keys and values, ``[2, B, G, S, D]``."""
 
-    keys: list[Tensor]
-    values: list[Tensor]
+    kv: list[Tensor]
 
 
 @runtime_checkable

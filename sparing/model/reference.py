@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparing.errors import ModelError
+from sparing.errors import ModelError, reason
 from sparing.model.attention import additive_mask
 from sparing.model.config import Shape, refuse_sliding_windows
 from sparing.model.inputs import KeyValues, Output, RowInput
@@ -36,13 +36,35 @@ class ReferenceDecoder:
         from transformers import AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=dtype, attn_implementation="eager" if attentions else "sdpa"
+            model, report = AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=dtype,
+                attn_implementation="eager" if attentions else "sdpa",
+                output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"{directory} must load in transformers, got: {reason}") from None
-        return cls(model.to(device))
+            if missing := sorted(report["missing_keys"]):
+                raise ValueError(f"no tensor {missing[0]}, it would be drawn at random")
+            decoder = cls(model.to(device))
+            decoder.check_cache()
+        except ModelError:
+            raise
+        except Exception as error:  # transformers raises whatever its parts raise
+            raise ModelError(
+                f"{directory} must load in transformers, got: {reason(error)}"
+            ) from None
+        return decoder
+
+    @torch.inference_mode()
+    def check_cache(self) -> None:
+        """Raise ValueError where a slot is not one key and value a head (latents, states)."""
+        from transformers import DynamicCache
+
+        past, slot = DynamicCache(), (1, self.shape.kv_heads, 1, self.shape.head_dim)
+        self.model(torch.tensor([[0]], device=self.device), past_key_values=past)
+        for layer in past.layers:
+            found = tuple(layer.keys.shape), tuple(layer.values.shape)
+            if found != (slot, slot):
+                raise ValueError(f"keys and values {found} where {slot} is supported")
 
     @property
     def step_bytes(self) -> int:
@@ -91,7 +113,7 @@ class ReferenceDecoder:
         past = DynamicCache()
         begin, end = i.cached, i.cached + len(i.ids)
         if begin:
-            for index, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
+            for index, (keys, values) in enumerate(cache.kv):
                 past.update(
                     keys[i.row : i.row + 1, :, :begin], values[i.row : i.row + 1, :, :begin], index
                 )
@@ -104,7 +126,7 @@ class ReferenceDecoder:
             output_hidden_states=True,
             output_attentions=attention_of > 0,
         )
-        for layer, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
+        for layer, (keys, values) in enumerate(cache.kv):
             keys[i.row, :, begin:end] = past.layers[layer].keys[0, :, begin:end]
             values[i.row, :, begin:end] = past.layers[layer].values[0, :, begin:end]
         return output

@@ -125,7 +125,8 @@ def _missing(path: Path) -> list[str]:
 def _missing_shards(path: Path) -> list[str]:
     """Files that the index names and the directory lacks, as after a download cut short."""
     try:
-        shards = set(json.loads((path / INDEX).read_text())["weight_map"].values())
+        named = json.loads((path / INDEX).read_text())["weight_map"].values()
+        shards = {str(shard) for shard in named}
     except (ValueError, KeyError, AttributeError, TypeError):
         return [f"readable {INDEX}"]
     return sorted(shard for shard in shards if not (path / shard).is_file())

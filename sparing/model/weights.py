@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from sparing.errors import ModelError
 from sparing.model.config import ModelConfig
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 
 
@@ -25,7 +26,10 @@ class Checkpoint:
         self.directory, self.dtype = directory, dtype
         self._files = {name: self._open(name) for name in shard_names(directory)}
         self._where = {key: file for file in self._files.values() for key in file.keys()}  # noqa: SIM118
-        self._check(expected_shapes(config), tied=config.tied)
+        expected = expected_shapes(config)
+        if HEAD in self._where:
+            expected[HEAD] = expected[EMBEDDING]
+        self._check(expected)
 
     def __enter__(self) -> "Checkpoint":
         return self
@@ -43,6 +47,11 @@ class Checkpoint:
         """One tensor, in the dtype asked for."""
         return self._where[name].get_tensor(name).to(self.dtype)
 
+    @property
+    def has_own_head(self) -> bool:
+        """Whether it holds a head that is not the embeddings: as transformers, we then use it."""
+        return HEAD in self._where and not torch.equal(self(HEAD), self(EMBEDDING))
+
     def _open(self, name: str) -> Any:
         path = self.directory / name
         try:
@@ -52,7 +61,7 @@ class Checkpoint:
                 f"{path} must be a whole safetensors file, got: {error}; fetch it again"
             ) from None
 
-    def _check(self, expected: dict[str, tuple[int, ...]], *, tied: bool) -> None:
+    def _check(self, expected: dict[str, tuple[int, ...]]) -> None:
         for name, shape in expected.items():
             if name not in self._where:
                 raise ModelError(
@@ -65,9 +74,8 @@ class Checkpoint:
                     f"tensor {name} must have the shape {list(shape)} that config.json asks for, "
                     f"got {list(found)}; config and weights do not match"
                 )
-        known = {*expected, "lm_head.weight"} if tied else set(expected)
         for name in self._where:
-            if name not in known and not name.endswith(IGNORED_SUFFIXES):
+            if name not in expected and not name.endswith(IGNORED_SUFFIXES):
                 raise ModelError(
                     f"every tensor must be one that config.json asks for, got {name}; this "
                     "checkpoint is of another architecture"
@@ -80,22 +88,22 @@ def shard_names(directory: Path) -> list[str]:
     if not index.exists():
         return ["model.safetensors"]
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+        named = json.loads(index.read_text())["weight_map"].values()
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
             f"{index} must be JSON with a weight_map, got: {error}; fetch it again"
         ) from None
-    return names
+    return sorted({str(name) for name in named})
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that the Decoder reads, in the names of transformers."""
     shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (config.vocabulary, config.width),
+        EMBEDDING: (config.vocabulary, config.width),
         "model.norm.weight": (config.width,),
     }
     if not config.tied:
-        shapes["lm_head.weight"] = (config.vocabulary, config.width)
+        shapes[HEAD] = (config.vocabulary, config.width)
     for layer in range(config.layers):
         for name, shape in layer_shapes(config).items():
             shapes[f"model.layers.{layer}.{name}"] = shape

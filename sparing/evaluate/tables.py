@@ -1,0 +1,29 @@
+"""The README's tables, made from the files in ``results/``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sparing.evaluate.report import against_bar
+
+
+def markdown(path: str) -> str:
+    """A benchmark's figures beside their bars, and where and how they were taken."""
+    content = json.loads(Path(path).read_text())
+    lines = ["| measured | value | bar | |", "|---|---|---|---|"]
+    lines += [line(row) for row in content["rows"]]
+    versions = content["versions"]
+    lines += [
+        "",
+        f"`{content['command']}` at commit {content['commit']}: {content['machine']}, "
+        f"{content['threads']} threads, {content['dtype']}, torch {versions['torch']}, "
+        f"transformers {versions['transformers']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def line(row: dict[str, Any]) -> str:
+    """One figure as a table row; a missed bar says so."""
+    unit = " x" if row["unit"] == "x" else ""
+    bar, missed = against_bar(row)
+    return f"| {row['what']} | {row['value']:.2f}{unit} | {bar} | {missed} |"

@@ -1,0 +1,114 @@
+"""``load``: wrong arguments are refused in one line, and before the weights are looked at."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import sparing
+from sparing.errors import ModelError, OptionError, SparingError
+from sparing.options import Sampling
+from tests.tiny import tiny, unchecked
+
+WRONG = [
+    ({"dtype": "float8"}, "dtype"),
+    ({"dtype": "fp32"}, "dtype"),
+    ({"dtype": torch.float32}, "dtype"),
+    ({"dtype": None}, "dtype"),
+    ({"dtype": ["float32"]}, "dtype"),
+    ({"decoder": "transformers"}, "decoder"),
+    ({"decoder": None}, "decoder"),
+    ({"kind": "int3"}, "kind"),
+    ({"kind": None}, "kind"),
+    ({"decoder": "reference", "kind": "plain"}, "kind"),
+    ({"decoder": "reference", "kind": "int3"}, "kind"),
+    ({"threads": 0}, "threads"),
+    ({"threads": -2}, "threads"),
+    ({"threads": 1.5}, "threads"),
+    ({"threads": "2"}, "threads"),
+    ({"threads": True}, "threads"),
+    ({"device": "tpu9"}, "device"),
+    ({"device": "cuda:99"}, "device"),
+    ({"device": None}, "device"),
+    ({"decoder": "reference", "device": "cuda:99"}, "device"),
+    ({"markers": ("<t>",)}, "markers"),
+    ({"markers": ("<t>", "")}, "markers"),
+    ({"markers": "<t>"}, "markers"),
+    ({"markers": 3}, "markers"),
+]
+
+
+@pytest.fixture
+def without_weights(tmp_path):
+    """A model whose weights would be refused as soon as somebody looked at them."""
+    path = shutil.copytree(tiny("llama"), tmp_path / "model")
+    (path / "model.safetensors").write_bytes(b"nothing")
+    return path
+
+
+@pytest.mark.parametrize(("arguments", "name"), WRONG, ids=lambda value: str(value))
+def test_a_wrong_argument(without_weights, arguments, name):
+    threads = torch.get_num_threads()
+    with unchecked(), pytest.raises(OptionError) as error:
+        sparing.load(str(without_weights), **arguments)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(f"{name} must be ")
+    assert str(arguments[name]) in message
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_dtypes(dtype):
+    engine = sparing.load(str(tiny("llama")), dtype)
+    assert engine.decoder.dtype == getattr(torch, dtype)
+    (result,) = engine.generate(["hi"], sampling=Sampling(max_new_tokens=3, ignore_eos=True))
+    assert len(result.token_ids) == 3
+
+
+def test_threads():
+    before = torch.get_num_threads()
+    try:
+        sparing.load(str(tiny("llama")), threads=before + 1)
+        assert torch.get_num_threads() == before + 1
+        sparing.load(str(tiny("llama")))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("decoder", ["sparing", "reference"])
+def test_a_path_object(decoder):
+    engine = sparing.load(Path(tiny("llama")), decoder=decoder)
+    assert engine.name == str(tiny("llama"))
+
+
+@pytest.mark.parametrize("name", ["pockett", "smollm", "no/such/dir", "./nowhere", "", " ", "a b"])
+def test_an_unknown_name(name, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError) as error:
+        sparing.load(name)
+    assert "\n" not in str(error.value)
+    assert repr(name) in str(error.value)
+
+
+def test_a_kind_that_the_dtype_refuses():
+    """oneDNN has no float64."""
+    with pytest.raises(SparingError, match="packed") as error:
+        sparing.load(str(tiny("llama")), "float64", kind="packed")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_keyword_is_pythons():
+    with pytest.raises(TypeError, match="dtpye"):
+        sparing.load(str(tiny("llama")), dtpye="float32")
+
+
+def test_nothing_is_printed(capfd, tmp_path):
+    path = shutil.copytree(tiny("llama"), tmp_path / "model")
+    config = json.loads((path / "config.json").read_text()) | {"unknown_field": 3}
+    (path / "config.json").write_text(json.dumps(config))
+    sparing.load(str(path))
+    assert capfd.readouterr() == ("", "")
