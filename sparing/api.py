@@ -3,9 +3,11 @@
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import torch
+from pydantic import Field, field_validator, model_validator
 
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Drafter, NoDrafter, PromptLookup
@@ -17,12 +19,14 @@ from sparing.engine.row import Request, Row
 from sparing.engine.sampling import Sampler
 from sparing.engine.transcript import Limits
 from sparing.errors import OptionError, PromptError
+from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, PromptLike
 from sparing.model.config import read_config
 from sparing.model.decoder import Decoder
+from sparing.model.matrix import KINDS
 from sparing.model.reference import ReferenceDecoder
 from sparing.model.sources import find_model
-from sparing.options import Depth, Latent, Memory, Sampling
+from sparing.options import Depth, Latent, Memory, Options, Sampling
 
 DTYPES = {
     "float32": torch.float32,
@@ -37,7 +41,7 @@ Each: TypeAlias = T | Sequence[T] | None
 
 
 def load(
-    name_or_path: str,
+    name_or_path: str | Path,
     dtype: str = "float32",
     device: str = "cpu",
     threads: int | None = None,
@@ -52,28 +56,69 @@ def load(
     transformers, slowly, whatever its architecture. ``kind``: of matrix product, auto by timing.
     ``markers``: start and end of a thought, where they are not found by themselves.
 
-    Raises ModelError where the model cannot be found or used, OptionError for wrong arguments.
+    Raises OptionError for wrong arguments, before anything is read, then ModelError where the model
+    cannot be found or used.
     """
-    if dtype not in DTYPES:
-        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    if decoder not in ("sparing", "reference"):
-        raise OptionError(f"decoder must be sparing or reference, got {decoder!r}")
+    wanted = Loading(
+        dtype=dtype,  # type: ignore[arg-type]
+        device=device,
+        threads=threads,
+        decoder=decoder,  # type: ignore[arg-type]
+        kind=kind,
+        markers=markers,
+    )
+    directory = find_model(str(name_or_path))
     if threads is not None:
-        if threads < 1:
-            raise OptionError(f"threads must be 1 or more, got {threads}")
         torch.set_num_threads(threads)
-    directory = find_model(name_or_path)
-    if decoder == "reference":
-        forward: Decoder | ReferenceDecoder = ReferenceDecoder.load(
-            directory, DTYPES[dtype], device
-        )
-        vocabulary = forward.shape.vocabulary
-    else:
-        vocabulary = read_config(directory).vocabulary
-    chat = ChatFormat.load(directory, vocabulary, markers)
-    if decoder == "sparing":
-        forward = Decoder.load(directory, DTYPES[dtype], device, kind)
-    return Engine(forward, chat, name_or_path)
+    return Engine(*wanted.read(directory), name=str(name_or_path))
+
+
+class Loading(Options):
+    """The arguments of ``load``, checked."""
+
+    dtype: Literal["float32", "bfloat16", "float16", "float64"]
+    device: str
+    threads: Annotated[int, Field(ge=1)] | None
+    decoder: Literal["sparing", "reference"]
+    kind: str
+    markers: tuple[str, str] | None
+
+    @field_validator("device")
+    @classmethod
+    def _is_here(cls, value: str) -> str:
+        try:
+            torch.empty(0, device=value)
+        except (RuntimeError, AssertionError):
+            raise ValueError(f"must be a device that torch has here, got {value!r}") from None
+        return value
+
+    @field_validator("markers", mode="before")
+    @classmethod
+    def _are_two_texts(cls, value: Any) -> Any:
+        pair = isinstance(value, tuple) and len(value) == 2
+        if value is not None and not (pair and all(isinstance(m, str) and m for m in value)):
+            raise ValueError(f"must be None or two texts (start, end), got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> "Loading":
+        known = ("auto", *KINDS) if self.decoder == "sparing" else ("auto",)
+        if self.kind not in known:
+            raise ValueError(
+                f"kind must be one of {', '.join(known)} with decoder {self.decoder}, "
+                f"got {self.kind!r}"
+            )
+        return self
+
+    def read(self, directory: Path) -> tuple[Decoder | ReferenceDecoder, ChatFormat]:
+        """Decoder and chat format of a checkpoint; cheap checks come before the weights."""
+        dtype = DTYPES[self.dtype]
+        if self.decoder == "reference":
+            reference = ReferenceDecoder.load(directory, dtype, self.device)
+            vocabulary = reference.shape.vocabulary
+            return reference, ChatFormat.load(directory, vocabulary, self.markers)
+        chat = ChatFormat.load(directory, read_config(directory).vocabulary, self.markers)
+        return load_decoder(directory, dtype, self.device, self.kind), chat
 
 
 class Engine:

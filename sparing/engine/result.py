@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparing.engine.events import DoneEvent, Event, Stats, replay
+from sparing.engine.events import DoneEvent, Event, Stats, TokenEvent, replay
 from sparing.engine.transcript import Transcript
 
 
@@ -27,13 +27,14 @@ class Result:
 
     @classmethod
     def of(cls, transcript: Transcript, events: Sequence[Event]) -> "Result":
-        """From a row's transcript and its events."""
+        """What the events have told so far; the transcript may be a step ahead of them."""
         last = events[-1] if events else None
-        thinking, answer = transcript.split()
+        text = "".join(e.text for e in events if isinstance(e, TokenEvent | DoneEvent))
+        thinking, answer = transcript.split(text)
         return cls(
-            token_ids=list(transcript.tokens[transcript.question :]),
+            token_ids=[event.id for event in events if isinstance(event, TokenEvent)],
             prompt_token_ids=list(transcript.tokens[: transcript.question]),
-            text=transcript.text,
+            text=text,
             thinking=thinking,
             answer=answer,
             finish_reason=last.finish_reason if isinstance(last, DoneEvent) else "interrupted",

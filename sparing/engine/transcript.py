@@ -107,14 +107,17 @@ class Transcript:
         self.finish_reason = reason
         return self._text.finish()
 
-    def split(self) -> tuple[str, str]:
-        """Thinking and answer, markers removed; without markers all text is the answer."""
+    def split(self, text: str) -> tuple[str, str]:
+        """Thinking and answer in ``text``, which is the row's text or its beginning.
+
+        Markers are removed; without markers all text is the answer.
+        """
         if self._markers is None:
-            return "", self.text
-        ends = [start for start, _ in self._spans[1:]] + [len(self.text)]
+            return "", text
+        ends = [start for start, _ in self._spans[1:]] + [len(text)]
         parts: dict[bool, list[str]] = {True: [], False: []}
         for (start, thought), end in zip(self._spans, ends, strict=True):
-            part = self.text[start:end].strip()
+            part = text[start:end].strip()
             if thought:
                 part = part.removeprefix(self._markers.start).removesuffix(self._markers.end)
             parts[thought].append(part.strip())
@@ -148,7 +151,10 @@ class Transcript:
         return marker in self._text.decoded[self._spans[-1][0] :]
 
     def _close_thought_in_time(self) -> None:
-        """Force the end marker where the thinking budget leaves room for no more than that."""
+        """Force the end marker where the thinking budget leaves room for no more than that.
+
+        Room for all of it, even where it is begun: the next token may go on in another way.
+        """
         budget = self._limits.think_budget
         if budget is None or self._markers is None or not self.thinking or self.forced:
             return
@@ -157,7 +163,7 @@ class Transcript:
             if self.tokens[-begun:] == rest[:begun] and self.new_tokens >= begun:
                 rest = rest[begun:]
                 break
-        if self.thinking_tokens + len(rest) >= budget:
+        if self.thinking_tokens + len(self._markers.end_ids) >= budget:
             self.forced = rest
 
     def _finish(self, token: int, stopped: bool) -> None:

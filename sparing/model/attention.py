@@ -52,7 +52,7 @@ class Attention:
             self._rows = torch.tensor(rows, device=like.device)
             self._slots = torch.tensor(slots, device=like.device)
 
-    def write(self, kv: Float[Tensor, "2 B G S D"], new: Float[Tensor, "N 2G D"]) -> None:
+    def write(self, kv: Float[Tensor, "2 B G S D"], new: Float[Tensor, "N 2*G D"]) -> None:
         """Put the new tokens' keys and values into the slots behind each row's cached ones."""
         new = new.view(new.shape[0], 2, self.key_heads, -1)
         if self._single is not None:
@@ -84,7 +84,7 @@ class Attention:
             k, v = k.expand(s.parts, -1, -1, -1), v.expand(s.parts, -1, -1, -1)
         return self._unpack(s, F.scaled_dot_product_attention(q, k, v, attn_mask=s.mask))
 
-    def _pack(self, s: Segment, q: Float[Tensor, "n H D"]) -> Float[Tensor, "R G TH D"]:
+    def _pack(self, s: Segment, q: Float[Tensor, "n H D"]) -> Float[Tensor, "R G _TH D"]:
         """Queries beside the key head that they share: R is rows, or a lone row's parts."""
         dim = q.shape[2]
         if s.tokens == 1:
@@ -95,7 +95,7 @@ class Attention:
             return q.reshape(self.key_heads, s.parts, -1, dim).transpose(0, 1)
         return q.reshape(s.rows, self.key_heads, s.tokens * self.group, dim)
 
-    def _unpack(self, s: Segment, out: Float[Tensor, "R G TH D"]) -> Float[Tensor, "n HD"]:
+    def _unpack(self, s: Segment, out: Float[Tensor, "R G _TH D"]) -> Float[Tensor, "n HD"]:
         dim = out.shape[3]
         if s.tokens == 1:
             return out.reshape(s.rows, -1)

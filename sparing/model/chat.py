@@ -124,6 +124,7 @@ class ChatFormat:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _encode_text(self, text: str) -> Prompt:
+        self._check_text(text)
         bos = self.tokenizer.bos_token
         again = bool(bos) and text.startswith(bos)
         return Prompt(self._tokens(text, special=not again), self._left_open(text))
@@ -138,6 +139,13 @@ class ChatFormat:
         if not ids:
             raise PromptError(NO_TOKENS)
         return ids
+
+    def _check_text(self, text: str) -> None:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            wrong = text[error.start]
+            raise PromptError(f"a prompt must be valid Unicode, got {wrong!r} in it") from None
 
     def _encode_ids(self, ids: list[int]) -> Prompt:
         if not ids:
@@ -158,6 +166,7 @@ class ChatFormat:
                 raise PromptError(f"a message must have role and content, got {shortened(message)}")
         bare = self._render(messages, options, add_generation_prompt=False)
         text = self._render(messages, options, add_generation_prompt=True)
+        self._check_text(text)
         return Prompt(self._tokens(text, special=False), self._opened_behind(bare, text))
 
     def _render(self, messages: Sequence[Message], options: Mapping[str, Any], **more: Any) -> str:

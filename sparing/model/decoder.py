@@ -1,24 +1,20 @@
 """Our forward for llama, mistral, qwen2 and qwen3: one pass over new tokens and a cache."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from math import prod
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sparing.errors import ModelError
 from sparing.model.attention import Attention, additive_mask
-from sparing.model.config import ModelConfig, read_config
+from sparing.model.config import ModelConfig
 from sparing.model.inputs import KeyValues, Output, RowInput, scored, split
 from sparing.model.layer_set import LayerSet
-from sparing.model.matrix import KINDS, TIMED_MATRICES, Matrix, PlainMatrix, fastest_kind
-from sparing.model.weights import EMBEDDING, HEAD, Checkpoint, expected_shapes
+from sparing.model.matrix import Matrix
 
-Tensors = Callable[[str], Tensor]  # a tensor by its name in the checkpoint
+ROLES = ("qkv", "output", "gate_up", "down")  # the products of a layer
 EXACT_DTYPES = (torch.float32, torch.float64)  # where the order of products is free
 
 
@@ -29,10 +25,10 @@ class Layer:
     A norm is None where its weight went into the matrix behind it.
     """
 
-    attention_norm: Float[Tensor, " E"] | None
+    qkv_norm: Float[Tensor, " E"] | None
     qkv: Matrix
     output: Matrix
-    mlp_norm: Float[Tensor, " E"] | None
+    gate_up_norm: Float[Tensor, " E"] | None
     gate_up: Matrix
     down: Matrix
     qk_norm: Float[Tensor, "HG D"] | None
@@ -154,9 +150,7 @@ class Decoder:
     ) -> Float[Tensor, "N H D"]:
         """Queries of the new tokens; their keys and values are written to the cache."""
         heads, groups, dim = self.config.heads, self.config.kv_heads, self.config.head_dim
-        qkv = block.qkv(self._norm(x, block.attention_norm)).view(
-            x.shape[0], heads + 2 * groups, dim
-        )
+        qkv = block.qkv(self._norm(x, block.qkv_norm)).view(x.shape[0], heads + 2 * groups, dim)
         qk = qkv[:, : heads + groups]
         if block.qk_norm is not None:
             qk.copy_(F.rms_norm(qk, (dim,), None, self.config.norm_eps) * block.qk_norm)
@@ -166,110 +160,8 @@ class Decoder:
         return qkv[:, :heads]
 
     def _mlp(self, block: Layer, x: Tensor) -> Tensor:
-        gate, up = block.gate_up(self._norm(x, block.mlp_norm)).chunk(2, dim=-1)
+        gate, up = block.gate_up(self._norm(x, block.gate_up_norm)).chunk(2, dim=-1)
         return block.down(F.silu(gate).mul_(up))
-
-    @classmethod
-    def load(
-        cls,
-        directory: Path,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        kind: str = "auto",
-    ) -> "Decoder":
-        """Read a Hugging Face checkpoint, matrix by matrix; ``kind`` auto picks each by timing.
-
-        Raises ModelError where config or weights cannot be used.
-        """
-        config = read_config(directory)
-        with Checkpoint(directory, config, dtype) as checkpoint:
-            config = replace(config, tied=config.tied and not checkpoint.has_own_head)
-            return assemble(config, lambda name: checkpoint(name).to(device), kind)
-
-
-# role -> the matrices of the checkpoint that are stacked into it
-ROLES = {
-    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "output": ("self_attn.o_proj",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "down": ("mlp.down_proj",),
-}
-# role -> the norm before it, whose weight is multiplied into it
-NORMS = {"qkv": "input_layernorm", "gate_up": "post_attention_layernorm"}
-
-
-@torch.inference_mode()
-def assemble(config: ModelConfig, tensors: Tensors, kind: str = "auto") -> Decoder:
-    """Build a Decoder from named tensors, choosing each role's kind of product."""
-    if kind != "auto" and kind not in KINDS:
-        raise ModelError(f"kind must be auto, {', '.join(KINDS)}, got {kind!r}")
-    biased = {
-        "qkv": config.qkv_bias,
-        "output": config.output_bias,
-        "gate_up": config.mlp_bias,
-        "down": config.mlp_bias,
-    }
-
-    def stacked(layer: int, role: str) -> tuple[Tensor, Tensor | None]:
-        prefix = f"model.layers.{layer}"
-        weight = torch.cat([tensors(f"{prefix}.{part}.weight") for part in ROLES[role]])
-        if role in NORMS and weight.dtype in EXACT_DTYPES:
-            weight *= tensors(f"{prefix}.{NORMS[role]}.weight")
-        if not biased[role]:
-            return weight, None
-        return weight, torch.cat([tensors(f"{prefix}.{part}.bias") for part in ROLES[role]])
-
-    def norm(layer: int, role: str) -> Tensor | None:
-        weight = tensors(f"model.layers.{layer}.{NORMS[role]}.weight")
-        return None if weight.dtype in EXACT_DTYPES else weight
-
-    def choose(role: str) -> str:
-        if kind != "auto":
-            return kind
-        sample = [stacked(layer, role) for layer in range(min(config.layers, TIMED_MATRICES))]
-        weights, biases = zip(*sample, strict=True)
-        return fastest_kind(weights, biases, size)
-
-    size = model_bytes(config)
-    chosen = {role: KINDS[choose(role)] for role in ROLES}
-    layers = []
-    for index in range(config.layers):
-        matrices = {role: chosen[role](*stacked(index, role)) for role in ROLES}
-        layers.append(
-            Layer(
-                attention_norm=norm(index, "qkv"),
-                mlp_norm=norm(index, "gate_up"),
-                qk_norm=head_norms(config, tensors, f"model.layers.{index}"),
-                **matrices,
-            )
-        )
-    embedding, head = embedding_and_head(config, tensors, kind)
-    return Decoder(config, layers, embedding, head, tensors("model.norm.weight"))
-
-
-def embedding_and_head(config: ModelConfig, tensors: Tensors, kind: str) -> tuple[Matrix, Matrix]:
-    """Where the head is tied, one matrix serves as both, a packed one excepted."""
-    table = tensors(EMBEDDING)
-    weight = table if config.tied else tensors(HEAD)
-    chosen = fastest_kind([weight], [None], model_bytes(config)) if kind == "auto" else kind
-    head = KINDS[chosen](weight)
-    shares = config.tied and chosen != "packed"
-    return (head if shares else PlainMatrix(table)), head
-
-
-def model_bytes(config: ModelConfig) -> int:
-    """Roughly what a step reads: every weight, at 4 bytes each."""
-    return 4 * sum(prod(shape) for shape in expected_shapes(config).values())
-
-
-def head_norms(config: ModelConfig, tensors: Tensors, prefix: str) -> Tensor | None:
-    """Qwen3's norms of queries and keys as one weight a head ``[H + G, D]``."""
-    if not config.qk_norm:
-        return None
-    query = tensors(f"{prefix}.self_attn.q_norm.weight").expand(config.heads, -1)
-    return torch.cat(
-        [query, tensors(f"{prefix}.self_attn.k_norm.weight").expand(config.kv_heads, -1)]
-    )
 
 
 def attention_map(

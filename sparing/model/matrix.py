@@ -114,7 +114,7 @@ class PackedMatrix:
 
     def __init__(self, weight: Weight, bias: Bias = None) -> None:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, max(TIMED_ROWS))
-        self.bias, self._bytes = bias, storage_bytes(weight, bias)
+        self.bias, self._bytes = bias, weight.nbytes + (0 if bias is None else bias.nbytes)
 
     def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
@@ -141,29 +141,30 @@ def storage_bytes(*tensors: Tensor | None) -> int:
     return sum(t.untyped_storage().nbytes() for t in tensors if t is not None)
 
 
-def fastest_kind(weights: Sequence[Weight], biases: Sequence[Bias], model_bytes: int) -> str:
+def fastest_kind(sample: Sequence[tuple[Weight, Bias]], model_bytes: int) -> str:
     """The kind with the smallest geometric mean of seconds over ``TIMED_ROWS``, for one shape.
 
-    ``weights``: a few matrices of that shape; ``model_bytes``: what a step reads in all, so much is
+    ``sample``: a few matrices of that shape; ``model_bytes``: what a step reads in all, so much is
     read before each timing, for in a step a matrix is never where the last one left it. Kinds that
     the dtype or device refuses are left out.
     """
-    between = torch.ones(min(model_bytes, FLUSHED_BYTES) // 4 + 1, device=weights[0].device)
-    seconds = {kind: _seconds(kind, weights, biases, between.sum) for kind in KINDS}
+    between = torch.ones(min(model_bytes, FLUSHED_BYTES) // 4 + 1, device=sample[0][0].device)
+    seconds = {kind: _seconds(kind, sample, between.sum) for kind in KINDS}
     return min(seconds, key=lambda kind: seconds[kind])
 
 
 def _seconds(
-    kind: str, weights: Sequence[Weight], biases: Sequence[Bias], flush: Callable[[], Tensor]
+    kind: str, sample: Sequence[tuple[Weight, Bias]], flush: Callable[[], Tensor]
 ) -> float:
     """Product over ``TIMED_ROWS`` of the median seconds; infinite where the kind does not run."""
-    if kind == "packed" and weights[0].device.type != "cpu":
+    weight = sample[0][0]
+    if kind == "packed" and weight.device.type != "cpu":
         return float("inf")
     try:
-        matrices = [KINDS[kind](w, b) for w, b in zip(weights, biases, strict=True)]
+        matrices = [KINDS[kind](w, b) for w, b in sample]
         product = 1.0
         for rows in TIMED_ROWS:
-            x = weights[0].new_ones(rows, weights[0].shape[1])
+            x = weight.new_ones(rows, weight.shape[1])
             product *= _median_seconds(matrices, x, flush)
     except RuntimeError:
         return float("inf")

@@ -15,7 +15,7 @@ from sparing.engine.switch import Thought
 from sparing.options import Memory
 from tests.engine.drafters import all_drafters
 from tests.engine.driving import Recorder, greedy, run, said
-from tests.tiny import engine, reference, reference_tokens, tiny
+from tests.tiny import engine, reference, reference_tokens, tiny, unchecked
 
 PROMPTS = [list(b"Q"), list(b"one two one two one"), list(range(30, 42))]
 COUNT = 40
@@ -78,6 +78,7 @@ def test_thinking_a_word_is_saying_it(family, when):
 
 
 @pytest.mark.parametrize("policy", ["window", "streaming", "random"])
+@unchecked()
 def test_thoughts_without_words_are_evicted_like_any_other(policy):
     model = engine(tiny(markers=None, num_hidden_layers=2))
     memories = [Memory(budget=len(prompt) + 16, policy=policy) for prompt in PROMPTS]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from sparing.model.assemble import load_decoder
 from sparing.model.decoder import Decoder
 from sparing.model.inputs import RowInput
 from tests.tiny import reference
@@ -45,7 +46,7 @@ def new(ids: Sequence[int], cached: int = 0, row: int = 0, **more: Any) -> RowIn
 
 @cache
 def decoder(path: Path, dtype: str = "float64", kind: str = "plain") -> Decoder:
-    return Decoder.load(path, getattr(torch, dtype), kind=kind)
+    return load_decoder(path, getattr(torch, dtype), kind=kind)
 
 
 @cache

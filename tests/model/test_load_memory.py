@@ -1,7 +1,6 @@
 """Loading holds no second copy of the weights: peak memory of a process that loads 140 MB."""
 
 import json
-import resource
 import subprocess
 import sys
 
@@ -11,22 +10,28 @@ from safetensors.torch import save_file
 from transformers import AutoConfig
 
 from sparing.model.config import from_transformers
+from sparing.model.matrix import FLUSHED_BYTES
 from sparing.model.weights import expected_shapes
 
 LOAD = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 import torch
 import transformers
 from sparing.model.config import read_config
-from sparing.model.decoder import Decoder
+from sparing.model.assemble import load_decoder
+def status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 torch.set_num_threads(1)
 directory = Path(sys.argv[1])
 read_config(directory)
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-decoder = Decoder.load(directory, getattr(torch, sys.argv[3]), kind=sys.argv[2])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"base": base * 1024, "peak": peak * 1024, "step": decoder.step_bytes}))
+base, anonymous = status("VmRSS"), status("RssAnon")
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+decoder = load_decoder(directory, getattr(torch, sys.argv[3]), kind=sys.argv[2])
+left = status("RssAnon") - anonymous
+found = {"peak": status("VmHWM") - base, "left": left, "step": decoder.step_bytes}
+print(json.dumps(found))
 """
 WIDE = {
     "hidden_size": 768,
@@ -50,7 +55,7 @@ def write(tmp_path_factory):
             config = AutoConfig.for_model("qwen3", **WIDE, tie_word_embeddings=tied)
             config.save_pretrained(path)
             shapes = expected_shapes(from_transformers(config))
-            tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+            tensors = {name: torch.randn(shape) for name, shape in shapes.items()}
             save_file(tensors, path / "model.safetensors", {"format": "pt"})
             written[tied] = path, sum(tensor.nbytes for tensor in tensors.values())
         return written[tied]
@@ -61,13 +66,21 @@ def write(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("kind", "dtype", "tied"),
-    [("auto", "float32", True), ("plain", "float32", False), ("packed", "float32", True)],
+    [
+        ("auto", "float32", True),
+        ("auto", "bfloat16", False),
+        ("plain", "float32", False),
+        ("packed", "float32", True),
+    ],
 )
 def test_peak_memory(write, kind, dtype, tied):
-    """File pages that were read count as well: that is the second of the two."""
+    """Weights, the file's pages while they are mapped, and the head once more while it is made.
+
+    What timing reads between two products is bounded, and gone when it is done.
+    """
     path, weights = write(tied)
     run = subprocess.run(
         [sys.executable, "-c", LOAD, str(path), kind, dtype],
@@ -78,8 +91,10 @@ def test_peak_memory(write, kind, dtype, tied):
     )
     found = json.loads(run.stdout)
     table = WIDE["vocab_size"] * WIDE["hidden_size"] * 4
-    packed_head = table if tied and kind == "packed" else 0
-    print(found["peak"] - found["base"], weights)
-    assert found["peak"] - found["base"] < 2 * weights + packed_head + 10 * MB
-    assert weights - found["step"] == pytest.approx(0 if tied else table, abs=MB / 4)
-    assert resource.RUSAGE_SELF is not None
+    timing = min(weights, FLUSHED_BYTES) if kind == "auto" else 0
+    print(found, weights)  # shown where it fails
+    assert found["peak"] < 2 * weights + 2 * table + timing + 10 * MB
+    held = weights if dtype == "float32" else weights // 2
+    two_tables = tied and kind == "packed"
+    assert found["left"] < 1.75 * held + table * two_tables  # some of it freed, and kept by malloc
+    assert found["step"] == pytest.approx(held - (0 if tied else table * held / weights), abs=MB)

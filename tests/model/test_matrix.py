@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from sparing.model.decoder import ROLES
+from sparing.model.assemble import PARTS
 from sparing.model.matrix import KINDS, fastest_kind
 from tests.model.passes import decoder
 from tests.tiny import tiny
@@ -91,7 +91,7 @@ def test_bytes_of_a_part_of_something_larger(kind):
 def test_the_fastest_kind_runs(dtype, bias):
     pairs = [weights(48, 32, dtype, bias, seed) for seed in range(3)]
     with torch.inference_mode():
-        kind = fastest_kind([w for w, _ in pairs], [b for _, b in pairs], 1)
+        kind = fastest_kind(pairs, 1)
     assert kind in KINDS
     if dtype == "float64":
         assert kind != "packed"
@@ -135,7 +135,7 @@ def test_no_storage_is_held_twice(kind):
     path = tiny("llama", tie_word_embeddings=True, attention_bias=True)
     ours = decoder(path, "float32", kind)
     held = {}
-    for matrix in [ours.head, ours.embedding, *(getattr(b, r) for b in ours.layers for r in ROLES)]:
+    for matrix in [ours.head, ours.embedding, *(getattr(b, r) for b in ours.layers for r in PARTS)]:
         for tensor in (matrix.weight, matrix.bias):
             if tensor is None:
                 continue
@@ -152,7 +152,7 @@ def test_the_pieces_of_a_stacked_matrix_stand_in_order():
     path = tiny("mistral")
     tensors = load_file(path / "model.safetensors")
     ours = decoder(path, "bfloat16")  # whose norms are not multiplied in
-    for role, parts in ROLES.items():
+    for role, parts in PARTS.items():
         stacked = torch.cat([tensors[f"model.layers.1.{part}.weight"] for part in parts])
         found = getattr(ours.layers[1], role).rows(torch.arange(len(stacked)))
         assert torch.equal(found, stacked.bfloat16())

@@ -136,7 +136,9 @@ def _encodable(character: str) -> bool:
 
 
 @settings(max_examples=300, deadline=None)
-@given(text=st.text(st.characters().filter(_encodable)) | st.text("ab 01\n\t\r.'é½😀中"))
+@given(
+    text=st.text(st.characters(codec="utf-8").filter(_encodable)) | st.text("ab 01\n\t\r.'é½😀中")
+)
 def test_text_survives_the_round_trip(backend, text):
     ids = backend.encode(text, add_special_tokens=False).ids
     assert backend.decode(ids, skip_special_tokens=False) == text

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import sparing
 from sparing.errors import ModelError
-from sparing.model.decoder import Decoder
+from sparing.model.assemble import load_decoder
 from tests.model.passes import Slots, assert_close, expected, new, random_ids
 from tests.tiny import reference, tiny
 
@@ -42,7 +42,7 @@ def _change(directory, **tensors):
 def _refused(directory):
     """The message of loading it, the same with and without the look at its files beforehand."""
     with pytest.raises(ModelError) as error:
-        Decoder.load(directory)
+        load_decoder(directory)
     assert "\n" not in str(error.value)
     with pytest.raises(ModelError) as again:
         sparing.load(str(directory))
@@ -98,7 +98,7 @@ def test_a_tensor_too_many(single, name):
 
 def test_frequencies_in_old_checkpoints_are_no_weights(single):
     _change(single, **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(4)})
-    Decoder.load(single, kind="plain")
+    load_decoder(single, kind="plain")
 
 
 def test_a_missing_shard(sharded):
@@ -156,7 +156,7 @@ def test_weights_in_half_precision_are_widened(tmp_path):
     file = tmp_path / "half" / "model.safetensors"
     held = {name: tensor.bfloat16() for name, tensor in load_file(file).items()}
     save_file(held, file, {"format": "pt"})
-    ours, ids = Decoder.load(tmp_path / "half"), random_ids(20)
+    ours, ids = load_decoder(tmp_path / "half"), random_ids(20)
     assert ours.dtype == torch.float32
     truth = expected(reference(tmp_path / "half", "float32"), ids).logits[0]
     assert_close(ours([new(ids)], Slots(ours)).logits, truth, 1e-4)
@@ -168,7 +168,7 @@ def test_a_head_beside_tied_embeddings(tmp_path, own):
     shutil.copytree(tiny("qwen2", tie_word_embeddings=True), tmp_path / "m")
     table = load_file(tmp_path / "m" / "model.safetensors")["model.embed_tokens.weight"]
     _change(tmp_path / "m", **{"lm_head.weight": table.flip(0).contiguous() if own else table})
-    ours, ids = Decoder.load(tmp_path / "m", kind="plain"), random_ids(20)
+    ours, ids = load_decoder(tmp_path / "m", kind="plain"), random_ids(20)
     truth = expected(reference(tmp_path / "m", "float32"), ids).logits[0]
     assert_close(ours([new(ids)], Slots(ours)).logits, truth, 1e-4)
     assert (ours.head.weight is ours.embedding.weight) != own

@@ -1,0 +1,28 @@
+"""Running `sparing` in this process, as the shell would."""
+
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from sparing.cli.main import main
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """Call it with arguments; it gives exit code, stdout and stderr."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+        self._monkeypatch, self._capfd = monkeypatch, capfd
+
+    def __call__(self, *arguments: object) -> Outcome:
+        self._monkeypatch.setattr(sys, "argv", ["sparing", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = self._capfd.readouterr()
+        return Outcome(int(exit_.value.code or 0), out, err)

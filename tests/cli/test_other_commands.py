@@ -1,0 +1,79 @@
+"""`sparing models`, `chat` and `bench decode`."""
+
+import io
+import json
+
+import pytest
+
+from sparing import Sampling, load
+from tests.tiny import checkpoint, tiny
+
+
+def test_models(sparing):
+    found = json.loads(sparing("models", "--json").out)
+    assert found["smollm2"]["licence"] == "Apache-2.0"
+    assert "smollm2" in sparing("models").out
+
+
+def test_help_says_what_there_is(sparing):
+    outcome = sparing("--help")
+    assert outcome.code == 0
+    for command in ("run", "chat", "models", "bench"):
+        assert command in outcome.out
+
+
+def test_chat_goes_on_and_drops_thoughts(sparing, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("hi\nand now?\n/new\nhi\n/exit\n"))
+    outcome = sparing("chat", "--model", tiny(), "--max-new-tokens", 5, "--temperature", 0)
+    assert outcome.code == 0
+    assert outcome.err.count("ended by") == 3
+    sampling = Sampling(max_new_tokens=5, temperature=0)
+    (alone,) = load(str(tiny())).generate([[{"role": "user", "content": "hi"}]], sampling=sampling)
+    assert outcome.out.count(alone.text) >= 2  # a new chat begins where the first one did
+
+
+def test_chat_needs_a_template(sparing, tmp_path):
+    path = checkpoint(tmp_path, "llama")
+    (path / "chat_template.jinja").unlink()
+    outcome = sparing("chat", "--model", path)
+    assert outcome.code == 2
+    assert "chat template" in outcome.err
+
+
+NAMES = [
+    "speedup_vs_transformers",
+    "bandwidth_share",
+    "verify8_over_step_64",
+    "verify8_over_step_4096",
+    "last_over_first_quarter",
+    "kv_bytes_share",
+    "batch8_over_batch1",
+]
+
+
+@pytest.mark.slow
+def test_bench_decode_writes_its_rows_with_all_they_are_made_of(sparing, tmp_path):
+    figures, picture = tmp_path / "out" / "decode.json", tmp_path / "decode.png"
+    path = tiny("llama", max_position_embeddings=8192)
+    outcome = sparing("bench", "decode", "--model", path, "--n", 1, "--json", figures,
+                      "--plot", picture)  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    found = json.loads(figures.read_text())
+    assert [row["name"] for row in found["rows"]] == NAMES
+    assert all(row["better"] in ("higher", "lower") and row["value"] > 0 for row in found["rows"])
+    assert set(found) >= {"raw", "machine", "threads", "dtype", "versions", "commit", "command"}
+    assert picture.stat().st_size > 1000
+    (share,) = (row["value"] for row in found["rows"] if row["name"] == "kv_bytes_share")
+    raw = found["raw"]
+    assert share == raw["bounded_stats"]["kv_bytes_peak"] / raw["full_kv_bytes"]
+    assert len(raw["bounded_token_seconds"]) == 2048
+
+
+@pytest.mark.parametrize("content", [None, "", "\n \n"])
+def test_bench_prompts_that_are_none(sparing, tmp_path, content):
+    file = tmp_path / "prompts.txt"
+    if content is not None:
+        file.write_text(content)
+    outcome = sparing("bench", "decode", "--model", tiny(), "--prompts", file)
+    assert outcome.code == 2
+    assert "--prompts must" in outcome.err

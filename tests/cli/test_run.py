@@ -1,0 +1,162 @@
+"""`sparing run`: the answer, its JSON, and every wrong input in one line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sparing.engine.events import Stats
+from tests.tiny import checkpoint, tiny
+
+GREEDY = ("--temperature", 0, "--ignore-eos")
+
+
+def test_json_is_what_python_says(sparing):
+    outcome = sparing("run", "hi there", "--model", tiny(), "--json", "--events", "--raw",
+                      "--max-new-tokens", 60, "--budget", 30, "--local", 5, *GREEDY)  # fmt: skip
+    assert outcome.code == 0
+    found = json.loads(outcome.out)
+    assert found["finish_reason"] == "length"
+    assert len(found["token_ids"]) == found["stats"]["new_tokens"] == 60
+    assert set(found["stats"]) == set(Stats().to_dict())
+    assert found["prompt_token_ids"] == list(found["prompt_token_ids"])
+    kinds = [event["type"] for event in found["events"]]
+    assert kinds.count("token") == 60
+    assert kinds.count("evict") == found["stats"]["evictions"] > 0
+    assert kinds[-1] == "done"
+    assert "".join(e.get("text", "") for e in found["events"]) == found["text"]
+
+
+def test_text_goes_to_stdout_and_the_summary_to_stderr(sparing):
+    options = ("--model", tiny(), "--raw", "--max-new-tokens", 20, *GREEDY)
+    text = json.loads(sparing("run", "hi", *options, "--json").out)["text"]
+    outcome = sparing("run", "hi", *options)
+    assert outcome.code == 0
+    assert outcome.out == text + "\n"
+    assert "20 tokens in" in outcome.err
+    assert "ended by length" in outcome.err
+
+
+def test_the_template_unless_raw(sparing):
+    options = ("--model", tiny(), "--max-new-tokens", 1, "--json")
+    chat = json.loads(sparing("run", "hi", *options).out)["prompt_token_ids"]
+    raw = json.loads(sparing("run", "hi", "--raw", *options).out)["prompt_token_ids"]
+    assert len(chat) > len(raw) == 2
+
+
+def test_a_seed_draws_the_same(sparing):
+    options = ("--model", tiny(), "--json", "--temperature", 1, "--max-new-tokens", 20, "--seed")
+    first, again, other = (json.loads(sparing("run", "hi", *options, s).out) for s in (1, 1, 2))
+    assert first["token_ids"] == again["token_ids"] != other["token_ids"]
+
+
+WRONG = {
+    "no prompt": ((), "Missing argument"),
+    "empty prompt": (("",), "a prompt must have a token or more"),
+    "share": (("hi", "--budget", "1.5"), "budget as a share must lie in (0, 1], got 1.5"),
+    "words": (("hi", "--budget", "much"), "must be a count (512) or a share (0.25), got 'much'"),
+    "negative": (("hi", "--budget", "-3"), "budget must be 0 tokens or more, got -3"),
+    "temperature": (("hi", "--temperature", "-1"), "temperature must be greater than or equal"),
+    "nan": (("hi", "--temperature", "nan"), "temperature must be"),
+    "top-p": (("hi", "--top-p", "0"), "top_p must be greater than 0, got 0.0"),
+    "top-k": (("hi", "--top-k", "0"), "top_k must be greater than or equal to 1, got 0"),
+    "min-p": (("hi", "--min-p", "2"), "min_p must be less than or equal to 1, got 2.0"),
+    "penalty": (("hi", "--repetition-penalty", "0"), "repetition_penalty must be greater than 0"),
+    "stop": (("hi", "--stop", ""), "stop strings must have a character or more"),
+    "no tokens": (("hi", "--max-new-tokens", "0"), "max_new_tokens must be greater than or equal"),
+    "policy": (("hi", "--policy", "best"), "policy must be 'auto', 'full'"),
+    "no budget": (("hi", "--policy", "window"), "policy window needs a budget"),
+    "full": (("hi", "--policy", "full", "--budget", "99"), "policy full keeps everything"),
+    "draft": (("hi", "--draft", "warp"), "draft must be"),
+    "latent": (("hi", "--latent", "learned"), "mode must be 'off', got 'learned'"),
+    "flag": (("hi", "--buget", "9"), "No such option: --buget"),
+    "events": (("hi", "--events"), "--events belongs to --json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_option_is_one_line_before_weights_load(sparing, tmp_path, arguments, message):
+    outcome = sparing("run", *arguments, "--model", tmp_path / "never-looked-at")
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    assert message in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "message"),
+    [
+        ("hi " * 800, (), "a prompt must be shorter than the context of 2048 tokens, got 2400"),
+        ("hi " * 50, ("--budget", 90), "pass --budget 152 or more"),
+        ("hi", ("--budget", 30, "--policy", "learned"), "sparing train predictor"),
+        ("hi", ("--dtype", "int3"), "dtype must be"),
+        ("hi", ("--threads", 0), "threads must be greater than or equal to 1, got 0"),
+        ("hi", ("--decoder", "fast"), "decoder must be 'sparing' or 'reference', got 'fast'"),
+    ],
+)
+def test_what_this_model_cannot_do(sparing, prompt, options, message):
+    outcome = sparing("run", prompt, "--raw", "--model", tiny(), *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1
+    assert message in outcome.err
+
+
+def test_the_smallest_budget_named_is_one_that_works(sparing):
+    options = ("--raw", "--model", tiny(), "--max-new-tokens", 3, "--json", *GREEDY)
+    assert sparing("run", "hi " * 50, "--budget", 152, *options).code == 0
+    assert sparing("run", "hi " * 50, "--budget", 151, *options).code == 2
+
+
+def test_an_unknown_model(sparing):
+    outcome = sparing("run", "hi", "--model", "smolm2")
+    assert outcome.code == 2
+    assert "did you mean smollm2?" in outcome.err
+
+
+def test_the_trained_context_ends_a_row(sparing, tmp_path):
+    path = checkpoint(tmp_path, "llama", max_position_embeddings=40)
+    found = sparing("run", "hi there", "--raw", "--model", path, "--json", *GREEDY).out
+    found = json.loads(found)
+    assert found["finish_reason"] == "context"
+    assert len(found["prompt_token_ids"]) + len(found["token_ids"]) == 40
+
+
+def test_logits_that_turn_bad_name_the_step(sparing, tmp_path):
+    path = checkpoint(tmp_path, "llama")
+    weights = load_file(path / "model.safetensors")
+    weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], float("nan"))
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    outcome = sparing("run", "hi", "--raw", "--model", path)
+    assert outcome.code == 2
+    assert "in the step that gives position 2" in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("json_", [False, True])
+def test_ctrl_c_prints_what_there_is(json_):
+    path = tiny("llama", max_position_embeddings=10**6)
+    arguments = ["run", "hi", "--raw", "--model", path, "--max-new-tokens", 10**5, *GREEDY]
+    arguments += ["--budget", 64] + (["--json"] if json_ else [])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sparing.cli.main", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    if json_:
+        time.sleep(20)  # nothing is printed before the end
+    else:
+        assert len(process.stdout.read(40)) == 40
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    if json_:
+        found = json.loads(out)
+        assert found["finish_reason"] == "interrupted"
+        assert found["stats"]["new_tokens"] > 0
+    else:
+        assert "ended by interrupted" in err

@@ -1,0 +1,41 @@
+"""Reports: atomic files, bars judged, tables made from files."""
+
+import json
+
+import pytest
+
+from sparing.evaluate.report import Figure, against_bar, report, write_json
+from sparing.evaluate.tables import markdown
+
+
+def test_a_report_says_where_it_comes_from(tmp_path):
+    import torch
+
+    figures = [Figure("a", 2.5, "x", "higher", 2.0, "tokens/s"), Figure("b", 0.5, "share", "lower")]
+    content = report(figures, {"seconds": [1.0]}, torch.float32)
+    assert content["dtype"] == "float32"
+    assert content["threads"] == torch.get_num_threads()
+    assert {"python", "sparing", "torch", "transformers"} <= set(content["versions"])
+    file = tmp_path / "sub" / "figures.json"
+    write_json(file, content)
+    assert json.loads(file.read_text()) == content
+    assert [path.name for path in file.parent.iterdir()] == ["figures.json"]
+    table = markdown(str(file))
+    assert "| tokens/s | 2.50 x | >= 2.0 |  |" in table
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "missed"),
+    [("higher", 1.9, "missed"), ("higher", 2.0, ""), ("lower", 2.1, "missed"), ("lower", 2.0, "")],
+)
+def test_a_bar_is_judged(better, value, missed):
+    row = {"better": better, "value": value, "bar": 2.0}
+    assert against_bar(row) == (">= 2.0" if better == "higher" else "<= 2.0", missed)
+
+
+def test_a_file_is_the_old_one_or_the_whole_new_one(tmp_path):
+    file = tmp_path / "figures.json"
+    write_json(file, {"old": 1})
+    with pytest.raises(TypeError):
+        write_json(file, {"new": object()})
+    assert json.loads(file.read_text()) == {"old": 1}
