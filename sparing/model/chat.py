@@ -130,11 +130,7 @@ class ChatFormat:
         return Prompt(self._tokens(text, special=not again), self._left_open(text))
 
     def _tokens(self, text: str, *, special: bool) -> list[int]:
-        """A text's token ids; raises PromptError where it has none, or is no text."""
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(f"a prompt must be Unicode text, got: {error}") from None
+        """A text's token ids; raises PromptError where it has none."""
         ids = self.tokenizer.encode(text, add_special_tokens=special) if text else []
         if not ids:
             raise PromptError(NO_TOKENS)

@@ -44,8 +44,8 @@ class Checkpoint:
         self._files.clear()
 
     def __call__(self, name: str) -> torch.Tensor:
-        """One tensor, in the dtype asked for."""
-        return self._where[name].get_tensor(name).to(self.dtype)
+        """One tensor, in the dtype asked for; a copy, for the file may change under its pages."""
+        return self._where[name].get_tensor(name).to(self.dtype, copy=True)
 
     @property
     def has_own_head(self) -> bool:

@@ -54,8 +54,9 @@ def test_evicted_as_masked(model, theirs):
     mask = torch.zeros(sees.shape).masked_fill(~sees, float("-inf"))[None, None]
     with torch.inference_mode():
         expected = theirs(torch.tensor([tokens]), attention_mask=mask).logits[0]
+    # logits reach 40, and transformers differs from itself by 7e-5 between one pass and many
     for position, logits in recorder.logits_along(tokens).items():
-        torch.testing.assert_close(logits, expected[position], rtol=0, atol=1e-4)
+        torch.testing.assert_close(logits, expected[position], rtol=0, atol=3e-4)
 
 
 @unchecked()

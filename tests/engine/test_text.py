@@ -33,7 +33,7 @@ def ids_of(text: str) -> list[int]:
     return BYTES.encode(text)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(text=st.text("abc", max_size=30), stops=st.lists(st.text("abc", min_size=1, max_size=5)))
 @example(text="abcab", stops=["bcd", "cab"])
 @example(text="aab", stops=["ab", "aab"])
@@ -49,7 +49,7 @@ def test_cut_before_the_first_stop_string_to_be_complete(text, stops):
     assert whole == said[: min(said.find(stop) for stop in stops if stop in said)]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(text=st.text("ab", max_size=20), stops=st.lists(st.text("abc", min_size=1, max_size=5)))
 def test_only_the_longest_beginning_of_a_stop_string_is_held_back(text, stops):
     stops = [stop for stop in stops if stop not in text]
@@ -100,7 +100,7 @@ def test_end_token_has_no_text():
     assert pieces == ["a", "b", "", "c", ""]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(ids=st.lists(st.integers(0, len(BYTES) - 1), max_size=40))
 def test_pieces_are_the_text_of_all_tokens(ids):
     """Any bytes: what a random model says is seldom UTF-8."""

@@ -1,6 +1,7 @@
 """Loading holds no second copy of the weights: peak memory of a process that loads 140 MB."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -26,11 +27,10 @@ def status(name):
 torch.set_num_threads(1)
 directory = Path(sys.argv[1])
 read_config(directory)
-base, anonymous = status("VmRSS"), status("RssAnon")
+base = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 decoder = load_decoder(directory, getattr(torch, sys.argv[3]), kind=sys.argv[2])
-left = status("RssAnon") - anonymous
-found = {"peak": status("VmHWM") - base, "left": left, "step": decoder.step_bytes}
+found = {"peak": status("VmHWM") - base, "left": status("VmRSS") - base, "step": decoder.step_bytes}
 print(json.dumps(found))
 """
 WIDE = {
@@ -71,13 +71,13 @@ def write(tmp_path_factory):
     ("kind", "dtype", "tied"),
     [
         ("auto", "float32", True),
-        ("auto", "bfloat16", False),
+        ("plain", "bfloat16", True),
         ("plain", "float32", False),
         ("packed", "float32", True),
     ],
 )
 def test_peak_memory(write, kind, dtype, tied):
-    """Weights, the file's pages while they are mapped, and the head once more while it is made.
+    """Weights, the file's pages while they are mapped, and the head twice more while it is made.
 
     What timing reads between two products is bounded, and gone when it is done.
     """
@@ -88,6 +88,7 @@ def test_peak_memory(write, kind, dtype, tied):
         text=True,
         check=True,
         timeout=100,
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},  # what is freed is given back
     )
     found = json.loads(run.stdout)
     table = WIDE["vocab_size"] * WIDE["hidden_size"] * 4
@@ -95,6 +96,6 @@ def test_peak_memory(write, kind, dtype, tied):
     print(found, weights)  # shown where it fails
     assert found["peak"] < 2 * weights + 2 * table + timing + 10 * MB
     held = weights if dtype == "float32" else weights // 2
-    two_tables = tied and kind == "packed"
-    assert found["left"] < 1.75 * held + table * two_tables  # some of it freed, and kept by malloc
+    two_tables = tied and kind in ("auto", "packed")
+    assert found["left"] < 1.5 * held + table * two_tables
     assert found["step"] == pytest.approx(held - (0 if tied else table * held / weights), abs=MB)

@@ -162,6 +162,16 @@ def test_weights_in_half_precision_are_widened(tmp_path):
     assert_close(ours([new(ids)], Slots(ours)).logits, truth, 1e-4)
 
 
+def test_a_loaded_model_does_not_depend_on_its_file(single):
+    """Training may save to the same directory; pages of a mapped file would change, or vanish."""
+    ours, ids = load_decoder(single, kind="plain"), [new(random_ids(20))]
+    before = ours(ids, Slots(ours)).logits
+    size = (single / "model.safetensors").stat().st_size
+    with (single / "model.safetensors").open("r+b") as file:
+        file.write(bytes(size))
+    assert torch.equal(ours(ids, Slots(ours)).logits, before)
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_a_head_beside_tied_embeddings(tmp_path, own):
     """A copy of the embeddings is one; another head is used, whatever the config says."""
