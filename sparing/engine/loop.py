@@ -73,7 +73,8 @@ class Loop:
         output = self.decoder(new, self.cache)
         accepted = self._accept(rows, drafts, new, output)
         self._commit(rows, new, accepted, output)
-        return self._events(rows, drafts, accepted)
+        evicted = [row.evict(self.cache) for row in rows]
+        return self._emit(rows, drafts, accepted, evicted)
 
     def _propose(self, rows: Sequence[Row]) -> list[Draft]:
         """What each row shall verify: tokens it must say, else what the drafter thinks it will."""
@@ -115,47 +116,40 @@ class Loop:
         for row, i, done, importance in zip(rows, new, accepted, scores, strict=True):
             row.commit(self.cache, i, done, importance)
 
-    def _events(
-        self, rows: Sequence[Row], drafts: Sequence[Draft], accepted: Sequence[Accepted | None]
+    def _emit(
+        self,
+        rows: Sequence[Row],
+        drafts: Sequence[Draft],
+        accepted: Sequence[Accepted | None],
+        evicted: Sequence[list[int]],
     ) -> list[Event]:
-        """Tell what was said, evict where a budget is reached, retire the rows that are done."""
+        """Tell what was said and what went, row by row; retire the rows that are done."""
         events: list[Event] = []
-        for row, draft, done in zip(rows, drafts, accepted, strict=True):
-            if done is not None:
-                self._describe(row, draft, done)
-                events += done.events
-                events += self._evict(row)
+        for row, draft, done, gone in zip(rows, drafts, accepted, evicted, strict=True):
+            if done is None:
+                continue
+            events += self._said(row, draft, done)
+            if gone:
+                events.append(EvictEvent(gone, row.position, row=row.request.tag))
+            if row.transcript.finish_reason is not None:
+                events.append(self._done(row))
+                self.retire(row)
         return events
 
-    def _describe(self, row: Row, draft: Draft, done: Accepted) -> None:
+    def _said(self, row: Row, draft: Draft, done: Accepted) -> Sequence[Event]:
+        """A row's tokens and latents, with what only the loop knows of them."""
         drafted = 0 if draft.forced else len(draft)
         done.events[0].drafted = drafted
         for event in done.events:
             event.row, event.kv_bytes = row.request.tag, self.cache.nbytes // self.cache.rows
         if drafted:
             self.drafter.learn(row, drafted, len(done.path))
+        return done.events
 
-    def _evict(self, row: Row) -> list[Event]:
-        """Evict if due, end the row if it is done: the last events of its step."""
-        events: list[Event] = []
-        held_back = ""
-        if row.transcript.finish_reason is None:
-            gone = row.evict(self.cache)
-            if gone is None:
-                held_back = row.transcript.end("budget")
-            elif gone:
-                events.append(EvictEvent(gone, row.position, row=row.request.tag))
-        elif row.transcript.latents_in_a_row:  # a latent releases no text itself
-            held_back = row.transcript.end(row.transcript.finish_reason)
-        if row.transcript.finish_reason is not None:
-            events.append(self._done(row, held_back))
-            self.retire(row)
-        return events
-
-    def _done(self, row: Row, held_back: str) -> DoneEvent:
+    def _done(self, row: Row) -> DoneEvent:
         return DoneEvent(
             str(row.transcript.finish_reason),
-            text=held_back,
+            text=row.transcript.tail,
             seconds=time.perf_counter() - row.started,
             policy=row.request.policy.name if row.request.policy else "full",
             draft=self.drafter.name,

@@ -104,14 +104,20 @@ class Row:
         rest = Pending(self.pending.ids[taken:], self.pending.kind)
         self.pending = accepted.pending if accepted else rest
 
-    def evict(self, cache: SlotCache) -> list[int] | None:
-        """Free slots if the budget is reached; the positions that went, or None: nothing can go."""
+    def evict(self, cache: SlotCache) -> list[int]:
+        """The positions freed, if the row goes on and its budget is reached; none can: it ends."""
         request, length = self.request, cache.lengths[self.index]
-        if request.budget is None or request.policy is None or length < request.budget.slots:
+        ended = self.transcript.finish_reason is not None
+        if ended or request.budget is None or request.policy is None:
+            return []
+        if length < request.budget.slots:
             return []
         positions, kinds, scores = (
             values[self.index, :length] for values in (cache.positions, cache.kinds, cache.scores)
         )
         view = SlotView(positions, kinds, scores, request.sampler.seed)
         keep = select(request.policy.score(view), kinds, request.budget)
-        return None if keep is None else cache.evict(self.index, keep)
+        if keep is None:
+            self.transcript.end("budget")
+            return []
+        return cache.evict(self.index, keep)

@@ -43,6 +43,7 @@ class Transcript:
         self.tokens, self.question = list(prompt.ids), len(prompt.ids)
         self.position, self.latents_in_a_row = self.question, 0
         self.finish_reason: str | None = None
+        self.tail = ""
         self.forced: list[int] = []
         self.thinking = prompt.thinking
         self.thinking_tokens = 0
@@ -101,11 +102,13 @@ class Transcript:
         self.position += 1
         self.latents_in_a_row += 1
         self._finish_if_full()
+        if self.finish_reason is not None:
+            self.end(self.finish_reason)
 
     def end(self, reason: str) -> str:
-        """Finish from outside; returns the text that had been held back."""
-        self.finish_reason = reason
-        return self._text.finish()
+        """Finish without a token; returns the text that had been held back, kept as ``tail``."""
+        self.finish_reason, self.tail = reason, self._text.finish()
+        return self.tail
 
     def split(self, text: str) -> tuple[str, str]:
         """Thinking and answer in ``text``, which is the row's text or its beginning.
