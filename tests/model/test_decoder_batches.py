@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparing.model.matrix import KINDS
@@ -59,9 +59,10 @@ def threads(count):
 def batches(draw):
     """(row, cached, new, scored) in any order, short and long beside each other."""
     rows = draw(st.lists(st.integers(0, ROWS - 1), min_size=1, unique=True))
+    tokens = draw(st.sampled_from([st.just(1), st.integers(1, 4), st.integers(1, 40)]))
     batch = []
     for row in draw(st.sampled_from([rows, sorted(rows)])):
-        count = draw(st.one_of(st.integers(1, 4), st.integers(1, 40)))
+        count = draw(tokens)
         cached = draw(st.integers(0, LENGTH - count))
         batch.append((row, cached, count, draw(st.integers(0, count))))
     return batch
@@ -71,6 +72,8 @@ def batches(draw):
 def test_any_batch(path):
     @FEW
     @given(batches())
+    @example([(0, 9, 1, 1), (1, 3, 1, 1), (2, 0, 1, 1), (4, 7, 1, 1)])  # a step of plain decoding
+    @example([(1, 9, 2, 2), (2, 3, 5, 5), (3, 0, 30, 30), (4, 7, 1, 1)])  # drafts beside a prompt
     def check(batch):
         ours, slots = decoder(path), _slots(path).copy()
         inputs, truth = [], []
