@@ -1,5 +1,7 @@
 """`sparing bench`: measure, print a table, write the figures."""
 
+import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from sparing.cli.flags import LoadingFlags, flag, takes_flags
-from sparing.errors import OptionError
+from sparing.errors import OptionError, reason
 from sparing.evaluate.report import against_bar, report, write_json
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
@@ -31,11 +33,15 @@ def decode(
 ) -> None:
     """Plain decoding against transformers, verification, and a long run under a budget."""
     from sparing.evaluate.bench_decode import PROMPTS, bench_decode
-    from sparing.evaluate.plots import draw_decode
+    from sparing.evaluate.plots import check_picture, draw_decode
     from sparing.model.reference import ReferenceDecoder
     from sparing.model.sources import find_model
 
     chosen = read_prompts(prompts) if prompts else PROMPTS
+    for path in filter(None, (json_, plot)):
+        check_writable(path)
+    if plot:
+        check_picture(plot)
     engine = loading.load()
     other = ReferenceDecoder.load(find_model(loading.model), engine.decoder.dtype).model
     with Progress(console=Console(stderr=True)) as progress:
@@ -49,15 +55,31 @@ def decode(
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The lines of a file that are not blank."""
+    """A prompt a line, as text or, in a .jsonl file, as an object with ``prompt`` or ``turns``."""
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"--prompts must be a text file, got {path}: {error}") from None
-    found = [line for line in lines if line]
+        found = [line for line in lines if line]
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in found]
+            found = [row["prompt"] if "prompt" in row else row["turns"][0] for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise OptionError(
+            f"--prompts must be a text file with a prompt a line, or a .jsonl file with prompt or "
+            f"turns in each, got {path}: {reason(error)}"
+        ) from None
     if not found:
         raise OptionError(f"--prompts must hold a prompt or more, got none in {path}")
     return found
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the work that it is for."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"{path} must be a file to write, got: {reason(error)}") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OptionError(f"{path} must be a file to write, got a directory or no permission")
 
 
 def show(content: dict[str, Any]) -> None:

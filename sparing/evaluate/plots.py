@@ -6,6 +6,7 @@ from typing import Any
 from sparing.errors import OptionError
 
 WINDOW = 64  # tokens over which a rate is taken
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def draw_decode(content: dict[str, Any], path: Path) -> None:
@@ -24,7 +25,7 @@ def draw_decode(content: dict[str, Any], path: Path) -> None:
         title=f"{len(times):,} tokens in {megabytes:.1f} MB of KV cache",
     )
     axes.spines[["top", "right"]].set_visible(False)
-    save(figure, path)
+    figure.savefig(path, dpi=150)
 
 
 def pyplot() -> Any:
@@ -41,10 +42,8 @@ def pyplot() -> Any:
     return plt
 
 
-def save(figure: Any, path: Path) -> None:
-    """Write the picture in the format of its ending."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(path, dpi=150)
-    except ValueError as error:
-        raise OptionError(f"--plot must end in png, svg or pdf, got {path.name}: {error}") from None
+def check_picture(path: Path) -> None:
+    """Refuse a picture that could not be drawn, before the work that it shows."""
+    pyplot()
+    if path.suffix not in PICTURES:
+        raise OptionError(f"--plot must end in {', '.join(PICTURES)}, got {path.name}")

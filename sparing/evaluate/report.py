@@ -58,12 +58,12 @@ def against_bar(row: dict[str, Any]) -> tuple[str, str]:
     return f"{'>=' if higher else '<='} {row['bar']}", "" if met else "missed"
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write atomically: the file is the old one or the whole new one."""
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write atomically, a line a key: the file is the old one or the whole new one."""
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
+        file.write("{\n" + ",\n".join(lines) + "\n}\n")
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from sparing import Sampling, load
+from sparing.cli.bench import read_prompts
 from tests.tiny import checkpoint, tiny
 
 
@@ -69,9 +70,34 @@ def test_bench_decode_writes_its_rows_with_all_they_are_made_of(sparing, tmp_pat
     assert len(raw["bounded_token_seconds"]) == 2048
 
 
-@pytest.mark.parametrize("content", [None, "", "\n \n"])
-def test_bench_prompts_that_are_none(sparing, tmp_path, content):
-    file = tmp_path / "prompts.txt"
+@pytest.mark.parametrize("flag", ["--json", "--plot"])
+def test_bench_refuses_a_file_that_it_could_not_write(sparing, tmp_path, flag):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "out.png"):
+        outcome = sparing("bench", "decode", "--model", "never-looked-at", flag, path)
+        assert outcome.code == 2
+        assert "must be a file to write" in outcome.err
+
+
+def test_bench_refuses_a_picture_of_no_known_kind(sparing, tmp_path):
+    outcome = sparing("bench", "decode", "--model", "never-looked-at", "--plot", tmp_path / "a.txt")
+    assert outcome.code == 2
+    assert "--plot must end in .png" in outcome.err
+
+
+def test_prompts_as_text_or_as_objects(tmp_path):
+    text, objects = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    text.write_text("one\n\ntwo\n")
+    objects.write_text('{"turns": ["one", "more"]}\n{"prompt": "two"}\n')
+    assert read_prompts(text) == read_prompts(objects) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.txt", None), ("a.txt", ""), ("a.txt", "\n \n"), ("a.jsonl", "[]"), ("a.jsonl", "{}")],
+)
+def test_bench_prompts_that_are_none(sparing, tmp_path, name, content):
+    file = tmp_path / name
     if content is not None:
         file.write_text(content)
     outcome = sparing("bench", "decode", "--model", tiny(), "--prompts", file)
