@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Drafter, NoDrafter, PromptLookup
-from sparing.engine.events import Event
+from sparing.engine.events import DoneEvent, Event
 from sparing.engine.eviction import Budget, find_policy
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
@@ -297,7 +297,12 @@ class Stream:
         """What has been produced; ``finish_reason`` "interrupted" before the end."""
         if not self._run.rows:
             raise ValueError("a stream must have been iterated before it has a result; call next()")
-        return Result.of(self._run.rows[0].transcript, self._events)
+        row = self._run.rows[0]
+        ended = self._events and isinstance(self._events[-1], DoneEvent)
+        events = (
+            self._events if ended else [*self._events, self._run.loop.done(row, interrupted=True)]
+        )
+        return Result.of(row.transcript, events)
 
 
 def find_drafter(depth: Depth) -> Drafter:

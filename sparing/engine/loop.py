@@ -132,7 +132,7 @@ class Loop:
             if gone:
                 events.append(EvictEvent(gone, row.position, row=row.request.tag))
             if row.transcript.finish_reason is not None:
-                events.append(self._done(row))
+                events.append(self.done(row))
                 self.retire(row)
         return events
 
@@ -146,10 +146,11 @@ class Loop:
             self.drafter.learn(row, drafted, len(done.path))
         return done.events
 
-    def _done(self, row: Row) -> DoneEvent:
+    def done(self, row: Row, *, interrupted: bool = False) -> DoneEvent:
+        """The event that ends a row, at its end or where its reader stopped listening."""
         return DoneEvent(
-            str(row.transcript.finish_reason),
-            text=row.transcript.tail,
+            "interrupted" if interrupted else str(row.transcript.finish_reason),
+            text="" if interrupted else row.transcript.tail,
             seconds=time.perf_counter() - row.started,
             policy=row.request.policy.name if row.request.policy else "full",
             draft=self.drafter.name,

@@ -27,8 +27,9 @@ class Result:
 
     @classmethod
     def of(cls, transcript: Transcript, events: Sequence[Event]) -> "Result":
-        """What the events have told so far; the transcript may be a step ahead of them."""
-        last = events[-1] if events else None
+        """What the events have told, a done event at their end; the transcript may be ahead."""
+        last = events[-1]
+        assert isinstance(last, DoneEvent)
         text = "".join(e.text for e in events if isinstance(e, TokenEvent | DoneEvent))
         thinking, answer = transcript.split(text)
         return cls(
@@ -37,7 +38,7 @@ class Result:
             text=text,
             thinking=thinking,
             answer=answer,
-            finish_reason=last.finish_reason if isinstance(last, DoneEvent) else "interrupted",
+            finish_reason=last.finish_reason,
             stats=replay(events),
             events=list(events),
         )

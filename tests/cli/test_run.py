@@ -1,15 +1,14 @@
 """`sparing run`: the answer, its JSON, and every wrong input in one line."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sparing.api import Stream
 from sparing.engine.events import Stats
 from tests.tiny import checkpoint, tiny
 
@@ -137,26 +136,31 @@ def test_logits_that_turn_bad_name_the_step(sparing, tmp_path):
     assert "in the step that gives position 2" in outcome.err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("json_", [False, True])
-def test_ctrl_c_prints_what_there_is(json_):
-    path = tiny("llama", max_position_embeddings=10**6)
-    arguments = ["run", "hi", "--raw", "--model", path, "--max-new-tokens", 10**5, *GREEDY]
-    arguments += ["--budget", 64] + (["--json"] if json_ else [])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sparing.cli.main", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    if json_:
-        time.sleep(20)  # nothing is printed before the end
-    else:
-        assert len(process.stdout.read(40)) == 40
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    if json_:
-        found = json.loads(out)
-        assert found["finish_reason"] == "interrupted"
-        assert found["stats"]["new_tokens"] > 0
-    else:
-        assert "ended by interrupted" in err
+@pytest.fixture
+def ctrl_c_after_40_events(monkeypatch):
+    """This process gets a real SIGINT in the middle of the stream."""
+    following = Stream.__next__
+
+    def interrupted(stream):
+        if len(stream._events) == 40:
+            os.kill(os.getpid(), signal.SIGINT)
+        return following(stream)
+
+    monkeypatch.setattr(Stream, "__next__", interrupted)
+
+
+@pytest.mark.usefixtures("ctrl_c_after_40_events")
+def test_ctrl_c_prints_what_there_is(sparing):
+    options = ("--raw", "--model", tiny(), "--budget", 32, "--max-new-tokens", 200, *GREEDY)
+    text = sparing("run", "hi", *options)
+    assert text.code == 130
+    assert "ended by interrupted" in text.err
+    assert "(window)" in text.err
+    json_ = sparing("run", "hi", *options, "--json", "--events")
+    assert json_.code == 130
+    found = json.loads(json_.out)
+    assert found["finish_reason"] == "interrupted"
+    assert found["text"] + "\n" == text.out
+    assert found["stats"]["new_tokens"] == len(found["token_ids"]) > 30
+    assert found["stats"]["seconds"] > 0
+    assert [event["type"] for event in found["events"]].count("done") == 1
