@@ -35,6 +35,7 @@ DTYPES = {
     "float64": torch.float64,
 }
 DEFAULT_NEW_TOKENS = 1024
+AUTO_DRAFT_ROWS = 2
 SAMPLED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 T = TypeVar("T")
 Each: TypeAlias = T | Sequence[T] | None
@@ -195,7 +196,7 @@ class Engine:
                 f"a prompt must be shorter than the context of {context} tokens, got {question}"
             )
         limits = self._limits(sampling)
-        budget = Budget.of(memory, question, min(limits.max_new_tokens, context - question))
+        budget = Budget.of(memory, question, limits.max_new_tokens)
         return Request(encoded, self._sampler(sampling), limits, budget, policy, tag)
 
     def loop(
@@ -222,9 +223,8 @@ class Engine:
             dtype=self.decoder.dtype,
             device=self.decoder.device,
         )
-        return Loop(
-            self.decoder, self.chat, cache, shape.vocabulary, find_drafter(depth or Depth())
-        )
+        drafter = find_drafter(depth or Depth(), cache.rows)
+        return Loop(self.decoder, self.chat, cache, shape.vocabulary, drafter)
 
     def _sampler(self, sampling: Sampling) -> Sampler:
         """Options over the model's defaults; a filter without any temperature draws at 1."""
@@ -305,9 +305,9 @@ class Stream:
         return Result.of(row.transcript, events)
 
 
-def find_drafter(depth: Depth) -> Drafter:
-    """The drafter that the options ask for."""
-    if depth.draft == "off":
+def find_drafter(depth: Depth, rows: int) -> Drafter:
+    """The drafter that the options ask for; auto drafts for few rows, many fill a pass as it is."""
+    if depth.draft == "off" or (depth.draft == "auto" and rows > AUTO_DRAFT_ROWS):
         return NoDrafter()
     return PromptLookup(longest=depth.max_draft)
 

@@ -87,7 +87,7 @@ class Memory(Options):
 class Depth(Options):
     """Drafting: which drafter proposes tokens that the full model verifies (nothing is lost).
 
-    ``auto`` is lookup today; ``max_draft`` bounds the tokens of one draft.
+    ``auto`` is lookup for one or two rows and off for more; ``max_draft`` bounds a draft's tokens.
     """
 
     draft: DraftName = "auto"

@@ -24,7 +24,8 @@ QWEN3 = (
 # What it writes behind the last message is no prefix of what it writes to be answered.
 ENDS = (
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
-    "{% if add_generation_prompt %}<|a|>{% if open %}<think>{% endif %}{% else %}</s>{% endif %}"
+    "{% if add_generation_prompt %}{% if open %}<think>{% else %}<|a|>{% endif %}"
+    "{% else %}</s>{% endif %}"
 )
 TALKS = {"role": "user", "content": "what does <think> mean?"}
 ASKS = {"role": "user", "content": "hi"}
