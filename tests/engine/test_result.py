@@ -11,7 +11,7 @@ from sparing.engine import events as events_of
 from sparing.engine.events import DoneEvent, Event, EvictEvent, LatentEvent, TokenEvent, replay
 from sparing.engine.result import Result
 from sparing.errors import OptionError, PromptError
-from sparing.options import Memory, Sampling
+from sparing.options import Depth, Memory, Sampling
 from tests.engine.driving import greedy, run
 from tests.tiny import END, engine, tiny, unchecked
 
@@ -69,11 +69,17 @@ def assert_adds_up(result: Result) -> None:
 def test_events_add_up(prompts, markers, sampling, room):
     model = engine(tiny(markers=markers, num_hidden_layers=2))
     memories = [room and Memory(budget=len(model.chat.encode(p).ids) + room) for p in prompts]
-    for result in model.generate(prompts, memories, sampling=sampling):
+    for result in model.generate(prompts, memories, Depth(draft="lookup"), sampling=sampling):
         assert_adds_up(result)
         assert not any(stop in result.text for stop in sampling.stop)
         assert result.stats.policy == ("full" if room is None else "window")
         assert result.stats.draft == "lookup"
+
+
+@pytest.mark.parametrize(("rows", "draft"), [(1, "lookup"), (2, "lookup"), (3, "off")])
+def test_auto_drafts_for_few_rows(rows, draft):
+    results = engine(tiny()).generate(["hi"] * rows, sampling=Sampling(max_new_tokens=3))
+    assert {result.stats.draft for result in results} == {draft}
 
 
 def test_text_is_the_decoded_tokens():

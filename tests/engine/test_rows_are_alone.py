@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sparing.engine.drafting import PromptLookup
 from sparing.engine.events import Event
-from sparing.options import Memory, Sampling
+from sparing.options import Depth, Memory, Sampling
 from tests.engine.driving import finished, greedy, run, said
 from tests.tiny import (
     assert_same_tokens,
@@ -81,10 +81,11 @@ def test_beside_any_rows_at_any_time(given_rows, places, chunk, data):
         for tag, (prompt, memory, sampling) in enumerate(given_rows)
     ]
     arrivals = data.draw(st.lists(st.integers(0, 30), min_size=len(prompts), max_size=len(prompts)))
-    loop = model.loop(requests, batch_size=places)
+    lookup = Depth(draft="lookup")
+    loop = model.loop(requests, lookup, batch_size=places)
     loop.chunk = chunk
     together = finished(loop, *drive(loop, requests, arrivals))
-    at_once = model.generate(prompts, memories, sampling=samplings, batch_size=places)
+    at_once = model.generate(prompts, memories, lookup, None, samplings, batch_size=places)
     for prompt, memory, sampling, *others in zip(
         prompts, memories, samplings, together, at_once, strict=True
     ):
