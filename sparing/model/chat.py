@@ -8,6 +8,7 @@ from typing import Any
 
 from sparing.errors import ModelError, OptionError, PromptError, reason
 from sparing.model.config import read_json
+from sparing.options import Sampling
 
 # Start and end of a thought, as reasoning models write it; the first pair a model knows counts.
 KNOWN_MARKERS = (
@@ -229,15 +230,22 @@ def read_defaults(directory: Path, tokenizer: Any) -> Defaults:
         ends = as_ids(config.get("eos_token_id")) | as_ids(tokenizer.eos_token_id)
     sampling: dict[str, Any] = {}
     if generation.get("do_sample"):
-        sampling["temperature"] = float(generation.get("temperature") or 1.0)
+        given = generation.get("temperature")
+        sampling["temperature"] = 1.0 if given is None else given
         sampling |= {name: generation[name] for name in SAMPLED if generation.get(name)}
     for name in ("repetition_penalty", "max_new_tokens"):
         if generation.get(name):
             sampling[name] = generation[name]
+    try:
+        Sampling(**sampling)
+    except OptionError as error:
+        raise ModelError(f"in {directory}/generation_config.json {error}; mend it") from None
     return Defaults(frozenset(ends), sampling)
 
 
-def as_ids(value: int | list[int] | None) -> set[int]:
-    if value is None:
-        return set()
-    return set(value) if isinstance(value, list) else {value}
+def as_ids(value: Any) -> set[int]:
+    """End tokens as config files have them: an id, several, or null."""
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(token, int) for token in ids):
+        raise ModelError(f"eos_token_id must be a token id or a list of them, got {value!r}")
+    return set(ids)

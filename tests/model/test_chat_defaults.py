@@ -74,6 +74,8 @@ def test_no_end_token_at_all(write):
         ({"do_sample": False, "temperature": 0.6, "top_p": 0.9}, {}),
         ({"temperature": 0.6, "top_p": 0.9}, {}),
         ({"do_sample": True}, {"temperature": 1.0}),
+        ({"do_sample": True, "temperature": 0.0}, {"temperature": 0.0}),
+        ({"do_sample": True, "temperature": None}, {"temperature": 1.0}),
         (
             {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.1},
             {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.1},
@@ -97,6 +99,25 @@ def test_no_file_is_greedy(write):
 @pytest.mark.parametrize("text", ["", "{", "[]", "3"])
 def test_a_broken_generation_config_is_refused(write, text):
     assert "generation_config.json must" in _refused(write(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", "hot"),
+        ("temperature", -1),
+        ("top_p", 1.5),
+        ("top_k", -1),
+        ("repetition_penalty", "1.1"),
+        ("max_new_tokens", 2.5),
+        ("eos_token_id", "</s>"),
+        ("eos_token_id", [1, None]),
+    ],
+)
+def test_defaults_that_cannot_work_are_refused(write, name, value):
+    message = _refused(write({"do_sample": True, name: value}))
+    assert name in message
+    assert repr(value) in message
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"model": {"type": "X"}}', "\x00"])
