@@ -20,7 +20,7 @@ from sparing.engine.sampling import Sampler
 from sparing.engine.transcript import Limits
 from sparing.errors import OptionError, PromptError
 from sparing.model.assemble import load_decoder
-from sparing.model.chat import ChatFormat, PromptLike
+from sparing.model.chat import ChatFormat, PromptLike, check_markers
 from sparing.model.config import read_config
 from sparing.model.decoder import Decoder
 from sparing.model.matrix import KINDS
@@ -82,7 +82,7 @@ class Loading(Options):
     threads: Annotated[int, Field(ge=1)] | None
     decoder: Literal["sparing", "reference"]
     kind: str
-    markers: tuple[str, str] | None
+    markers: Any
 
     @field_validator("device")
     @classmethod
@@ -93,16 +93,9 @@ class Loading(Options):
             raise ValueError(f"must be a device that torch has here, got {value!r}") from None
         return value
 
-    @field_validator("markers", mode="before")
-    @classmethod
-    def _are_two_texts(cls, value: Any) -> Any:
-        pair = isinstance(value, tuple) and len(value) == 2
-        if value is not None and not (pair and all(isinstance(m, str) and m for m in value)):
-            raise ValueError(f"must be None or two texts (start, end), got {value!r}")
-        return value
-
     @model_validator(mode="after")
-    def _kind_fits(self) -> "Loading":
+    def _kind_and_markers(self) -> "Loading":
+        check_markers(self.markers)
         known = ("auto", *KINDS) if self.decoder == "sparing" else ("auto",)
         if self.kind not in known:
             raise ValueError(

@@ -11,10 +11,9 @@ from sparing.cli.bench import bench
 from sparing.cli.chat import chat
 from sparing.cli.flags import takes_flags
 from sparing.cli.models import models
-from sparing.cli.run import run
+from sparing.cli.run import INTERRUPTED, run
 from sparing.errors import SparingError
 
-INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__bases__[0]  # typer does not export it
 
 app = typer.Typer(

@@ -39,7 +39,6 @@ def bench_decode(
     engine: Engine, transformers_model: Any, prompts: Sequence[str], rounds: int, progress: Progress
 ) -> tuple[list[Figure], dict[str, Any]]:
     """All rows of the table, each with the raw seconds that it is computed from."""
-    task = progress.add_task("bench decode", total=4)
     figures: list[Figure] = []
     raw: dict[str, Any] = {}
     parts: list[Callable[[], tuple[list[Figure], dict[str, Any]]]] = [
@@ -47,11 +46,10 @@ def bench_decode(
         lambda: verification(engine, 4 * rounds),
         lambda: bounded(engine, prompts[0]),
     ]
-    for part in parts:
+    for part in progress.track(parts, description="bench decode"):
         rows, seconds = part()
         figures += rows
         raw |= seconds
-        progress.advance(task)
     order = (
         "speedup_vs_transformers",
         "bandwidth_share",
@@ -61,7 +59,6 @@ def bench_decode(
         "kv_bytes_share",
         "batch8_over_batch1",
     )
-    progress.update(task, completed=4)
     return sorted(figures, key=lambda figure: order.index(figure.name)), raw
 
 
@@ -83,7 +80,7 @@ def plain(
     seconds = interleaved(arms, rounds)
     steps = step_seconds[-rounds:]
     shares = [
-        engine_bytes(engine) / step / (READ_BYTES / r)
+        engine.decoder.step_bytes / step / (READ_BYTES / r)
         for step, r in zip(steps, seconds["read"], strict=True)
     ]
     figures = [
@@ -116,7 +113,7 @@ def plain(
         "plain_seconds": seconds,
         "plain_step_seconds": steps,
         "read_bytes": READ_BYTES,
-        "weight_bytes": engine_bytes(engine),
+        "weight_bytes": engine.decoder.step_bytes,
         "new_tokens": NEW_TOKENS,
     }
     return figures, raw
@@ -186,11 +183,6 @@ def as_messages(engine: Engine, prompt: str) -> Any:
 
 def as_request(engine: Engine, prompt: str) -> list[int]:
     return engine.request(as_messages(engine, prompt)).prompt.ids
-
-
-def engine_bytes(engine: Engine) -> int:
-    """Bytes of weights that a step reads."""
-    return engine.decoder.step_bytes
 
 
 def generate(model: Any, tokens: torch.Tensor) -> None:

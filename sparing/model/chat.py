@@ -125,24 +125,21 @@ class ChatFormat:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _encode_text(self, text: str) -> Prompt:
-        self._check_text(text)
         bos = self.tokenizer.bos_token
         again = bool(bos) and text.startswith(bos)
         return Prompt(self._tokens(text, special=not again), self._left_open(text))
 
     def _tokens(self, text: str, *, special: bool) -> list[int]:
-        """A text's token ids; raises PromptError where it has none."""
-        ids = self.tokenizer.encode(text, add_special_tokens=special) if text else []
-        if not ids:
-            raise PromptError(NO_TOKENS)
-        return ids
-
-    def _check_text(self, text: str) -> None:
+        """A text's token ids; raises PromptError where it has none, or is no Unicode text."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
             wrong = text[error.start]
             raise PromptError(f"a prompt must be valid Unicode, got {wrong!r} in it") from None
+        ids = self.tokenizer.encode(text, add_special_tokens=special) if text else []
+        if not ids:
+            raise PromptError(NO_TOKENS)
+        return ids
 
     def _encode_ids(self, ids: list[int]) -> Prompt:
         if not ids:
@@ -163,7 +160,6 @@ class ChatFormat:
                 raise PromptError(f"a message must have role and content, got {shortened(message)}")
         bare = self._render(messages, options, add_generation_prompt=False)
         text = self._render(messages, options, add_generation_prompt=True)
-        self._check_text(text)
         return Prompt(self._tokens(text, special=False), self._opened_behind(bare, text))
 
     def _render(self, messages: Sequence[Message], options: Mapping[str, Any], **more: Any) -> str:
@@ -202,14 +198,21 @@ class ChatFormat:
     def _markers(self, pair: tuple[str, str] | None) -> Markers | None:
         if pair is None:
             return None
-        if len(pair) != 2 or len({*pair, ""}) != 3 or not all(isinstance(m, str) for m in pair):
-            raise OptionError(
-                f"markers must be two different strings, a thought's start and end, got {pair!r}"
-            )
+        check_markers(pair)
         ids = [self.tokenizer.encode(text, add_special_tokens=False) for text in pair]
         if not all(ids):
             raise OptionError(f"markers must have a token or more each, got {pair!r}")
         return Markers(pair[0], pair[1], tuple(ids[0]), tuple(ids[1]))
+
+
+def check_markers(pair: Any) -> None:
+    """Raise OptionError for anything but the start and the end of a thought, or None."""
+    two = isinstance(pair, tuple) and len(pair) == 2
+    texts = two and all(isinstance(marker, str) and marker for marker in pair)
+    if pair is not None and not (texts and pair[0] != pair[1]):
+        raise OptionError(
+            f"markers must be two different strings, a thought's start and end, got {pair!r}"
+        )
 
 
 def shortened(value: Any) -> str:
