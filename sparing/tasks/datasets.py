@@ -1,0 +1,117 @@
+"""Files and hub data sets as tasks: rows of a known form, drawn by seed."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from sparing.errors import OptionError, reason
+from sparing.tasks.forms import Form, find_form
+from sparing.tasks.grading import check_maths
+from sparing.tasks.problem import Problem
+
+SUFFIXES = (".json", ".jsonl", ".parquet")
+SPLITS = ("test", "validation", "train")  # of a hub data set: the first that it has
+CONFIGURATIONS = ("default", "main")  # of one that has several
+
+
+@dataclass(frozen=True)
+class RowsTask:
+    """The rows of a data set; a problem's ``id`` is its row's number, from 1."""
+
+    name: str
+    form: Form
+    rows: Sequence[Problem]
+
+    @classmethod
+    def of(cls, name: str, rows: Sequence[Any]) -> "RowsTask":
+        """Check and keep all rows; raises OptionError naming the row and the field at fault."""
+        if not rows:
+            raise OptionError(f"{name} must hold a row or more, got none")
+        form = find_form(name, rows[0])
+        if form.maths:
+            check_maths()
+        return cls(name, form, [form.problem(name, id_, row) for id_, row in enumerate(rows, 1)])
+
+    def problems(self, n: int, seed: int) -> list[Problem]:
+        """``n`` rows drawn without replacement; all in file order where there are not more."""
+        return list(self.rows) if n >= len(self.rows) else Random(seed).sample(self.rows, n)
+
+    def grade(self, problem: Problem, answer_text: str) -> bool:
+        return self.form.grade(problem.answer, answer_text)
+
+
+def file_rows(path: Path) -> list[Any]:
+    """The rows of a .json (a list of objects), .jsonl or .parquet file; raises OptionError."""
+    assert path.suffix in SUFFIXES, path
+    if not path.is_file():
+        raise OptionError(f"a task file must exist, got {path}; check the path")
+    if path.suffix == ".parquet":
+        return load("parquet", data_files=str(path), split="train")
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path} must be a readable text file, got: {reason(error)}") from None
+    if path.suffix == ".json":
+        return whole(path, content)
+    filled = [line for line in content.split("\n") if line.strip()]
+    return [parsed(f"{path}, row {id_}", line) for id_, line in enumerate(filled, 1)]
+
+
+def whole(path: Path, content: str) -> list[Any]:
+    """A file that is one list."""
+    rows = parsed(str(path), content)
+    if not isinstance(rows, list):
+        raise OptionError(f"{path} must hold a list of objects, got a {type(rows).__name__}")
+    return rows
+
+
+def parsed(where: str, content: str) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise OptionError(f"{where} must be JSON, got: {reason(error)}; mend it") from None
+
+
+def hub_rows(name: str) -> list[Any]:
+    """The rows of a hub data set ``org/name``: its test split, else validation, else train."""
+    configuration = choose(name, "configuration", "get_dataset_config_names", CONFIGURATIONS)
+    split = choose(name, "split", "get_dataset_split_names", SPLITS, configuration)
+    return load(name, configuration, split=split)
+
+
+def choose(name: str, what: str, asked: str, wanted: Sequence[str], *more: str) -> str:
+    """The first of ``wanted`` that a hub data set has, or the only one that it has."""
+    found = list(call(asked, name, *more))
+    chosen = next((w for w in wanted if w in found), found[0] if len(found) == 1 else None)
+    if chosen is None:
+        raise OptionError(
+            f"{name} must have the {what} {' or '.join(wanted)}, got {', '.join(found)}; "
+            "save the rows that you want as a .jsonl file and pass that"
+        )
+    return chosen
+
+
+def load(name: str, *more: str, **options: str) -> list[Any]:
+    return list(call("load_dataset", name, *more, **options))
+
+
+def call(function: str, name: str, *more: str, **options: str) -> Any:
+    """A function of the library `datasets`, which is imported here alone."""
+    try:
+        import datasets
+    except ImportError:
+        raise OptionError(
+            f"{options.get('data_files', name)} is read by the package datasets, which is not "
+            "installed; pip install datasets, or pass a .jsonl file"
+        ) from None
+    try:
+        return getattr(datasets, function)(name, *more, **options)
+    except Exception as error:  # the hub, the network, the reader: each has errors of its own
+        raise OptionError(
+            f"{options.get('data_files', name)} must be a data set that can be read, "
+            f"got {type(error).__name__}: {reason(error)}; check the name and the network, "
+            "or pass a .jsonl file"
+        ) from None

@@ -1,0 +1,68 @@
+"""The families of questions that pocket is trained for: reasoning-gym data sets at two levels."""
+
+from dataclasses import dataclass
+from typing import Any
+
+STANDARD, HARD = "standard", "hard"
+LEVELS = (STANDARD, HARD)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A reasoning-gym data set, and its settings at each level."""
+
+    dataset: str
+    standard: dict[str, Any]
+    hard: dict[str, Any]
+    about: str
+    question: str  # a pattern that its questions have, and others do not
+
+    def config(self, level: str) -> dict[str, Any]:
+        return {STANDARD: self.standard, HARD: self.hard}[level]
+
+
+FAMILIES = {
+    "legs": Family(
+        "leg_counting",
+        standard={"min_animals": 3, "max_animals": 5, "max_instances": 15},
+        hard={"min_animals": 7, "max_animals": 9, "max_instances": 40},
+        about="the legs of a list of animals: products found early are added up late",
+        question=r"legs are there in total if you have \d+ [a-z ]+(?:, \d+ [a-z ]+){2,}\?",
+    ),
+    "countdown": Family(
+        "countdown",
+        standard={
+            "min_numbers": 3,
+            "max_numbers": 3,
+            "max_value": 30,
+            "min_target": 10,
+            "max_target": 99,
+        },
+        hard={
+            "min_numbers": 3,
+            "max_numbers": 3,
+            "max_value": 70,
+            "min_target": 10,
+            "max_target": 99,
+        },
+        about="make a target from three numbers: a search with dead ends",
+        question=(
+            r"(?:Find a way to make|Calculate) \d+ using all of these numbers: \d+, \d+, \d+\."
+            r"|Using all the numbers \d+, \d+, \d+, create an expression that equals \d+"
+        ),
+    ),
+    "sums": Family(
+        "chain_sum",
+        standard={"min_terms": 5, "max_terms": 8, "min_digits": 2, "max_digits": 3},
+        hard={"min_terms": 8, "max_terms": 12, "min_digits": 4, "max_digits": 4},
+        about="a chain of additions and subtractions: a carried total",
+        question=r"What is \d+(?: [+-] \d+){4,}\?",
+    ),
+    "times": Family(
+        "time_intervals",
+        standard={"task_types": ["time", "time_seconds", "date"], "max_date_difference_days": 100},
+        hard={"task_types": ["date"], "max_date_difference_days": 500},
+        about="how long something took, told in plain English: times of day and dates",
+        question=r"(?s)\d.* (?:to|and|at) .*\d.*(?:in HH:MM|in D days)",
+    ),
+}

@@ -1,0 +1,70 @@
+"""From a task's name to the task: pocket's families, reasoning-gym, files, hub data sets."""
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from os.path import isfile
+from pathlib import Path
+
+from sparing.errors import OptionError
+from sparing.tasks.datasets import SUFFIXES, RowsTask, file_rows, hub_rows
+from sparing.tasks.families import FAMILIES, HARD, STANDARD
+from sparing.tasks.gym import GymTask, gym_names
+from sparing.tasks.problem import Task
+
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+LEVELS = {"pocket": STANDARD, "pocket-hard": HARD}
+
+
+def find_tasks(name: str) -> list[Task]:
+    """The tasks of a name, or of several with commas between them; each is there once.
+
+    A name is ``pocket`` or ``pocket-hard`` (all families at that level), a family (``legs``,
+    ``legs-hard``), a .json, .jsonl or .parquet file, a hub id ``org/name``, or a reasoning-gym
+    data set.
+
+    Raises OptionError that lists the nearest names where it is none of these.
+    """
+    names = [name] if isfile(name) else [part.strip() for part in name.split(",")]
+    return list({task.name: task for part in names for task in find(part)}.values())
+
+
+def find(name: str) -> Iterator[Task]:
+    """The tasks of one name."""
+    families = family_tasks()
+    if name in LEVELS:
+        yield from (families[family + suffix(LEVELS[name])] for family in FAMILIES)
+    elif name in families:
+        yield families[name]
+    elif name.endswith(SUFFIXES):
+        yield RowsTask.of(name, file_rows(Path(name)))
+    elif HUB_ID.fullmatch(name):
+        yield RowsTask.of(name, hub_rows(name))
+    elif name in gym_names():
+        yield GymTask(name, name)
+    else:
+        raise unknown(name)
+
+
+def family_tasks() -> dict[str, Task]:
+    """Every family at every level, by name."""
+    return {
+        name + suffix(level): GymTask(name + suffix(level), family.dataset, family.config(level))
+        for name, family in FAMILIES.items()
+        for level in LEVELS.values()
+    }
+
+
+def suffix(level: str) -> str:
+    return "" if level == STANDARD else f"-{level}"
+
+
+def unknown(name: str) -> OptionError:
+    """The error for a name that is no task, with the nearest that are."""
+    known = [*LEVELS, *family_tasks(), *gym_names()]
+    near = get_close_matches(name, known, n=5, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else f"families: {', '.join(FAMILIES)}"
+    return OptionError(
+        "a task must be pocket, pocket-hard, a family, a reasoning-gym name, a file "
+        f"({', '.join(SUFFIXES)}) or a hub id org/name, got {name!r}; {hint}"
+    )

@@ -1,0 +1,152 @@
+"""Any reasoning-gym data set as a task: its generator and its verifier, our splits.
+
+Most of its data sets make item i from ``Random(seed + i)``, so neighbouring seeds give shifted
+copies of the same questions. Here a seed is hashed with its split, data set and settings first.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
+from itertools import count, islice
+from typing import Any
+
+from sparing.errors import OptionError, reason
+from sparing.tasks.problem import Problem
+from sparing.tasks.splits import QuestionSet, Split, belongs, question_hash, training_questions
+from sparing.tasks.wording import key, wording
+
+CHUNK = 500  # items from one hashed seed
+SEEDS = 2**32 - CHUNK  # numpy, in some data sets, takes no larger ones
+# Some verifiers evaluate what a model wrote: 9**9**9 would never end.
+EVALUATED = {"countdown": re.compile(r"(?!.*\*\*)[\d\s+*/().-]*")}
+PATIENCE = 1000  # draws in a row without a new question, before a data set counts as used up
+
+
+@dataclass(frozen=True)
+class GymTask:
+    """The test split of a data set with its settings, asked in the words of ``wording``."""
+
+    name: str
+    dataset: str
+    config: dict[str, Any] = field(default_factory=dict)
+    wording: Callable[[str, dict[str, Any]], str] = wording
+
+    def problems(self, n: int, seed: int) -> list[Problem]:
+        """Problem ``id`` of a seed is the same, whatever ``n``."""
+        drawn = entries(self.dataset, self.config, "test", seed, n)
+        return [
+            Problem(
+                task=self.name,
+                id=id_,
+                question=self.wording(self.dataset, entry),
+                answer=str(entry["answer"] or ""),  # some have many answers, and name none
+                entry=entry,
+            )
+            for id_, entry in enumerate(drawn, 1)
+        ]
+
+    def grade(self, problem: Problem, answer_text: str) -> bool:
+        """By the data set's own verifier, full marks; one that trips over an answer refuses it."""
+        if self.dataset in EVALUATED and not EVALUATED[self.dataset].fullmatch(answer_text):
+            return False
+        try:
+            return float(self._score(answer_text.strip(), problem.entry)) == 1.0
+        except Exception:  # verifiers parse what a model wrote, and some raise where they cannot
+            return False
+
+    @cached_property
+    def _score(self) -> Callable[..., float]:
+        return create(self.dataset, self.config, seed=0, size=1).score_answer
+
+
+def entries(
+    dataset: str,
+    config: dict[str, Any],
+    split: Split,
+    seed: int,
+    n: int,
+    trained_on: QuestionSet | None = None,
+) -> Iterator[dict[str, Any]]:
+    """``n`` entries that ask different things, one at a time, none of them of another split.
+
+    ``trained_on``: questions that validation and test leave out, drawing further ones instead;
+    None is the set that ships with the package.
+
+    Raises OptionError where the data set does not exist, refuses ``config``, or has not ``n``.
+    """
+    trained_on = training_questions() if trained_on is None else trained_on
+    seen: set[int] = set()
+    in_vain = 0
+    for entry in islice(draws(dataset, config, split, seed), None if n else 0):
+        question = key(dataset, entry)
+        hashed = question_hash(question)
+        if hashed in seen or not belongs(question, split, trained_on):
+            in_vain += 1
+            if in_vain == PATIENCE:
+                raise used_up(dataset, split, n, len(seen))
+            continue
+        in_vain = 0
+        seen.add(hashed)
+        yield entry
+        if len(seen) == n:
+            return
+
+
+def draws(
+    dataset: str, config: dict[str, Any], split: Split, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Entries without end, repeats among them, in chunks of hashed seeds."""
+    for chunk in count():
+        source = create(dataset, config, hashed_seed(dataset, config, split, seed, chunk), CHUNK)
+        for index in range(CHUNK):
+            yield source[index]
+
+
+def hashed_seed(dataset: str, config: dict[str, Any], split: Split, seed: int, chunk: int) -> int:
+    """Where a chunk of a split begins: all that names it, hashed to below ``SEEDS``."""
+    name = json.dumps([split, dataset, config, seed, chunk], sort_keys=True, default=str)
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") % SEEDS
+
+
+def create(dataset: str, config: dict[str, Any], seed: int, size: int) -> Any:
+    """A reasoning-gym data set; raises OptionError for settings that it refuses."""
+    check_gym()
+    from reasoning_gym import create_dataset
+
+    try:
+        return create_dataset(dataset, **config, seed=seed, size=size)
+    except Exception as error:  # assertions, ValueError, TypeError: each checks in its own way
+        raise OptionError(
+            f"reasoning-gym's {dataset} must take its settings {config}, got: {reason(error)}; "
+            "choose another task"
+        ) from None
+
+
+def gym_names() -> list[str]:
+    """The data sets that reasoning-gym has."""
+    check_gym()
+    from reasoning_gym.factory import DATASETS
+
+    return sorted(DATASETS)
+
+
+def check_gym() -> None:
+    """Raise OptionError where reasoning-gym is not installed."""
+    try:
+        import reasoning_gym  # noqa: F401
+    except ImportError:
+        raise OptionError(
+            "generated tasks need reasoning-gym, which is not installed; "
+            "pip install 'sparing[eval]', or give a file as the task"
+        ) from None
+
+
+def used_up(dataset: str, split: str, n: int, found: int) -> OptionError:
+    hint = f"ask for {found} or fewer" if found else "choose another task"
+    return OptionError(
+        f"reasoning-gym's {dataset} must have {n} different questions in the {split} split, "
+        f"got {found}, then {PATIENCE} draws in a row without a new one; {hint}"
+    )

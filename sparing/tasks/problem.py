@@ -1,0 +1,37 @@
+"""A problem, and the task that poses it and grades what is answered."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question, as it is asked, with its reference answer.
+
+    ``task`` and ``id`` name it: the same seed gives the same problem under the same id. ``entry``:
+    what its data set made it from, for the grader; None where the answer says all.
+    """
+
+    task: str
+    id: int
+    question: str
+    answer: str
+    entry: dict[str, Any] | None = None
+
+
+class Task(Protocol):
+    """Problems under one name."""
+
+    @property
+    def name(self) -> str: ...
+
+    def problems(self, n: int, seed: int) -> list[Problem]:
+        """``n`` different problems of the test split; all that there are, where they are fewer.
+
+        Raises OptionError where the data cannot be used, or where a generator cannot give ``n``.
+        """
+        ...
+
+    def grade(self, problem: Problem, answer_text: str) -> bool:
+        """Whether the answer, without the thinking, is right."""
+        ...

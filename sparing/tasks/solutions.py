@@ -1,0 +1,61 @@
+"""Worked solutions: rows of GSM8K, MATH500 or ProsQA form as question, thinking and answer."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparing.errors import OptionError
+from sparing.tasks.datasets import SUFFIXES, file_rows
+from sparing.tasks.forms import find_form, lower
+
+CALCULATOR = re.compile(r"<<[^>]*>>")  # GSM8K's notes for a calculator
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A question, as it is asked, with the thinking that leads to its answer."""
+
+    question: str
+    thinking: str
+    answer: str
+
+
+def gsm8k_thinking(row: Mapping[str, Any]) -> str:
+    return CALCULATOR.sub("", str(row["answer"]).rpartition("####")[0]).strip()
+
+
+def prosqa_thinking(row: Mapping[str, Any]) -> str:
+    steps = row["steps"]
+    return "\n".join(map(str, steps)) if isinstance(steps, list) else str(steps)
+
+
+THINKING: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "GSM8K": gsm8k_thinking,
+    "ProsQA": prosqa_thinking,
+    "MATH500": lambda row: str(row["solution"]).strip(),
+}
+
+
+def read_solutions(path: Path) -> list[Solution]:
+    """All rows of a file; raises OptionError where its form has no worked solutions."""
+    if path.suffix not in SUFFIXES:
+        raise OptionError(
+            f"training needs pocket or a file ({', '.join(SUFFIXES)}) as its task, got {path}; "
+            "give one of these"
+        )
+    rows = file_rows(path)
+    if not rows:
+        raise OptionError(f"{path} must hold a row or more, got none")
+    form = find_form(str(path), rows[0])
+    if form.name not in THINKING:
+        raise OptionError(
+            f"training needs worked solutions ({', '.join(THINKING)} form), {path} has "
+            f"{form.name} form, which has none; choose another file"
+        )
+    problems = [form.problem(str(path), id_, row) for id_, row in enumerate(rows, 1)]
+    return [
+        Solution(problem.question, THINKING[form.name](lower(row)), problem.answer)
+        for problem, row in zip(problems, rows, strict=True)
+    ]

@@ -1,0 +1,40 @@
+"""A data set's entry as the model is asked it, and what makes two entries the same problem."""
+
+import json
+import re
+from typing import Any
+
+# reasoning-gym repeats its instructions in every question; what the answer must look like, pocket
+# has learnt, so they are left out. A data set that is not here is asked word for word.
+BOILERPLATE = {
+    "leg_counting": re.compile(r"^Your task is .*\n\nNow, |\n$"),
+    "countdown": re.compile(r"\n.*", re.DOTALL),
+    "chain_sum": re.compile(r"^State the final answer to the following arithmetic problem: | =$"),
+}
+
+
+def wording(dataset: str, entry: dict[str, Any]) -> str:
+    """The question of a reasoning-gym entry as pocket is asked it, its boilerplate cut."""
+    question = str(entry["question"])
+    if dataset not in BOILERPLATE:
+        return question.strip()
+    question = BOILERPLATE[dataset].sub("", question)
+    if dataset == "chain_sum":
+        question = f"What is {question}?"
+    return question[:1].upper() + question[1:]
+
+
+def key(dataset: str, entry: dict[str, Any]) -> str:
+    """The same for two entries that are the same problem, whatever their wording or order."""
+    metadata = entry["metadata"]
+    if dataset == "leg_counting":
+        content: Any = sorted(metadata["animals"].items())
+    elif dataset == "countdown":
+        content = [sorted(metadata["numbers"]), metadata["target"]]
+    elif dataset == "chain_sum":
+        content = metadata["expression"]
+    elif dataset == "time_intervals":
+        content = sorted(re.findall(r"\d[\d:.]*", entry["question"]))
+    else:
+        content = entry["question"]
+    return f"{dataset}:{json.dumps(content)}"
