@@ -33,7 +33,7 @@ class LoadingFlags:
 
     model: Annotated[
         str, flag("a name of `sparing models`, a directory in Hugging Face format, or a hub id")
-    ] = "smollm2"
+    ] = "pocket"
     dtype: Annotated[str, flag("float32, bfloat16 or float16")] = "float32"
     threads: Annotated[int | None, flag("threads of torch")] = None
     decoder: Annotated[
@@ -52,8 +52,8 @@ class LoadingFlags:
 
 
 @dataclass
-class DecodingFlags:
-    """What is spared, and how the next token is drawn."""
+class SeedlessFlags:
+    """What is spared, and how the next token is drawn: all but the seed of the noise."""
 
     budget: Annotated[
         Any, number("KV cache in tokens; a share s means question + s * max-new-tokens")
@@ -70,7 +70,6 @@ class DecodingFlags:
     top_k: Annotated[int | None, flag("draw among the k likeliest")] = None
     min_p: Annotated[float | None, flag("least share of the likeliest token's probability")] = None
     repetition_penalty: Annotated[float | None, flag("over 1: say less again")] = None
-    seed: Annotated[int | None, flag("of the noise; the same seed draws the same tokens")] = None
     stop: Annotated[list[str] | None, flag("end where this text appears (may be repeated)")] = None
     think_budget: Annotated[int | None, flag("close the thought after so many tokens")] = None
     no_think: Annotated[
@@ -92,6 +91,13 @@ class DecodingFlags:
         names = options.model_fields  # type: ignore[attr-defined]
         values = {name: getattr(self, name, None) for name in names}
         return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass
+class DecodingFlags(SeedlessFlags):
+    """The same with the seed, for commands whose ``--seed`` means the noise."""
+
+    seed: Annotated[int | None, flag("of the noise; the same seed draws the same tokens")] = None
 
 
 def takes_flags(command: Callable[..., Any]) -> Callable[..., Any]:

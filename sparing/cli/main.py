@@ -1,4 +1,4 @@
-"""`sparing`: run, chat, models, bench."""
+"""`sparing`: run, chat, models, eval, compare, train, bench."""
 
 import os
 import sys
@@ -9,9 +9,12 @@ from rich.console import Console
 
 from sparing.cli.bench import bench
 from sparing.cli.chat import chat
+from sparing.cli.compare import compare
+from sparing.cli.evaluate import evaluate
 from sparing.cli.flags import takes_flags
 from sparing.cli.models import models
 from sparing.cli.run import INTERRUPTED, run
+from sparing.cli.train import train
 from sparing.errors import SparingError
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # typer does not export it
@@ -23,9 +26,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, chat, models):
+for command in (run, chat, models, compare):
     app.command()(takes_flags(command))
+app.command("eval")(takes_flags(evaluate))
 app.add_typer(bench, name="bench")
+app.add_typer(train, name="train")
 
 
 def main() -> None:

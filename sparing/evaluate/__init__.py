@@ -1,1 +1,1 @@
-"""Benchmarks and their reports: figures from a run, with the machine they were taken on."""
+"""Accuracy, comparison, benchmarks: figures from a run, with the machine they were taken on."""

@@ -35,10 +35,13 @@ class Figure:
 
 
 def report(figures: Sequence[Figure], raw: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """The figures with machine, threads, dtype, versions, commit and command."""
+    """The figures with what they are computed from and where they come from."""
+    return {"rows": [asdict(figure) for figure in figures], "raw": raw, **origin(dtype)}
+
+
+def origin(dtype: torch.dtype) -> dict[str, Any]:
+    """Machine, threads, dtype, versions, commit and command."""
     return {
-        "rows": [asdict(figure) for figure in figures],
-        "raw": raw,
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "dtype": str(dtype).removeprefix("torch."),

@@ -1,0 +1,38 @@
+"""Tasks over made-up questions, for tests that need rows and no reasoning."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from sparing.tasks.problem import Problem
+
+
+@dataclass(frozen=True)
+class Words:
+    """Questions of rising length; an answer is right where it has an even number of characters.
+
+    ``watch`` sees every problem that is graded, and may raise.
+    """
+
+    name: str = "words"
+    watch: Callable[[Problem], None] | None = None
+
+    def problems(self, n: int, seed: int) -> list[Problem]:
+        return [
+            Problem(self.name, i, f"{self.name} {seed} " + "na " * (7 * i % 5 * 3), "even")
+            for i in range(1, n + 1)
+        ]
+
+    def grade(self, problem: Problem, answer_text: str) -> bool:
+        if self.watch:
+            self.watch(problem)
+        return len(answer_text) % 2 == 0
+
+
+@dataclass(frozen=True)
+class Asked(Words):
+    """One given question, again and again."""
+
+    question: str = ""
+
+    def problems(self, n: int, seed: int) -> list[Problem]:
+        return [replace(p, question=self.question) for p in super().problems(n, seed)]
