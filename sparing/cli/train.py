@@ -1,0 +1,164 @@
+"""`sparing train reason`: stage 1, explicit chain of thought."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sparing.cli.flags import flag, takes_flags
+from sparing.cli.run import INTERRUPTED
+
+POCKET, SCRATCH = "pocket", "SCRATCH"
+
+train = typer.Typer(help="Train models, and what the savings need of them.", no_args_is_help=True)
+
+
+@train.callback()
+def _group() -> None:
+    """Train models, and what the savings need of them."""
+
+
+@dataclass
+class SettingsFlags:
+    """What decides the weights: the fields of TrainSettings."""
+
+    base: Annotated[str, flag("SCRATCH (pocket's own shape), a directory, or a hub id")] = SCRATCH
+    task: Annotated[str, flag("pocket, or a file of worked solutions (GSM8K, ProsQA)")] = POCKET
+    seed: Annotated[int, flag("of questions, batches and weights")] = 0
+    share: Annotated[float, flag("of pocket's questions, to try a recipe")] = 1.0
+    steps: Annotated[int, flag("training steps")] = 4500
+    batch_tokens: Annotated[int, flag("padded tokens a step")] = 6144
+    optimizer: Annotated[str, flag("muon or adamw")] = "muon"
+    lr: Annotated[float | None, flag("learning rate; by default the optimizer's own")] = None
+    precision: Annotated[str, flag("of the products: bfloat16 or float32")] = "bfloat16"
+    layer_dropout: Annotated[float, flag("LayerSkip's largest rate")] = 0.1
+    exit_weight: Annotated[float, flag("of each of LayerSkip's early-exit losses")] = 0.1
+    lora_rank: Annotated[int, flag("train LoRA adapters of this rank; 0: all weights")] = 0
+
+
+@train.command()
+@takes_flags
+def reason(
+    settings: SettingsFlags,
+    out: Annotated[Path, flag("directory for weights, checkpoints and settings")],
+    resume: Annotated[bool, flag("go on from the newest checkpoint in --out", "--resume")] = False,
+    save_every: Annotated[int, flag("steps between checkpoints", min=1)] = 200,
+    validate_every: Annotated[int, flag("steps between looks at validation", min=1)] = 250,
+    stop_at: Annotated[int, flag("end at this step, to be resumed; 0: never", min=0)] = 0,
+    threads: Annotated[int | None, flag("threads of torch", min=1)] = None,
+) -> None:
+    """Stage 1: fine-tune on question, thinking, answer; may be killed at any moment and resumed."""
+    from sparing.train.settings import TrainSettings
+
+    wanted = TrainSettings(**vars(settings))
+    import torch
+
+    from sparing.train.loop import Pace
+    from sparing.train.reason import check_out, train_reason
+
+    if threads:
+        torch.set_num_threads(threads)
+    check_out(out, wanted, resume)
+    check_task(wanted.task)
+    model, tokenizer = base_model(wanted)
+    corpus, asked = examples(tokenizer, wanted)
+    pace = Pace(save_every, validate_every, stop_at)
+    with Shown(wanted.steps) as shown:
+        try:
+            done = train_reason(
+                model,
+                tokenizer,
+                corpus,
+                wanted,
+                out,
+                resume=resume,
+                on_report=shown.report,
+                pace=pace,
+            )
+        except KeyboardInterrupt:
+            shown.say(f"interrupted, kept in {out}; the same command with --resume goes on")
+            raise typer.Exit(INTERRUPTED) from None
+    if done and wanted.task == POCKET:
+        finish_pocket(out, asked)
+    shown.say(f"{out} is done" if done else f"stopped at {stop_at}; --resume goes on")
+
+
+def check_task(task: str) -> None:
+    """Read the file, where it is one: what is wrong with it is said before weights load."""
+    from sparing.tasks.solutions import read_solutions
+
+    if task != POCKET:
+        read_solutions(Path(task))
+
+
+def base_model(settings: Any) -> tuple[Any, Any]:
+    """Model and tokenizer to begin with; transformers keeps quiet meanwhile."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if settings.base == SCRATCH:
+        from sparing.pocket.recipe import pocket_base
+
+        return pocket_base(settings.seed)
+    from sparing.train.reason import load_base
+
+    return load_base(settings.base)
+
+
+def examples(tokenizer: Any, settings: Any) -> tuple[Any, Any]:
+    """The corpus of a task and, for pocket's families, which questions it asks."""
+    if settings.task == POCKET:
+        from sparing.pocket.recipe import pocket_corpus
+
+        return pocket_corpus(tokenizer, settings.seed, settings.share)
+    from sparing.train.solutions import solutions_corpus
+
+    return solutions_corpus(tokenizer, Path(settings.task), settings.seed), None
+
+
+def finish_pocket(out: Path, asked: Any) -> None:
+    """Beside the weights: what was trained on, so that no test asks it, and what to flag."""
+    from sparing.pocket.model import save_scope
+    from sparing.tasks.splits import SHIPPED
+
+    asked.save(out / SHIPPED.name)
+    save_scope(out)
+
+
+class Shown:
+    """A bar where there is a terminal; lines of JSON where there is none, for a log."""
+
+    def __init__(self, steps: int) -> None:
+        self.console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.bar.add_task("starting", total=steps)
+
+    def __enter__(self) -> "Shown":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.bar.stop()
+
+    def report(self, report: dict[str, Any]) -> None:
+        """Each step on the bar; what validation says stays on the screen."""
+        said = f"loss {report['loss']:.4f}, {report['tokens_per_s']:,.0f} tokens/s"
+        self.bar.update(self.task, completed=report["step"], description=said)
+        if "validation" in report:
+            self.say(json.dumps(rounded(report)))
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def rounded(value: Any) -> Any:
+    """Figures to four places, however deep."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return round(value, 4) if isinstance(value, float) else value

@@ -1,0 +1,41 @@
+"""Batches of rows of like length, in an order that the seed alone decides."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+POOL = 512  # rows shuffled together, then sorted by length: wide enough that little is padding
+
+
+def bucketed(
+    lengths: Sequence[int] | np.ndarray, tokens: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """One epoch's batches, each of at most ``tokens`` padded tokens (or of one row that is longer).
+
+    Rows are shuffled, sorted by length within pools, cut into batches, and the batches shuffled.
+    """
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(len(lengths))
+    batches: list[list[int]] = []
+    for start in range(0, len(order), POOL):
+        pool = sorted(order[start : start + POOL].tolist(), key=lambda row: int(lengths[row]))
+        batch: list[int] = []
+        for row in pool:
+            if batch and (len(batch) + 1) * int(lengths[row]) > tokens:
+                batches.append(batch)
+                batch = []
+            batch.append(row)
+        batches.append(batch)
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def endless(
+    lengths: Sequence[int] | np.ndarray, tokens: int, seed: int, start: int = 0
+) -> Iterator[list[int]]:
+    """Batches epoch after epoch, from batch ``start`` on: what a resumed run goes on with."""
+    epoch = 0
+    while True:
+        batches = bucketed(lengths, tokens, seed, epoch)
+        yield from batches[start:]
+        start = max(0, start - len(batches))
+        epoch += 1

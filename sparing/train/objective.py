@@ -1,0 +1,90 @@
+"""The loss of stage 1, with LayerSkip's early exits; how right a model is about given traces."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparing.train.examples import RECALL, SHOWN
+
+
+@dataclass(frozen=True)
+class Exits:
+    """Early exits: after how many layers, and what each weighs beside the last layer's loss."""
+
+    depths: Sequence[int] = ()
+    weight: float = 0.0
+
+
+class ChainOfThought(nn.Module):
+    """Stage 1's loss as a module, so that `accelerate` can wrap it: ids and roles in, loss out."""
+
+    def __init__(self, model: Any, exits: Exits) -> None:
+        super().__init__()
+        self.model, self.exits = model, exits
+
+    def forward(self, ids: Tensor, roles: Tensor, total: float) -> Tensor:
+        """Cross-entropy of the taught tokens, summed and divided by ``total``; ids, roles [B, T].
+
+        With exits e of weight w: ``L = CE(h_last) + w * sum_e CE(h_e)``, each h through the model's
+        own final norm and head (LayerSkip, arXiv 2404.16710, eq. 3 and 4; w is constant here).
+        """
+        taught = roles[:, 1:] != SHOWN
+        wanted = ids[:, 1:][taught]
+        early = self.exits.depths if self.exits.weight else ()
+        weights = [*[self.exits.weight] * len(early), 1.0]
+        head = self.model.get_output_embeddings()
+        loss = torch.zeros((), device=ids.device)
+        for states, weight in zip(hidden_states(self.model, ids, early), weights, strict=True):
+            logits = head(states[:, :-1][taught])
+            loss = loss + weight * F.cross_entropy(logits.float(), wanted, reduction="sum")
+        return loss / total
+
+
+def hidden_states(model: Any, ids: Tensor, depths: Sequence[int]) -> list[Tensor]:
+    """What feeds the head after each of ``depths`` layers and at the end, each [B, T, E]."""
+    body = model.get_decoder()
+    out = body(input_ids=ids, use_cache=False, output_hidden_states=bool(depths))
+    early = [body.norm(out.hidden_states[depth]) for depth in depths]
+    return [*early, out.last_hidden_state]
+
+
+@dataclass
+class Score:
+    """Counts over traces: tokens right, looked-up tokens right, whole traces right."""
+
+    tokens: int = 0
+    tokens_right: int = 0
+    recalls: int = 0
+    recalls_right: int = 0
+    traces: int = 0
+    traces_right: int = 0
+
+    def add(self, right: Tensor, roles: Tensor) -> None:
+        """``right`` and ``roles`` [T]: of one trace's tokens."""
+        taught, recall = roles != SHOWN, roles == RECALL
+        self.tokens += int(taught.sum())
+        self.tokens_right += int((right & taught).sum())
+        self.recalls += int(recall.sum())
+        self.recalls_right += int((right & recall).sum())
+        self.traces += 1
+        self.traces_right += int(bool((right | ~taught).all()))
+
+    def shares(self) -> dict[str, float]:
+        shares = {
+            "token": self.tokens_right / max(self.tokens, 1),
+            "trace": self.traces_right / max(self.traces, 1),
+        }
+        return shares | ({"recall": self.recalls_right / self.recalls} if self.recalls else {})
+
+
+@torch.no_grad()
+def teacher_forced(model: Any, ids: Tensor) -> Tensor:
+    """Whether each token of ``ids`` [B, T] is the likeliest after those before it; the first no."""
+    likeliest = model(input_ids=ids, use_cache=False).logits[:, :-1].argmax(-1)
+    right = torch.zeros_like(ids, dtype=torch.bool)
+    right[:, 1:] = likeliest == ids[:, 1:]
+    return right

@@ -1,0 +1,176 @@
+"""Stage 1 (spec/latent.md): supervised fine-tuning on question, thinking, answer."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from sparing.errors import ModelError, OptionError, reason
+from sparing.files import write_atomically
+from sparing.model.config import FAMILIES, read_config, read_json
+from sparing.model.sources import INDEX, find_model
+from sparing.train import checkpoint
+from sparing.train.examples import Corpus
+from sparing.train.loop import EVERY, Pace, Report, Trainer
+from sparing.train.settings import EXAMPLES, SETTINGS_FILE, TrainSettings, check_same
+
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+WEIGHTS = ("model.safetensors", INDEX)  # either is written last, and makes an export whole
+
+
+def train_reason(
+    model: Any,
+    tokenizer: Any,
+    corpus: Corpus,
+    settings: TrainSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    on_report: Callable[[Report], None] = lambda report: None,
+    pace: Pace = EVERY,
+) -> bool:
+    """Train ``model`` into ``out``: weights and tokenizer in Hugging Face format, training.json.
+
+    ``resume`` goes on from the newest checkpoint in ``out``. False is returned where ``pace`` ends
+    the run before its last step: then nothing is exported.
+
+    Raises OptionError where ``out`` holds another run, or the settings differ from those it has.
+    """
+    process = begin(out, settings, corpus, resume)
+    if not exported(out):
+        trained = with_lora(model, settings.lora_rank, settings.seed)
+        if Trainer(trained, corpus, settings, out, on_report).run(pace) < settings.steps:
+            return False
+        if process.is_main_process:
+            export(merged(trained), tokenizer, out)
+    if process.is_main_process:
+        checkpoint.clear(out)
+    return True
+
+
+def check_out(out: Path, settings: TrainSettings, resume: bool) -> None:
+    """Refuse, before anything is loaded, an ``out`` that this run cannot go into."""
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"--out must be a directory, got the file {out}; give another")
+    if not (out / SETTINGS_FILE).exists():
+        if exported(out) or checkpoint.steps(out):
+            raise OptionError(
+                f"--out must be new, {out} holds a model or checkpoints and no {SETTINGS_FILE}; "
+                "give another directory"
+            )
+        return
+    if not resume:
+        raise OptionError(
+            f"--out must be new, {out} holds a training run; pass --resume to go on with it, "
+            "or another directory"
+        )
+    check_same(out, settings.model_dump(mode="json"))
+
+
+def begin(out: Path, settings: TrainSettings, corpus: Corpus, resume: bool) -> PartialState:
+    """Make ``out`` ready for this run; the examples too must be those that it was begun with.
+
+    Returns which of how many processes this is.
+    """
+    check_out(out, settings, resume)
+    process = PartialState(cpu=not torch.cuda.is_available())
+    process.wait_for_everyone()  # one that looks late would take this very run for another
+    content = settings.model_dump(mode="json") | {EXAMPLES: corpus.examples.fingerprint()}
+    if (out / SETTINGS_FILE).exists():
+        check_same(out, content)
+    elif process.is_main_process:
+        write_atomically(out / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
+    return process
+
+
+def exported(out: Path) -> bool:
+    """Whether ``out`` holds a model: its weights come last."""
+    return any((out / name).exists() for name in WEIGHTS)
+
+
+def load_base(name: str) -> tuple[Any, Any]:
+    """Model and tokenizer of an embedded model, a directory or a hub id, in float32 to be trained.
+
+    Raises ModelError where they are missing, broken, or do not belong together.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    directory = find_model(name)
+    check_architecture(directory)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # every loader below has errors of its own
+        raise ModelError(f"{name} must be a readable checkpoint, got: {reason(error)}") from error
+    if loaded["missing_keys"]:  # transformers would begin them at random
+        raise ModelError(
+            f"{name} must hold all of its weights, got none for {min(loaded['missing_keys'])}; "
+            "save or fetch it again"
+        )
+    check_tokenizer(model, tokenizer, name)
+    return model, tokenizer
+
+
+def check_architecture(directory: Path) -> None:
+    """Refuse, naming the field, a config that attention, dropout and engine do not know."""
+    family = read_json(directory / "config.json").get("model_type")
+    if family not in FAMILIES:
+        raise ModelError(
+            f"config field model_type must be one of {', '.join(FAMILIES)} to be trained, "
+            f"got {family!r}; choose another base"
+        )
+    read_config(directory)
+
+
+def check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
+    """Refuse a tokenizer that can write ids the model has no embedding for, or no chat."""
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer must fit the model, {name} has vocab_size {rows} and a tokenizer of "
+            f"{len(tokenizer)} tokens; give the directory that both were saved to"
+        )
+    if tokenizer.chat_template is None:
+        raise ModelError(f"{name} must have a chat template to be trained on, its field is empty")
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{name} must have an end token, its tokenizer's eos_token is empty")
+
+
+def with_lora(model: Any, rank: int, seed: int) -> Any:
+    """The model itself, or where ``rank`` > 0 its frozen weights with LoRA adapters (peft)."""
+    if not rank:
+        return model
+    from peft import LoraConfig, inject_adapter_in_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LORA_TARGETS, bias="none")
+    return inject_adapter_in_model(config, model)
+
+
+def merged(model: Any) -> Any:
+    """A model whose LoRA adapters, if it has any, are added into its weights."""
+    from peft.tuners.lora import LoraLayer
+
+    adapted = [(name, m) for name, m in model.named_modules() if isinstance(m, LoraLayer)]
+    for name, layer in adapted:
+        layer.merge()
+        model.set_submodule(name, layer.get_base_layer())
+    return model
+
+
+def export(model: Any, tokenizer: Any, out: Path) -> None:
+    """Save weights and tokenizer in Hugging Face format; the weights, which make it whole, last."""
+    partial = out / "export.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    tokenizer.save_pretrained(partial)
+    model.save_pretrained(partial)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name in WEIGHTS):
+        os.replace(path, out / path.name)
+    partial.rmdir()

@@ -1,0 +1,69 @@
+"""What decides a training run, kept beside its weights; a resumed run must agree in all of it."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sparing.errors import OptionError
+from sparing.model.config import read_json
+from sparing.options import Options
+
+SETTINGS_FILE = "training.json"
+EXAMPLES = "examples"  # in that file: a hash of what is trained on
+
+DEFAULT_LR = {"muon": 5e-3, "adamw": 2e-3}
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class TrainSettings(Options):
+    """The settings of stage 1; the defaults are pocket's.
+
+    ``batch_tokens``: padded tokens a step. ``lr``: at the plateau; None is the optimizer's own.
+    ``warmup``: in steps; ``decay``: the last share of them. ``layer_dropout``: of the last layer,
+    LayerSkip's p_max. ``exits``: depths of the early exits, as shares of the layers;
+    ``exit_weight``: of each beside the last layer. ``lora_rank`` 0 trains all weights.
+    """
+
+    base: str = "SCRATCH"
+    task: str = "pocket"
+    seed: Annotated[int, Field(ge=0)] = 0
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    steps: Count = 4500
+    batch_tokens: Count = 6144
+    optimizer: Literal["adamw", "muon"] = "muon"
+    lr: Annotated[float, Field(gt=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup: Annotated[int, Field(ge=0)] = 120
+    decay: Share = 0.3
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    layer_dropout: Share = 0.1
+    exits: tuple[Share, ...] = (0.25, 0.34, 0.5)
+    exit_weight: Annotated[float, Field(ge=0)] = 0.1
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def plateau(self) -> float:
+        """The learning rate between warm-up and decay."""
+        return self.lr or DEFAULT_LR[self.optimizer]
+
+    def lr_at(self, step: int) -> float:
+        """Warm-up, a plateau, and a linear way down to nothing over the last ``decay`` of steps."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        fall = min(1.0, (1 - step / self.steps) / self.decay) if self.decay else 1.0
+        return self.plateau * min(rise, fall)
+
+
+def check_same(out: Path, wanted: dict[str, Any]) -> None:
+    """Raises OptionError naming the first setting in which ``out`` was begun otherwise."""
+    begun = read_json(out / SETTINGS_FILE)
+    for name in wanted:
+        if begun.get(name) != wanted[name]:
+            raise OptionError(
+                f"a resumed run must keep its settings, {out} was begun with {name} "
+                f"{begun.get(name)!r}, got {wanted[name]!r}; "
+                "repeat that setting, or begin anew in another --out"
+            )
