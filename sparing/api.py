@@ -169,7 +169,8 @@ class Engine:
         Its ``result()`` is what has been produced so far, finished or not.
         """
         request = self.request(prompt, memory, sampling, 0, template_options)
-        return Stream(Run(self.loop([request], depth, latent, 1), [request]))
+        run = Run(self.loop([request], depth, latent, 1), [request])
+        return Stream(run, request.prompt.notice)
 
     def request(
         self,
@@ -268,10 +269,10 @@ class Run:
 
 
 class Stream:
-    """An iterator over one prompt's events, with the result so far."""
+    """An iterator over one prompt's events, with the result so far; ``notice`` as in Result."""
 
-    def __init__(self, run: Run) -> None:
-        self._run, self._events = run, list[Event]()
+    def __init__(self, run: Run, notice: str | None = None) -> None:
+        self._run, self._events, self.notice = run, list[Event](), notice
         self._iterator = iter(run)
 
     def __iter__(self) -> "Stream":

@@ -54,6 +54,37 @@ def decode(
         draw_decode(content, plot)
 
 
+@bench.command("pocket")
+@takes_flags
+def pocket(
+    loading: LoadingFlags,
+    n: Annotated[int, flag("problems of each family and level", "--n", min=1)] = 200,
+    seed: Annotated[int, flag("which problems", min=0)] = 0,
+    without: Annotated[
+        str | None, flag("the same model trained without layer dropout, to compare")
+    ] = None,
+    json_: Annotated[Path | None, flag("write the figures to this file", "--json")] = None,
+) -> None:
+    """Accuracy with and without thinking, speed, and what skipping layers would cost."""
+    from sparing.api import load
+    from sparing.evaluate.bench_pocket import bench_pocket
+    from sparing.model.reference import ReferenceDecoder
+    from sparing.model.sources import find_model
+    from sparing.tasks.find import family_tasks
+
+    if json_:
+        check_writable(json_)
+    engine = loading.load()
+    other = ReferenceDecoder.load(find_model(loading.model), engine.decoder.dtype).model
+    control = load(without, loading.dtype) if without else None
+    with Progress(console=Console(stderr=True)) as progress:
+        figures, raw = bench_pocket(engine, other, control, family_tasks(), n, seed, progress)
+    content = report(figures, raw, engine.decoder.dtype)
+    show(content)
+    if json_:
+        write_json(json_, content)
+
+
 def read_prompts(path: Path) -> list[str]:
     """A prompt a line, as text or, in a .jsonl file, as an object with ``prompt`` or ``turns``."""
     try:

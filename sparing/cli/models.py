@@ -1,13 +1,14 @@
 """`sparing models`: what can be named, where it is and what it can do."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from sparing.cli.flags import flag
-from sparing.model.sources import list_models
+from sparing.model.sources import ModelEntry, list_models
+from sparing.tasks.families import FAMILIES, LEVELS
 
 
 def models(
@@ -16,19 +17,31 @@ def models(
     """List the embedded models; any Hugging Face directory or hub id works as well."""
     found = list_models()
     if json_:
-        content = {
-            m.name: {
-                "path": str(m.path) if m.path else None,
-                "licence": m.licence,
-                "description": m.description,
-            }
-            for m in found
-        }
-        print(json.dumps(content))
+        print(json.dumps({model.name: as_json(model) for model in found}))
         return
     table = Table("model", "where", "licence", "what it is")
     for model in found:
         table.add_row(
             model.name, str(model.path or "made at first use"), model.licence, model.description
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print("pocket answers questions of these families, and is at a loss with any other:")
+    for name, family in FAMILIES.items():
+        console.print(f"  {name}: {family.about}", highlight=False)
+
+
+def as_json(model: ModelEntry) -> dict[str, Any]:
+    """Where a model is and what it can do."""
+    content: dict[str, Any] = {
+        "path": str(model.path) if model.path else None,
+        "licence": model.licence,
+        "description": model.description,
+    }
+    if model.name == "pocket":
+        content["families"] = {
+            name: {level: family.config(level) for level in LEVELS}
+            | {"dataset": family.dataset, "about": family.about}
+            for name, family in FAMILIES.items()
+        }
+    return content

@@ -28,6 +28,8 @@ def run(
     options = decoding.options()
     engine = loading.load()
     stream = engine.stream(as_prompt(engine, prompt, raw), **options)
+    if stream.notice:
+        typer.echo(f"note: {stream.notice}", err=True)
     view = None if json_ else LiveView(engine, decoding.budget)
     interrupted = follow(stream, view)
     result = stream.result()

@@ -13,7 +13,8 @@ class Result:
     """An answer. ``text`` is all that was generated; ``thinking`` and ``answer`` split it.
 
     ``finish_reason``: stop, length, budget (nothing could be evicted), context (the trained
-    context is full), or interrupted.
+    context is full), or interrupted. ``notice``: what to know before believing the answer, where
+    the model has been asked for something that it was not made for.
     """
 
     token_ids: list[int]
@@ -23,6 +24,7 @@ class Result:
     answer: str
     finish_reason: str
     stats: Stats
+    notice: str | None = None
     events: list[Event] = field(default_factory=list, repr=False)
 
     @classmethod
@@ -40,6 +42,7 @@ class Result:
             answer=answer,
             finish_reason=last.finish_reason,
             stats=replay(events),
+            notice=transcript.notice,
             events=list(events),
         )
 
@@ -48,6 +51,7 @@ class Result:
         names = ("token_ids", "prompt_token_ids", "text", "thinking", "answer", "finish_reason")
         found: dict[str, Any] = {name: getattr(self, name) for name in names}
         found["stats"] = self.stats.to_dict()
+        found["notice"] = self.notice
         if events:
             found["events"] = [event.to_dict() for event in self.events]
         return found

@@ -45,7 +45,7 @@ class Transcript:
         self.finish_reason: str | None = None
         self.tail = ""
         self.forced: list[int] = []
-        self.thinking = prompt.thinking
+        self.thinking, self.notice = prompt.thinking, prompt.notice
         self.thinking_tokens = 0
         self._text = TextStream(chat.tokenizer, limits.stop)
         self._spans: list[tuple[int, bool]] = [(0, self.thinking)]  # from which character: thought?

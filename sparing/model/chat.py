@@ -1,13 +1,14 @@
 """From prompts to token ids and back: chat template, think markers, end tokens, defaults."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from sparing.errors import ModelError, OptionError, PromptError, reason
 from sparing.model.config import read_json
+from sparing.model.scope import Scope
 from sparing.options import Sampling
 
 # Start and end of a thought, as reasoning models write it; the first pair a model knows counts.
@@ -42,10 +43,14 @@ class Markers:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt's token ids, and whether it ends inside a thought that it opened."""
+    """A prompt's token ids, and whether it ends inside a thought that it opened.
+
+    ``notice``: what is to be said of its answer, where it asks for what the model does not know.
+    """
 
     ids: list[int]
     thinking: bool = False
+    notice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,18 @@ class ChatFormat:
     """
 
     def __init__(
-        self, tokenizer: Any, defaults: Defaults, markers: tuple[str, str] | None = None
+        self,
+        tokenizer: Any,
+        defaults: Defaults,
+        markers: tuple[str, str] | None = None,
+        scope: Scope | None = None,
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError(
                 "the tokenizer must be a fast one (tokenizer.json), "
                 f"got {type(tokenizer).__name__}; convert it with transformers"
             )
-        self.tokenizer, self.defaults = tokenizer, defaults
+        self.tokenizer, self.defaults, self.scope = tokenizer, defaults, scope
         self.markers = self._markers(markers or self._known_markers())
 
     @classmethod
@@ -95,7 +104,8 @@ class ChatFormat:
                 f"the tokenizer's ids must lie below the model's vocabulary of {vocabulary}, got "
                 f"{largest}; tokenizer and weights of {directory} do not belong together"
             )
-        return cls(tokenizer, read_defaults(directory, tokenizer), markers)
+        defaults, scope = read_defaults(directory, tokenizer), Scope.load(directory)
+        return cls(tokenizer, defaults, markers, scope)
 
     @property
     def has_template(self) -> bool:
@@ -109,13 +119,20 @@ class ChatFormat:
         Raises PromptError for an empty prompt, ids outside the vocabulary, or messages that the
         template refuses; ``template_options`` go to the template (``enable_thinking=False``).
         """
+        encoded = self._encode(prompt, template_options or {})
+        if self.scope is None:
+            return encoded
+        asked = self.tokenizer.decode(encoded.ids, skip_special_tokens=True)
+        return replace(encoded, notice=self.scope.outside(asked))
+
+    def _encode(self, prompt: PromptLike, template_options: Mapping[str, Any]) -> Prompt:
         if isinstance(prompt, str):
             return self._encode_text(prompt)
         if isinstance(prompt, Sequence) and not isinstance(prompt, bytes):
             if all(isinstance(token, Integral) for token in prompt):
                 return self._encode_ids([int(token) for token in prompt])  # type: ignore[arg-type]
             if all(isinstance(message, Mapping) for message in prompt):
-                return self._encode_messages(prompt, template_options or {})  # type: ignore[arg-type]
+                return self._encode_messages(prompt, template_options)  # type: ignore[arg-type]
         raise PromptError(
             "a prompt must be a string, a list of token ids or a list of chat messages, "
             f"got {shortened(prompt)}"

@@ -40,7 +40,20 @@ class ModelEntry:
     description: str
 
 
+POCKET = Path(__file__).parent.parent / "pocket" / "weights"
+
+
+def pocket_directory() -> Path:
+    return _complete(POCKET, "pocket")
+
+
 EMBEDDED = {
+    "pocket": Embedded(
+        licence="Apache-2.0",
+        description="3M parameters, 16 layers, thinks aloud; four families of questions, no others",
+        directory=pocket_directory,
+        present=lambda: POCKET if POCKET.is_dir() else None,
+    ),
     "smollm2": Embedded(
         licence="Apache-2.0",
         description="SmolLM2-135M-Instruct, 30 layers, a chat model without thinking",
