@@ -3,16 +3,21 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-QUESTION := Explain step by step why the sky is blue at noon and red at sunset.
+MODELS := build/pocket
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench models clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(INSTALLED)  ## install, then answer a question with a cache smaller than the answer
-	$(BIN)/sparing run "$(QUESTION)" --model smollm2 --budget 160 --max-new-tokens 200 --seed 0
+demo: $(INSTALLED)  ## install, then pocket thinks through a question of each family
+	@set -e; for question in \
+	  "How many legs are there in total if you have 13 spiders, 7 cows, 4 chickens, 12 crabs?" \
+	  "Find a way to make 51 using all of these numbers: 9, 4, 15." \
+	  "What is 382 - 97 + 415 - 868 + 250 + 76?" \
+	  "A flight departed at 09:48:51 and arrived at 17:05:12. How long was the flight? Answer in HH:MM:SS."; \
+	do printf '\n%s\n' "$$question"; $(BIN)/sparing run "$$question"; done
 
 test: lint  ## lint, types, README tables, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
@@ -23,9 +28,15 @@ lint: $(INSTALLED)  ## ruff, mypy and the README's generated tables
 	$(BIN)/mypy
 	$(BIN)/cog --check README.md
 
-bench: $(INSTALLED)  ## measure decoding on smollm2 into results/, and bring the README up to date
+bench: $(INSTALLED)  ## measure pocket, and decoding on smollm2, into results/; bring the README up to date
+	$(BIN)/sparing bench pocket --threads 2 --json results/pocket.json
 	$(BIN)/sparing bench decode --model smollm2 --threads 2 --json results/decode.json
 	$(BIN)/cog -r README.md
+
+models: $(INSTALLED)  ## train every shipped weight from nothing (about TIME on 2 cores; goes on if interrupted)
+	$(BIN)/sparing train reason --base SCRATCH --task pocket --seed 0 --threads 2 --out $(MODELS) \
+	  $(if $(wildcard $(MODELS)/training.json),--resume)
+	rm -rf sparing/pocket/weights && cp -r $(MODELS) sparing/pocket/weights
 
 clean:  ## remove the environment and whatever tools left behind (the model cache stays)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
