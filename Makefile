@@ -3,10 +3,9 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-MODELS := build/pocket
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench models clean
+.PHONY: help demo test lint bench models build/pocket build/pocket-long clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,10 +32,16 @@ bench: $(INSTALLED)  ## measure pocket, and decoding on smollm2, into results/; 
 	$(BIN)/sparing bench decode --model smollm2 --threads 2 --json results/decode.json
 	$(BIN)/cog -r README.md
 
-models: $(INSTALLED)  ## train every shipped weight from nothing (about TIME on 2 cores; goes on if interrupted)
-	$(BIN)/sparing train reason --base SCRATCH --task pocket --seed 0 --threads 2 --out $(MODELS) \
-	  $(if $(wildcard $(MODELS)/training.json),--resume)
-	rm -rf sparing/pocket/weights && cp -r $(MODELS) sparing/pocket/weights
+TRAIN = $(BIN)/sparing train reason --task pocket --threads 2 $(if $(wildcard $@/training.json),--resume)
+
+build/pocket-long: $(INSTALLED)
+	$(TRAIN) --out $@ --seed 0 --steps 4500
+
+build/pocket: build/pocket-long
+	$(TRAIN) --out $@ --seed 1 --base $< --share 0.3 --steps 1200 --lr 2e-3 --decay 1
+
+models: build/pocket  ## train every shipped weight from nothing (75 minutes on 2 quiet cores; interrupted, it goes on)
+	rm -rf sparing/pocket/weights && cp -r $< sparing/pocket/weights
 
 clean:  ## remove the environment and whatever tools left behind (the model cache stays)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -34,6 +34,7 @@ class SettingsFlags:
     batch_tokens: Annotated[int, flag("padded tokens a step")] = 6144
     optimizer: Annotated[str, flag("muon or adamw")] = "muon"
     lr: Annotated[float | None, flag("learning rate; by default the optimizer's own")] = None
+    decay: Annotated[float, flag("last share of the steps, over which the rate falls to 0")] = 0.3
     precision: Annotated[str, flag("of the products: bfloat16 or float32")] = "bfloat16"
     layer_dropout: Annotated[float, flag("LayerSkip's largest rate")] = 0.1
     exit_weight: Annotated[float, flag("of each of LayerSkip's early-exit losses")] = 0.1
@@ -83,7 +84,7 @@ def reason(
             shown.say(f"interrupted, kept in {out}; the same command with --resume goes on")
             raise typer.Exit(INTERRUPTED) from None
     if done and wanted.task == POCKET:
-        finish_pocket(out, asked)
+        finish_pocket(out, asked, Path(wanted.base))
     shown.say(f"{out} is done" if done else f"stopped at {stop_at}; --resume goes on")
 
 
@@ -121,11 +122,15 @@ def examples(tokenizer: Any, settings: Any) -> tuple[Any, Any]:
     return solutions_corpus(tokenizer, Path(settings.task), settings.seed), None
 
 
-def finish_pocket(out: Path, asked: Any) -> None:
-    """Beside the weights: what was trained on, so that no test asks it, and what to flag."""
+def finish_pocket(out: Path, asked: Any, base: Path) -> None:
+    """Beside the weights: what they and their base were trained on, so that no test asks it, and
+    which questions to flag."""
     from sparing.pocket.model import save_scope
-    from sparing.tasks.splits import SHIPPED
+    from sparing.tasks.splits import SHIPPED, QuestionSet
 
+    before = base / SHIPPED.name
+    if before.exists():
+        asked |= QuestionSet.load(before)
     asked.save(out / SHIPPED.name)
     save_scope(out)
 

@@ -12,6 +12,7 @@ import torch
 from rich.progress import Progress
 
 from sparing.api import Engine
+from sparing.engine.result import Result
 from sparing.evaluate.agreement import Spoken, agreement, best_layer_set
 from sparing.evaluate.answering import Answered, Settings, answers
 from sparing.evaluate.intervals import wilson
@@ -191,7 +192,8 @@ def window_figure(engine: Engine, full: Solved) -> Figure:
     for a in full.answered:
         question, thinking = len(a.result.prompt_token_ids), a.result.stats.thinking_tokens
         quarter = max(thinking // 4, 16)
-        memory = Memory(budget=question + quarter, local=quarter - 2, selection=1, policy="window")
+        local = 3 * quarter // 4
+        memory = Memory(budget=question + quarter, local=local, selection=0, policy="window")
         settings.append(replace(GREEDY, memory=memory))
     found = solve(engine, full.task, full.problems, settings)
     what = f"{EARLY}: solved with a recency window of a quarter of the trace"
@@ -224,7 +226,11 @@ def spoken(engine: Engine, family: str, count: int, seed: int) -> list[Spoken]:
     drawn = entries(dataset, config, "validation", seed, count)
     asked = [[{"role": "user", "content": wording(dataset, entry)}] for entry in drawn]
     results = engine.generate(asked, None, GREEDY.depth, None, GREEDY.sampling, batch_size=8)
-    return [Spoken([*r.prompt_token_ids, *r.token_ids], len(r.token_ids)) for r in results]
+    return [spoken_of(result) for result in results]
+
+
+def spoken_of(result: Result) -> Spoken:
+    return Spoken([*result.prompt_token_ids, *result.token_ids], len(result.token_ids))
 
 
 def speed_figures(engine: Engine, other: Any, solved: Mapping[str, Solved]) -> list[Figure]:

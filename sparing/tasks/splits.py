@@ -62,6 +62,9 @@ class QuestionSet:
         at = int(np.searchsorted(self.hashes, wanted))
         return at < len(self.hashes) and bool(self.hashes[at] == wanted)
 
+    def __or__(self, other: "QuestionSet") -> "QuestionSet":
+        return QuestionSet(np.concatenate([self.hashes, other.hashes]))
+
     def __len__(self) -> int:
         return len(self.hashes)
 

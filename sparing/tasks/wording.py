@@ -11,6 +11,7 @@ BOILERPLATE = {
     "countdown": re.compile(r"\n.*", re.DOTALL),
     "chain_sum": re.compile(r"^State the final answer to the following arithmetic problem: | =$"),
 }
+SIGNED = re.compile(r"[+-]?\d+")
 
 
 def wording(dataset: str, entry: dict[str, Any]) -> str:
@@ -32,9 +33,12 @@ def key(dataset: str, entry: dict[str, Any]) -> str:
     elif dataset == "countdown":
         content = [sorted(metadata["numbers"]), metadata["target"]]
     elif dataset == "chain_sum":
-        content = metadata["expression"]
+        content = sorted(map(int, SIGNED.findall(metadata["expression"].replace(" ", ""))))
     elif dataset == "time_intervals":
-        content = sorted(re.findall(r"\d[\d:.]*", entry["question"]))
+        moments = [metadata["start_time"], metadata["end_time"]]
+        if metadata["task_type"].startswith("time"):  # their date is the day they were drawn on
+            moments = [moment.partition(" ")[2] for moment in moments]
+        content = [metadata["expected_format"], *moments]
     else:
         content = entry["question"]
     return f"{dataset}:{json.dumps(content)}"

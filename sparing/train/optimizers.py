@@ -9,7 +9,8 @@ ADAM_BETAS = (0.9, 0.95)
 def make_optimizers(model: nn.Module, kind: str, lr: float, decay: float) -> list[Optimizer]:
     """``adamw``, or ``muon``: torch's Muon (its steps scaled to AdamW's size, arXiv 2502.16982) for
     the matrices within layers and AdamW for embeddings and norms, which are not decayed."""
-    inner, outer = [], []
+    inner: list[nn.Parameter] = []
+    outer: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             within = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name

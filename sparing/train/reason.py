@@ -41,6 +41,7 @@ def train_reason(
 
     Raises OptionError where ``out`` holds another run, or the settings differ from those it has.
     """
+    check_lengths(model, corpus)
     process = begin(out, settings, corpus, resume)
     if not exported(out):
         trained = with_lora(model, settings.lora_rank, settings.seed)
@@ -51,6 +52,16 @@ def train_reason(
     if process.is_main_process:
         checkpoint.clear(out)
     return True
+
+
+def check_lengths(model: Any, corpus: Corpus) -> None:
+    """Refuse examples that are longer than what the model's positions reach."""
+    longest, context = int(corpus.examples.lengths.max()), model.config.max_position_embeddings
+    if longest > context:
+        raise OptionError(
+            f"examples must fit max_position_embeddings of the base ({context} tokens), "
+            f"the longest has {longest}; remove those that are longer"
+        )
 
 
 def check_out(out: Path, settings: TrainSettings, resume: bool) -> None:
@@ -172,5 +183,6 @@ def export(model: Any, tokenizer: Any, out: Path) -> None:
     tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)
     for path in sorted(partial.iterdir(), key=lambda path: path.name in WEIGHTS):
+        path.chmod(0o644)  # safetensors lets nobody else read what it writes
         os.replace(path, out / path.name)
     partial.rmdir()

@@ -7,6 +7,8 @@ import pytest
 
 from sparing import Sampling, load
 from sparing.cli.bench import read_prompts
+from sparing.tasks.families import FAMILIES
+from sparing.tasks.gym import create
 from tests.tiny import checkpoint, tiny
 
 
@@ -14,6 +16,24 @@ def test_models(sparing):
     found = json.loads(sparing("models", "--json").out)
     assert found["smollm2"]["licence"] == "Apache-2.0"
     assert "smollm2" in sparing("models").out
+
+
+def test_models_says_what_pocket_can_do(sparing):
+    pocket = json.loads(sparing("models", "--json").out)["pocket"]
+    assert pocket["families"].keys() == FAMILIES.keys()
+    for name, family in pocket["families"].items():
+        for level in ("standard", "hard"):
+            assert create(family["dataset"], family[level], seed=0, size=1)[0]["question"], name
+    table = sparing("models").out
+    assert all(f"{name}: " in table for name in FAMILIES)
+
+
+def test_question_outside_pockets_families_is_flagged(sparing):
+    outcome = sparing("run", "Why is the sky blue?", "--max-new-tokens", 4)
+    assert outcome.code == 0
+    assert "note: pocket knows four families" in outcome.err
+    content = json.loads(sparing("run", "Why?", "--max-new-tokens", 4, "--json").out)
+    assert "means nothing" in content["notice"]
 
 
 def test_help_says_what_there_is(sparing):

@@ -60,7 +60,7 @@ def test_a_file_that_is_no_set(tmp_path, content):
 
 
 def test_what_ships_lies_in_the_package():
-    assert SHIPPED.parts[-3:] == ("sparing", "pocket", "questions.safetensors")
+    assert SHIPPED.parts[-4:] == ("sparing", "pocket", "weights", "questions.safetensors")
 
 
 @pytest.mark.parametrize("seed", [0, 1, 12345])
@@ -77,3 +77,9 @@ def test_the_splits_of_one_seed_share_no_question(seed):
     }
     assert not held_out["validation"] & held_out["test"]
     assert not train & (held_out["validation"] | held_out["test"])
+
+
+def test_two_sets_together():
+    both = QuestionSet.build(["a", "b"]) | QuestionSet.build(["b", "c"])
+    assert len(both) == 3
+    assert all(name in both for name in "abc")

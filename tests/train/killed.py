@@ -1,4 +1,4 @@
-"""A run of `sparing train reason` in a process of its own, and `kill -9` at any of its file moves."""
+"""`sparing train reason` in a process of its own, and `kill -9` at any of its file moves."""
 
 import os
 import signal

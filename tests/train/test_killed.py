@@ -12,7 +12,7 @@ from tests.train.small import SHAPE
 ROWS = [
     {"question": f"{i} and {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(12)
 ]
-MOMENTS = 10
+MOMENTS = 8
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def command(tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_any_move_and_resumed(command, tmp_path):
-    """Killed while it wrote settings, checkpoints, weights, or cleared up; killed again resuming."""
+    """Killed while it writes settings, checkpoints or weights, or clears up; and again after."""
     code, moves = run(command(tmp_path / "unbroken"), tmp_path / "unbroken")
     expected = (tmp_path / "unbroken" / "model.safetensors").read_bytes()
     assert (code, moves > 20) == (0, True)
@@ -43,7 +43,9 @@ def test_killed_at_any_move_and_resumed(command, tmp_path):
         out = tmp_path / f"out-{number}"
         kill_at = 1 + number * (moves - 1) // (MOMENTS - 1)
         assert run(command(out), out, kill_at) == (-9, kill_at)
-        assert all((out / f"step-{n}" / "optimizer.bin").exists() for n in checkpoint.steps(out))
+        if not (out / "model.safetensors").exists():  # then the checkpoints are all there is
+            whole = [out / f"step-{n}" / "random_states_0.pkl" for n in checkpoint.steps(out)]
+            assert all(path.exists() for path in whole)
         again = [*command(out), "--resume"]
         assert run(again, out, kill_at=7)[0] in (0, -9)
         assert run(again, out)[0] == 0

@@ -1,4 +1,4 @@
-"""The training loop: interrupted anywhere and resumed, it ends at the weights of an unbroken run."""
+"""The training loop: interrupted and resumed, it ends at the weights of an unbroken run."""
 
 import os
 import signal

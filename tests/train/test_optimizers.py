@@ -61,9 +61,11 @@ def test_adamw_decays_matrices_alone():
 def test_frozen_weights_are_left_out(kind):
     model = with_lora(small_model(), rank=2, seed=0)
     held = [
-        name for optimizer in make_optimizers(model, kind, 1e-3, 0) for name in
-        sum(named(model, optimizer), [])
-    ]  # fmt: skip
+        name
+        for optimizer in make_optimizers(model, kind, 1e-3, 0)
+        for names in named(model, optimizer)
+        for name in names
+    ]
     assert len(held) == 2 * 2 * len(MATRICES)
     assert all("lora_" in name for name in held)
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import checkpoint as write_checkpoint
 from tests.train.test_killed import command
 
 __all__ = ["command"]
@@ -16,10 +15,7 @@ __all__ = ["command"]
 
 @pytest.mark.slow
 def test_two_processes_end_at_the_weights_of_one(command, tmp_path):
-    """The same batches, each process with every other row of them: up to the order of sums.
-
-    One row a batch now and then leaves the second process without any.
-    """
+    """The same batches, each process with every other row of them: up to the order of sums."""
     options = ["--optimizer", "adamw", "--precision", "float32", "--layer-dropout", "0",
                "--lr", "0.1"]  # fmt: skip
     one = [sys.executable, "-m", "sparing.cli.main"]

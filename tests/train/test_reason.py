@@ -62,6 +62,7 @@ def test_stopped_and_resumed_exports_the_same(tmp_path, changed):
     assert_identical(exported(tmp_path / "out"), exported(tmp_path / "unbroken"))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "training.json"} <= names
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in (tmp_path / "out").iterdir())
     assert not [name for name in names if name.startswith("step-") or "partial" in name]
 
 
@@ -297,3 +298,11 @@ def test_a_good_base_is_loaded_in_float32(tmp_path, tied):
     assert fast.eos_token_id == tokenizer().eos_token_id
     for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0.01)
+
+
+def test_examples_longer_than_the_base_reaches(tmp_path):
+    model = small_model()
+    model.config.max_position_embeddings = 5
+    said = refused(tmp_path / "out", model=model)
+    assert "max_position_embeddings of the base (5 tokens)" in said
+    assert not (tmp_path / "out").exists()

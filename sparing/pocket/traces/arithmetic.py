@@ -44,7 +44,7 @@ def _written(trace: Trace, head: str, columns: list[str], result: int, rng: Rand
 def _with_a_slip(column: str, rng: Random) -> str:
     left, _, right = column.rpartition("=")
     wrong = int(right) + rng.choice([-1, 1, 10 if int(right) < 10 else -10])
-    return f"{left}={max(wrong, int(right) == 0)}"
+    return f"{left}={wrong if wrong >= 0 else 1}"
 
 
 def _add_columns(a: int, b: int) -> list[str]:
