@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
 
 from sparing import __version__
+from sparing.files import write_atomically
 
 REPORTED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
@@ -64,11 +64,7 @@ def against_bar(row: dict[str, Any]) -> tuple[str, str]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write atomically, a line a key: the file is the old one or the whole new one."""
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        file.write("{\n" + ",\n".join(lines) + "\n}\n")
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    write_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def machine() -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparing.pocket.traces import countdown, legs, sums, times
 from sparing.pocket.traces.trace import THINK, THINK_END, Trace
-from sparing.tasks.families import FAMILIES, HARD, LEVELS, STANDARD
+from sparing.tasks.families import FAMILIES, PRACTICE, STANDARD, TRAINED
 from sparing.tasks.gym import entries
 from sparing.tasks.splits import QuestionSet, Split
 from sparing.tasks.wording import key, wording
@@ -22,10 +22,10 @@ WRITERS: dict[str, Writer] = {
 }
 # How many questions of each family and level make one epoch of about 25 million tokens.
 COUNTS = {
-    "legs": {STANDARD: 12_000, HARD: 4_000},
-    "countdown": {STANDARD: 16_000, HARD: 16_000},
-    "sums": {STANDARD: 12_000, HARD: 4_000},
-    "times": {STANDARD: 20_000, HARD: 5_000},
+    "legs": {STANDARD: 12_000, PRACTICE: 4_000},
+    "countdown": {STANDARD: 16_000, PRACTICE: 16_000},
+    "sums": {STANDARD: 12_000, PRACTICE: 4_000},
+    "times": {STANDARD: 20_000, PRACTICE: 5_000},
 }
 DIRECT = 0.05  # of the examples answer at once, their thought empty: what --no-think asks for
 
@@ -50,7 +50,7 @@ def questions(
     """
     asked = QuestionSet() if split == "train" else asked
     for family, count in counts.items():
-        for level in LEVELS:
+        for level in TRAINED:
             yield from _level(family, level, split, seed, count.get(level, 0), asked)
 
 

@@ -6,17 +6,21 @@ from sparing.pocket import recipe
 from sparing.pocket.corpus import COUNTS, DIRECT, WRITERS, questions
 from sparing.pocket.model import new_model
 from sparing.pocket.recipe import pocket_corpus
-from sparing.tasks.families import FAMILIES, LEVELS
+from sparing.tasks.families import FAMILIES, TRAINED
 from sparing.tasks.splits import QuestionSet
 from sparing.train.examples import RECALL, SHOWN
 from tests.tiny import tokenizer
 
-SOME = {"legs": {"standard": 60, "hard": 20}, "sums": {"standard": 60}, "times": {"hard": 40}}
+SOME = {
+    "legs": {"standard": 60, "practice": 20},
+    "sums": {"standard": 60},
+    "times": {"practice": 40},
+}
 
 
 def test_every_family_and_level_has_a_writer_and_a_count():
     assert COUNTS.keys() == WRITERS.keys() == FAMILIES.keys()
-    assert all(set(levels) == set(LEVELS) for levels in COUNTS.values())
+    assert all(set(levels) == set(TRAINED) for levels in COUNTS.values())
 
 
 def test_a_seed_draws_the_same_questions_with_the_same_traces():

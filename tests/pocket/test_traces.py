@@ -14,12 +14,12 @@ from reasoning_gym.arithmetic.leg_counting import ANIMALS
 from sparing.pocket.corpus import WRITERS
 from sparing.pocket.traces import arithmetic, countdown, times
 from sparing.pocket.traces.trace import THINK, THINK_END, Trace
-from sparing.tasks.families import FAMILIES, LEVELS
+from sparing.tasks.families import FAMILIES, TRAINED
 from sparing.tasks.gym import GymTask, entries
 from sparing.tasks.problem import Problem
 from sparing.tasks.splits import QuestionSet
 
-ALL = [(family, level) for family in FAMILIES for level in LEVELS]
+ALL = [(family, level) for family in FAMILIES for level in TRAINED]
 COUNTS = {"countdown": 30}  # its generator is slow
 NONE = QuestionSet()
 
@@ -52,7 +52,7 @@ def test_every_answer_gets_full_marks(family, level):
 def test_slips_are_shown_taken_back_and_never_taught(family, monkeypatch):
     monkeypatch.setattr(arithmetic, "MISTAKES", 0.5)
     slips = 0
-    for at, entry in enumerate(drawn(family, "hard", 20)):
+    for at, entry in enumerate(drawn(family, "practice", 20)):
         trace = WRITERS[family](entry, Random(at))
         for number, piece in enumerate(trace.pieces):
             if piece.taught:
@@ -71,7 +71,7 @@ def taught(trace):
     return "".join(piece.text for piece in trace.pieces if piece.taught)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", TRAINED)
 def test_legs_looks_up_each_product_once_and_in_order(level):
     """``C84`` is written after each animal; all but the last are recalled, the last first."""
     for at, entry in enumerate(drawn("legs", level)):
@@ -90,14 +90,14 @@ def test_legs_looks_up_each_product_once_and_in_order(level):
 
 def test_legs_recalls_at_least_half_the_trace_later_at_the_hard_level():
     """The first product is wanted last: what a recency window cannot keep."""
-    for at, entry in enumerate(drawn("legs", "hard", 20)):
+    for at, entry in enumerate(drawn("legs", "practice", 20)):
         thinking = WRITERS["legs"](entry, Random(at)).thinking
         product = re.search(r"^A(\d+)$", thinking, re.MULTILINE)
         again = re.search(rf"^A{product[1]}, ", thinking, re.MULTILINE)
         assert again.start() - product.start() > len(thinking) / 2
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", TRAINED)
 def test_sums_carries_the_total_and_checks_its_last_digit(level):
     for at, entry in enumerate(drawn("sums", level)):
         terms = entry["metadata"]["expression"].replace(" - ", " + -").split(" + ")
@@ -115,12 +115,12 @@ def negative(entry):
 
 
 def test_sums_goes_below_zero_and_comes_back():
-    found = [entry for entry in drawn("sums", "hard") if negative(entry)]
+    found = [entry for entry in drawn("sums", "practice") if negative(entry)]
     assert len(found) > 20
     assert any(int(entry["answer"]) > 0 for entry in found)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", TRAINED)
 def test_countdown_tries_each_way_once_and_truly(level):
     for at, entry in enumerate(drawn("countdown", level, 15)):
         trace = WRITERS["countdown"](entry, Random(at))
