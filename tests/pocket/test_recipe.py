@@ -29,7 +29,7 @@ def test_a_seed_draws_the_same_questions_with_the_same_traces():
     assert not {question.key for question in first} & {question.key for question in other}
     tasks = [question.example.task for question in first]
     assert {task: tasks.count(task) for task in tasks} == {
-        "legs": 60, "legs-hard": 20, "sums": 60, "times-hard": 40
+        "legs": 60, "legs-practice": 20, "sums": 60, "times-practice": 40
     }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def test_a_small_share_of_the_corpus(monkeypatch):
     assert corpus.examples.fingerprint() == again.examples.fingerprint()
     assert corpus.validation.fingerprint() == again.validation.fingerprint()
     assert len(asked) == len(corpus.examples)
-    tasks = {family + end for family in FAMILIES for end in ("", "-hard")}
+    tasks = {family + end for family in FAMILIES for end in ("", "-practice")}
     assert set(corpus.examples.tasks) == set(corpus.validation.tasks) == tasks
     prompts = prompts_of(fast, corpus.examples), prompts_of(fast, corpus.validation)
     assert len(prompts[0]) == len(corpus.examples)
