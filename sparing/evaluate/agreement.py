@@ -11,6 +11,7 @@ from sparing.engine.cache import SlotCache
 from sparing.model.decoder import Decoder
 from sparing.model.inputs import RowInput
 from sparing.model.layer_set import LayerSet
+from sparing.model.reference import ReferenceDecoder
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class Spoken:
     chosen: int
 
 
-def likeliest(decoder: Decoder, said: Sequence[Spoken], layer_set: LayerSet | None) -> Tensor:
+def likeliest(
+    decoder: Decoder | ReferenceDecoder, said: Sequence[Spoken], layer_set: LayerSet | None
+) -> Tensor:
     """The likeliest token at each chosen position of every text, in one flat tensor."""
     shape = decoder.shape
     found = []
@@ -41,7 +44,9 @@ def likeliest(decoder: Decoder, said: Sequence[Spoken], layer_set: LayerSet | No
     return torch.cat(found)
 
 
-def agreement(decoder: Decoder, said: Sequence[Spoken], layer_set: LayerSet) -> float:
+def agreement(
+    decoder: Decoder | ReferenceDecoder, said: Sequence[Spoken], layer_set: LayerSet
+) -> float:
     """Share of tokens on which the layer set and the whole model agree, both given the same past.
 
     A skipped sub-layer's keys are not needed: the layers that run read their own.
@@ -51,7 +56,11 @@ def agreement(decoder: Decoder, said: Sequence[Spoken], layer_set: LayerSet) -> 
 
 
 def best_layer_set(
-    decoder: Decoder, said: Sequence[Spoken], skipped: float, tries: int, seed: int
+    decoder: Decoder | ReferenceDecoder,
+    said: Sequence[Spoken],
+    skipped: float,
+    tries: int,
+    seed: int,
 ) -> LayerSet:
     """The best set found with a share ``skipped`` of all sub-layers left out.
 

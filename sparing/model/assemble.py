@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparing.errors import ModelError, reason
+from sparing.errors import ModelError, OptionError, reason
 from sparing.model.config import ModelConfig, read_config
 from sparing.model.decoder import EXACT_DTYPES, ROLES, Decoder, Layer
-from sparing.model.matrix import KINDS, TIMED_MATRICES, Matrix, PlainMatrix, fastest_kind
+from sparing.model.matrix import KINDS, TIMED_MATRICES, Matrix, PlainMatrix, fastest_kind, runs
 from sparing.model.weights import EMBEDDING, HEAD, Checkpoint, expected_shapes
 
 # role -> the matrices of the checkpoint that are stacked into it
@@ -33,9 +33,15 @@ def load_decoder(
 ) -> Decoder:
     """Read a Hugging Face checkpoint, matrix by matrix; ``kind`` auto picks each by timing.
 
-    Raises ModelError where config or weights cannot be used.
+    Raises ModelError where config or weights cannot be used, OptionError where this processor has
+    no product of that kind in that dtype.
     """
     config = read_config(directory)
+    if kind != "auto" and not runs(kind, dtype, device):
+        raise OptionError(
+            f"kind must be one that runs in {dtype} on this {device}, got {kind}; "
+            "take another, or auto"
+        )
     with Checkpoint(directory, config, dtype) as checkpoint:
         config = replace(config, tied=config.tied and not checkpoint.has_own_head)
         return Assembly(config, lambda name: checkpoint(name).to(device), kind).decoder()

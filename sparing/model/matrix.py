@@ -141,6 +141,18 @@ def storage_bytes(*tensors: Tensor | None) -> int:
     return sum(t.untyped_storage().nbytes() for t in tensors if t is not None)
 
 
+def runs(kind: str, dtype: torch.dtype, device: str = "cpu") -> bool:
+    """Whether the processor has this kind of product: oneDNN's layouts want instructions of it."""
+    if kind == "packed" and torch.device(device).type != "cpu":
+        return False
+    weight = torch.zeros(32, 32, dtype=dtype, device=device)
+    try:
+        KINDS[kind](weight, None)(weight)
+    except RuntimeError:
+        return False
+    return True
+
+
 def fastest_kind(sample: Sequence[tuple[Weight, Bias]], model_bytes: int) -> str:
     """The kind with the smallest geometric mean of seconds over ``TIMED_ROWS``, for one shape.
 
@@ -158,16 +170,13 @@ def _seconds(
 ) -> float:
     """Product over ``TIMED_ROWS`` of the median seconds; infinite where the kind does not run."""
     weight = sample[0][0]
-    if kind == "packed" and weight.device.type != "cpu":
+    if not runs(kind, weight.dtype, str(weight.device)):
         return float("inf")
-    try:
-        matrices = [KINDS[kind](w, b) for w, b in sample]
-        product = 1.0
-        for rows in TIMED_ROWS:
-            x = weight.new_ones(rows, weight.shape[1])
-            product *= _median_seconds(matrices, x, flush)
-    except RuntimeError:
-        return float("inf")
+    matrices = [KINDS[kind](w, b) for w, b in sample]
+    product = 1.0
+    for rows in TIMED_ROWS:
+        x = weight.new_ones(rows, weight.shape[1])
+        product *= _median_seconds(matrices, x, flush)
     return product
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparing.model.matrix import KINDS
+from sparing.model.matrix import KINDS, runs
 from tests.model.passes import (
     Slots,
     assert_close,
@@ -98,8 +98,15 @@ def test_every_kind_of_product_gives_the_same_logits(case, kind):
     assert kinds <= set(KINDS) if kind == "auto" else kinds == {kind}
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "auto"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+HALVES = [
+    (dtype, kind)
+    for dtype in ("bfloat16", "float16")
+    for kind in [*KINDS, "auto"]
+    if kind == "auto" or runs(kind, getattr(torch, dtype))
+]
+
+
+@pytest.mark.parametrize(("dtype", "kind"), HALVES)
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
 def test_half_precision_is_as_near_the_truth_as_transformers(family, dtype, kind):
     path = tiny(family)

@@ -6,13 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from sparing.errors import OptionError
 from sparing.model.assemble import PARTS
-from sparing.model.matrix import KINDS, fastest_kind
+from sparing.model.matrix import KINDS, fastest_kind, runs
 from tests.model.passes import decoder
 from tests.tiny import tiny
 
 DTYPES = ["float32", "float64", "bfloat16", "float16"]
-PAIRS = [(k, d) for k in KINDS for d in DTYPES if (k, d) != ("packed", "float64")]  # not in oneDNN
+# oneDNN packs no float64 anywhere, and halves only where the processor multiplies them.
+PAIRS = [(k, d) for k in KINDS for d in DTYPES if runs(k, getattr(torch, d))]
 WITHIN = {"float32": 1e-5, "float64": 1e-12, "bfloat16": 2e-2, "float16": 3e-3}
 
 
@@ -145,3 +147,13 @@ def test_the_pieces_of_a_stacked_matrix_stand_in_order():
         stacked = torch.cat([tensors[f"model.layers.1.{part}.weight"] for part in parts])
         found = getattr(ours.layers[1], role).rows(torch.arange(len(stacked)))
         assert torch.equal(found, stacked.bfloat16())
+
+
+def test_all_kinds_but_the_packed_run_anywhere():
+    assert {(k, d) for k in KINDS for d in DTYPES} - set(PAIRS) <= {("packed", d) for d in DTYPES}
+    assert ("packed", "float32") in PAIRS
+
+
+def test_a_kind_that_the_processor_lacks_is_refused():
+    with pytest.raises(OptionError, match=r"one that runs in torch\.float64 on this cpu"):
+        decoder(tiny(), "float64", "packed")

@@ -19,6 +19,7 @@ MOMENTS = 8
 def command(tmp_path):
     """The arguments of a run of six steps that saves every other one, into a folder."""
     shape = {name: SHAPE[name] for name in SHAPE if not name.endswith(("_id", "_size"))}
+    shape["max_position_embeddings"] = 256
     base = write_checkpoint(tmp_path / "base", hidden_size=16, intermediate_size=24, **shape)
     task = tmp_path / "maths.jsonl"
     task.write_text("\n".join(map(json.dumps, ROWS)))
