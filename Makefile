@@ -14,7 +14,7 @@ demo: $(INSTALLED)  ## install, then pocket thinks through a question of each fa
 	@set -e; for question in \
 	  "How many legs are there in total if you have 13 spiders, 7 cows, 4 chickens, 12 crabs?" \
 	  "Find a way to make 51 using all of these numbers: 9, 4, 15." \
-	  "What is 382 - 97 + 415 - 868 + 250 + 76?" \
+	  "What is 382 - 197 + 415 - 868 + 250?" \
 	  "A flight departed at 09:48:51 and arrived at 17:05:12. How long was the flight? Answer in HH:MM:SS."; \
 	do printf '\n%s\n' "$$question"; $(BIN)/sparing run "$$question"; done
 

@@ -71,7 +71,10 @@ FAMILIES = {
         practice={"min_terms": 8, "max_terms": 12, "min_digits": 4, "max_digits": 4},
         hard={"min_terms": 8, "max_terms": 12, "min_digits": 4, "max_digits": 4},
         about="a chain of additions and subtractions: a carried total",
-        question=r"What is \d+(?: [+-] \d+){4,}\?",
+        question=(
+            r"What is (?:\d\d(?: [+-] \d\d){4,}|\d{3}(?: [+-] \d{3}){4,}"
+            r"|\d{4}(?: [+-] \d{4}){4,})\?"
+        ),
     ),
     "times": Family(
         "time_intervals",

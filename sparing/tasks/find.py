@@ -61,7 +61,7 @@ def suffix(level: str) -> str:
 
 def unknown(name: str) -> OptionError:
     """The error for a name that is no task, with the nearest that are."""
-    known = [*LEVELS, *family_tasks(), *gym_names()]
+    known = dict.fromkeys([*LEVELS, *family_tasks(), *gym_names()])
     near = get_close_matches(name, known, n=5, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"families: {', '.join(FAMILIES)}"
     return OptionError(
