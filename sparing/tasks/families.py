@@ -69,7 +69,7 @@ FAMILIES = {
         "chain_sum",
         standard={"min_terms": 5, "max_terms": 8, "min_digits": 2, "max_digits": 3},
         practice={"min_terms": 8, "max_terms": 12, "min_digits": 4, "max_digits": 4},
-        hard={"min_terms": 8, "max_terms": 12, "min_digits": 4, "max_digits": 4},
+        hard={"min_terms": 10, "max_terms": 13, "min_digits": 4, "max_digits": 4},
         about="a chain of additions and subtractions: a carried total",
         question=(
             r"What is (?:\d\d(?: [+-] \d\d){4,}|\d{3}(?: [+-] \d{3}){4,}"
