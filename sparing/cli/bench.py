@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sparing.cli.flags import LoadingFlags, flag, takes_flags
 from sparing.errors import OptionError, reason
-from sparing.evaluate.report import against_bar, report, write_json
+from sparing.evaluate.report import against_bar, origin_line, report, write_json
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
 
@@ -121,8 +121,4 @@ def show(content: dict[str, Any]) -> None:
         table.add_row(row["what"] or row["name"], value, *against_bar(row))
     console = Console()
     console.print(table)
-    console.print(
-        f"{content['machine']}, {content['threads']} threads, {content['dtype']}, "
-        f"torch {content['versions']['torch']}, commit {content['commit']}",
-        highlight=False,
-    )
+    console.print(origin_line(content), highlight=False)

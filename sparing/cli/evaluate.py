@@ -98,6 +98,8 @@ def left(plan: Any, part: Any) -> str:
 
 def show(content: Mapping[str, Any]) -> None:
     """A line a task, and one over all of them where there are several."""
+    from sparing.evaluate.report import origin_line
+
     costs = (
         "thinking\ntokens",
         "s per\nproblem",
@@ -114,8 +116,7 @@ def show(content: Mapping[str, Any]) -> None:
     console = wide_console()
     console.print(table)
     console.print(
-        f"{content['model']}, {content['seconds']:.1f} s of decoding; {content['machine']}, "
-        f"{content['threads']} threads, {content['dtype']}, commit {content['commit']}",
+        f"{content['model']}, {content['seconds']:.1f} s of decoding; {origin_line(content)}",
         highlight=False,
     )
 

@@ -42,13 +42,18 @@ class LoadingFlags:
 
     def load(self) -> Any:
         """The engine; transformers keeps quiet meanwhile."""
-        from transformers.utils import logging
-
         from sparing.api import load
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        quiet_transformers()
         return load(self.model, self.dtype, threads=self.threads, decoder=self.decoder)
+
+
+def quiet_transformers() -> None:
+    """No warnings and no bars of its own: what is wrong with a model is said by us."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 @dataclass

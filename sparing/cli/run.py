@@ -27,7 +27,7 @@ def run(
         raise PromptError("a prompt must have a token or more, got none; pass some text")
     options = decoding.options()
     engine = loading.load()
-    stream = engine.stream(as_prompt(engine, prompt, raw), **options)
+    stream = engine.stream(engine.chat.question(prompt, raw=raw), **options)
     if stream.notice:
         typer.echo(f"note: {stream.notice}", err=True)
     view = None if json_ else LiveView(engine, decoding.budget)
@@ -40,13 +40,6 @@ def run(
         typer.echo(summary(result), err=True)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-def as_prompt(engine: Any, prompt: str, raw: bool) -> Any:
-    """A chat message where the model has a template, unless the prompt shall stand as it is."""
-    if raw or not engine.chat.has_template:
-        return prompt
-    return [{"role": "user", "content": prompt}]
 
 
 def follow(stream: Any, view: LiveView | None) -> bool:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sparing.cli.flags import flag, takes_flags
+from sparing.cli.flags import flag, quiet_transformers, takes_flags
 from sparing.cli.run import INTERRUPTED
 
 POCKET, SCRATCH = "pocket", "SCRATCH"
@@ -64,9 +64,9 @@ def reason(
     if threads:
         torch.set_num_threads(threads)
     check_out(out, wanted, resume)
-    check_task(wanted.task)
+    solutions = worked_solutions(wanted.task)
     model, tokenizer = base_model(wanted)
-    corpus, asked = examples(tokenizer, wanted)
+    corpus, asked = examples(tokenizer, wanted, solutions)
     pace = Pace(save_every, validate_every, stop_at)
     with Shown(wanted.steps) as shown:
         try:
@@ -84,24 +84,20 @@ def reason(
             shown.say(f"interrupted, kept in {out}; the same command with --resume goes on")
             raise typer.Exit(INTERRUPTED) from None
     if done and wanted.task == POCKET:
-        finish_pocket(out, asked, Path(wanted.base))
+        finish_pocket(out, asked, wanted.base)
     shown.say(f"{out} is done" if done else f"stopped at {stop_at}; --resume goes on")
 
 
-def check_task(task: str) -> None:
-    """Read the file, where it is one: what is wrong with it is said before weights load."""
+def worked_solutions(task: str) -> Any:
+    """The file's, where the task is one: what is wrong with it is said before weights load."""
     from sparing.tasks.solutions import read_solutions
 
-    if task != POCKET:
-        read_solutions(Path(task))
+    return None if task == POCKET else read_solutions(Path(task))
 
 
 def base_model(settings: Any) -> tuple[Any, Any]:
     """Model and tokenizer to begin with; transformers keeps quiet meanwhile."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet_transformers()
     if settings.base == SCRATCH:
         from sparing.pocket.recipe import pocket_base
 
@@ -111,28 +107,31 @@ def base_model(settings: Any) -> tuple[Any, Any]:
     return load_base(settings.base)
 
 
-def examples(tokenizer: Any, settings: Any) -> tuple[Any, Any]:
+def examples(tokenizer: Any, settings: Any, solutions: Any) -> tuple[Any, Any]:
     """The corpus of a task and, for pocket's families, which questions it asks."""
-    if settings.task == POCKET:
+    if solutions is None:
         from sparing.pocket.recipe import pocket_corpus
 
         return pocket_corpus(tokenizer, settings.seed, settings.share)
     from sparing.train.solutions import solutions_corpus
 
-    return solutions_corpus(tokenizer, Path(settings.task), settings.seed), None
+    return solutions_corpus(tokenizer, solutions, Path(settings.task).stem, settings.seed), None
 
 
-def finish_pocket(out: Path, asked: Any, base: Path) -> None:
-    """Beside the weights: what they and their base were trained on, so that no test asks it, and
-    which questions to flag."""
+def finish_pocket(out: Path, asked: Any, base: str) -> None:
+    """Beside the weights: what they and their base were trained on, so that no test asks it; and
+    which questions to flag, unless the base knows more than pocket's."""
+    from sparing.model.scope import SCOPE_FILE
+    from sparing.model.sources import find_model
     from sparing.pocket.model import save_scope
-    from sparing.tasks.splits import SHIPPED, QuestionSet
+    from sparing.tasks.splits import QUESTIONS_FILE, QuestionSet
 
-    before = base / SHIPPED.name
-    if before.exists():
-        asked |= QuestionSet.load(before)
-    asked.save(out / SHIPPED.name)
-    save_scope(out)
+    origin = None if base == SCRATCH else find_model(base)
+    if origin and (origin / QUESTIONS_FILE).exists():
+        asked |= QuestionSet.load(origin / QUESTIONS_FILE)
+    asked.save(out / QUESTIONS_FILE)
+    if origin is None or (origin / SCOPE_FILE).exists():
+        save_scope(out)
 
 
 class Shown:

@@ -55,8 +55,7 @@ class Settings:
 
     def request(self, engine: Engine, problem: Problem, tag: int) -> Request:
         """A problem, ready to be admitted; raises PromptError that names it."""
-        as_chat = engine.chat.has_template and not self.raw
-        asked = [{"role": "user", "content": problem.question}] if as_chat else problem.question
+        asked = engine.chat.question(problem.question, raw=self.raw)
         sampling = Sampling(**self.sampling.model_dump() | {"seed": self.noise_seed(problem)})
         try:
             return engine.request(asked, self.memory, sampling, tag, self.template_options)

@@ -69,7 +69,7 @@ def plain(
     read = large_read()
     single = prompts[0]
     batch = [prompts[i % len(prompts)] for i in range(BATCH)]
-    tokens = torch.tensor([as_request(engine, single)])
+    tokens = torch.tensor([prompt_ids(engine, single)])
     step_seconds: list[float] = []
     arms = {
         "transformers": lambda: generate(model, tokens),
@@ -138,16 +138,16 @@ def verification(engine: Engine, rounds: int) -> tuple[list[Figure], dict[str, A
 
 def bounded(engine: Engine, prompt: str) -> tuple[list[Figure], dict[str, Any]]:
     """A long run under a budget: does it keep its speed, and what does it hold?"""
-    room = engine.decoder.shape.context - len(as_request(engine, prompt))
+    room = engine.decoder.shape.context - len(prompt_ids(engine, prompt))
     sampling = Sampling(temperature=0, max_new_tokens=min(LONG_TOKENS, room), ignore_eos=True)
     stream = engine.stream(
-        as_messages(engine, prompt), Memory(budget=LONG_BUDGET), OFF, None, sampling
+        engine.chat.question(prompt), Memory(budget=LONG_BUDGET), OFF, None, sampling
     )
     times = [time.perf_counter() for event in stream if isinstance(event, TokenEvent)]
     quarter = len(times) // 4
     first, last = times[quarter] - times[0], times[-1] - times[-1 - quarter]
     stats = stream.result().stats
-    full = engine.request(as_messages(engine, prompt), None, sampling)
+    full = engine.request(engine.chat.question(prompt), None, sampling)
     full_cache = engine.loop([full], OFF).cache
     full_cache.reserve(full.slots)
     figures = [
@@ -177,12 +177,8 @@ def bounded(engine: Engine, prompt: str) -> tuple[list[Figure], dict[str, Any]]:
     return figures, raw
 
 
-def as_messages(engine: Engine, prompt: str) -> Any:
-    return [{"role": "user", "content": prompt}] if engine.chat.has_template else prompt
-
-
-def as_request(engine: Engine, prompt: str) -> list[int]:
-    return engine.request(as_messages(engine, prompt)).prompt.ids
+def prompt_ids(engine: Engine, prompt: str) -> list[int]:
+    return engine.chat.encode(engine.chat.question(prompt)).ids
 
 
 def generate(model: Any, tokens: torch.Tensor) -> None:
@@ -200,13 +196,13 @@ def generate(model: Any, tokens: torch.Tensor) -> None:
 def decode(engine: Engine, prompts: Sequence[str]) -> None:
     """All prompts at once, plain and greedy."""
     sampling = Sampling(temperature=0, max_new_tokens=NEW_TOKENS, ignore_eos=True)
-    engine.generate([as_messages(engine, prompt) for prompt in prompts], None, OFF, None, sampling)
+    engine.generate([engine.chat.question(prompt) for prompt in prompts], None, OFF, None, sampling)
 
 
 def decode_step_seconds(engine: Engine, prompt: str) -> float:
     """Decode one prompt; the median seconds between its tokens."""
     sampling = Sampling(temperature=0, max_new_tokens=NEW_TOKENS, ignore_eos=True)
-    stream = engine.stream(as_messages(engine, prompt), None, OFF, None, sampling)
+    stream = engine.stream(engine.chat.question(prompt), None, OFF, None, sampling)
     times = [time.perf_counter() for event in stream if isinstance(event, TokenEvent)]
     return median(after - before for before, after in pairwise(times))
 

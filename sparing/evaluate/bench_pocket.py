@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import mean
 from typing import Any
 
@@ -38,7 +39,7 @@ from sparing import load
 import torch, transformers
 start = time.perf_counter()
 engine = load(sys.argv[1])
-next(iter(engine.stream([{"role": "user", "content": sys.argv[2]}])))
+next(iter(engine.stream(engine.chat.question(sys.argv[2]))))
 print(json.dumps(time.perf_counter() - start))
 """
 
@@ -51,7 +52,7 @@ class Solved:
     problems: Sequence[Problem]
     answered: Sequence[Answered]
 
-    @property
+    @cached_property
     def correct(self) -> list[bool]:
         pairs = zip(self.problems, self.answered, strict=True)
         return [self.task.grade(problem, a.result.answer) for problem, a in pairs]
@@ -165,12 +166,12 @@ def lookup_share(answered: Answered) -> float:
 
 def without_thinking(engine: Engine, full: Solved) -> list[Figure]:
     """The thought forbidden, asked for and by force; and cut to half of what it took."""
-    name, n = full.task.name, len(full.problems)
+    name = full.task.name
     asked = replace(GREEDY, template_options={"enable_thinking": False})
     halves = [thinking_at_most(max(a.result.stats.thinking_tokens // 2, 1)) for a in full.answered]
     arms: dict[str, tuple[Settings | list[Settings], float | None, str]] = {
         "no_think": (asked, 0.3, "an empty thought, which was trained for"),
-        "think_budget_0": ([thinking_at_most(0)] * n, None, "the thought closed by force at once"),
+        "think_budget_0": (thinking_at_most(0), None, "the thought closed by force at once"),
         "half_think": (halves, None, "the thought closed by force at half of its length"),
     }
     figures = []
@@ -224,7 +225,7 @@ def spoken(engine: Engine, family: str, count: int, seed: int) -> list[Spoken]:
     """What the model says to validation questions."""
     dataset, config = FAMILIES[family].dataset, FAMILIES[family].standard
     drawn = entries(dataset, config, "validation", seed, count)
-    asked = [[{"role": "user", "content": wording(dataset, entry)}] for entry in drawn]
+    asked = [engine.chat.question(wording(dataset, entry)) for entry in drawn]
     results = engine.generate(asked, None, GREEDY.depth, None, GREEDY.sampling, batch_size=8)
     return [spoken_of(result) for result in results]
 
@@ -235,8 +236,8 @@ def spoken_of(result: Result) -> Spoken:
 
 def speed_figures(engine: Engine, other: Any, solved: Mapping[str, Solved]) -> list[Figure]:
     """Batch 1, greedy, against transformers.generate in this process; and the first token."""
-    asked = [[{"role": "user", "content": s.problems[0].question}] for s in solved.values()]
-    prompts = [torch.tensor([engine.chat.encode(a, None).ids]) for a in asked]
+    asked = [engine.chat.question(s.problems[0].question) for s in solved.values()]
+    prompts = [torch.tensor([engine.chat.encode(a).ids]) for a in asked]
     said: dict[str, list[list[int]]] = {}
 
     def ours() -> None:
@@ -249,6 +250,7 @@ def speed_figures(engine: Engine, other: Any, solved: Mapping[str, Solved]) -> l
             for p in prompts
         ]
 
+    standard_question = next(iter(solved.values())).problems[0].question
     seconds = interleaved({"ours": ours, "theirs": theirs}, 5)
     same = said["ours"] == said["theirs"]
     ratio = paired_ratio(seconds["theirs"], seconds["ours"])
@@ -257,7 +259,7 @@ def speed_figures(engine: Engine, other: Any, solved: Mapping[str, Solved]) -> l
         Figure("speedup_vs_transformers", ratio, "x", "higher", 3.0, what),
         Figure(
             "first_token_s",
-            first_token_seconds(engine, asked[0]),
+            first_token_seconds(engine, standard_question),
             "s",
             "lower",
             2.0,
@@ -266,7 +268,7 @@ def speed_figures(engine: Engine, other: Any, solved: Mapping[str, Solved]) -> l
     ]
 
 
-def first_token_seconds(engine: Engine, asked: list[dict[str, str]]) -> float:
+def first_token_seconds(engine: Engine, question: str) -> float:
     """In a process of its own, as for a user."""
-    command = [sys.executable, "-c", FIRST_TOKEN, engine.name, asked[0]["content"]]
+    command = [sys.executable, "-c", FIRST_TOKEN, engine.name, question]
     return float(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +50,14 @@ def origin(dtype: torch.dtype) -> dict[str, Any]:
         "commit": commit(),
         "command": " ".join(["sparing", *sys.argv[1:]]),
     }
+
+
+def origin_line(content: Mapping[str, Any]) -> str:
+    """Where a report's figures come from, in a line."""
+    return (
+        f"{content['machine']}, {content['threads']} threads, {content['dtype']}, "
+        f"torch {content['versions']['torch']}, commit {content['commit']}"
+    )
 
 
 def against_bar(row: dict[str, Any]) -> tuple[str, str]:

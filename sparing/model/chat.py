@@ -12,8 +12,9 @@ from sparing.model.scope import Scope
 from sparing.options import Sampling
 
 # Start and end of a thought, as reasoning models write it; the first pair a model knows counts.
+THINK, THINK_END = "<think>", "</think>"  # of most models, and of all that are trained here
 KNOWN_MARKERS = (
-    ("<think>", "</think>"),
+    (THINK, THINK_END),
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
@@ -110,6 +111,13 @@ class ChatFormat:
     @property
     def has_template(self) -> bool:
         return bool(self.tokenizer.chat_template)
+
+    def question(self, text: str, *, raw: bool = False) -> PromptLike:
+        """A user's question as the model is asked it: a message, or as it stands where the model
+        has no template or it shall be ``raw``."""
+        if raw or not self.has_template:
+            return text
+        return [{"role": "user", "content": text}]
 
     def encode(
         self, prompt: PromptLike, template_options: Mapping[str, Any] | None = None

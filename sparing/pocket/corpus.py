@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sparing.model.chat import THINK, THINK_END
 from sparing.pocket.traces import countdown, legs, sums, times
-from sparing.pocket.traces.trace import THINK, THINK_END, Trace
+from sparing.pocket.traces.trace import Trace
 from sparing.tasks.families import FAMILIES, PRACTICE, STANDARD, TRAINED
 from sparing.tasks.gym import entries
 from sparing.tasks.splits import QuestionSet, Split

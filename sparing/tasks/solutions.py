@@ -39,15 +39,16 @@ THINKING: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def read_solutions(path: Path) -> list[Solution]:
-    """All rows of a file; raises OptionError where its form has no worked solutions."""
+    """All rows of a file; raises OptionError where its form has no worked solutions, or where
+    there are too few of them to train on some and hold others out."""
     if path.suffix not in SUFFIXES:
         raise OptionError(
             f"training needs pocket or a file ({', '.join(SUFFIXES)}) as its task, got {path}; "
             "give one of these"
         )
     rows = file_rows(path)
-    if not rows:
-        raise OptionError(f"{path} must hold a row or more, got none")
+    if len(rows) < 2:
+        raise OptionError(f"{path} must hold two rows or more to train on, got {len(rows)}")
     form = find_form(str(path), rows[0])
     if form.name not in THINKING:
         raise OptionError(

@@ -13,12 +13,13 @@ from typing import Literal
 import numpy as np
 from safetensors.numpy import load_file, save
 
-import sparing
 from sparing.errors import ModelError, reason
 from sparing.files import write_atomically
+from sparing.model.sources import POCKET
 
 Split = Literal["train", "validation", "test"]
-SHIPPED = Path(sparing.__file__).parent / "pocket" / "weights" / "questions.safetensors"
+QUESTIONS_FILE = "questions.safetensors"
+SHIPPED = POCKET / QUESTIONS_FILE
 TENSOR = "hashes"
 
 

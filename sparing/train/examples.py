@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparing.model.chat import THINK
+
 SHOWN, TAUGHT, RECALL = 0, 1, 2  # in no loss; in the loss; in the loss, and copied from far back
-IGNORED = -100  # the label that cross-entropy leaves out
-OPENINGS = ("<think>\n", "<think>")  # how some chat templates begin the reply, DeepSeek-R1's say
+OPENINGS = (f"{THINK}\n", THINK)  # how some chat templates begin the reply, DeepSeek-R1's say
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from sparing.cli.train import finish_pocket
 from sparing.options import Sampling
+from sparing.tasks.splits import QuestionSet, training_questions
 from sparing.train.loop import Trainer
 from tests.model.passes import Slots, assert_close, decoder, expected, new, oracle
 from tests.tiny import (
@@ -211,3 +213,18 @@ def test_the_weights_moved(sparing, tmp_path, task, base):
     before, after = load_file(base / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys()
     assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("base", ["SCRATCH", "pocket", "stranger"])
+def test_what_the_base_was_trained_on_stays_known(tmp_path, base):
+    asked, out = QuestionSet.build(["new"]), tmp_path / "out"
+    out.mkdir()
+    origin = base
+    if base == "stranger":
+        origin = str(checkpoint(tmp_path / "base", "qwen2", **WIDTHS))
+    finish_pocket(out, asked, origin)
+    known = QuestionSet.load(out / "questions.safetensors")
+    assert "new" in known
+    before = len(training_questions()) if base == "pocket" else 0
+    assert len(known) == before + 1
+    assert (out / "scope.json").exists() == (base != "stranger")

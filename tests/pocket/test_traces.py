@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
+from sparing.model.chat import THINK, THINK_END
 from sparing.pocket.corpus import WRITERS
 from sparing.pocket.traces import arithmetic, countdown, times
-from sparing.pocket.traces.trace import THINK, THINK_END, Trace
+from sparing.pocket.traces.trace import Trace
 from sparing.tasks.families import FAMILIES, TRAINED
 from sparing.tasks.gym import GymTask, entries
 from sparing.tasks.problem import Problem

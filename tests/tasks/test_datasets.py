@@ -6,7 +6,6 @@ facebookresearch/coconut) are quoted; the long ProsQA questions are cut to what 
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +13,7 @@ from sparing.errors import OptionError
 from sparing.tasks.datasets import RowsTask
 from sparing.tasks.find import find_tasks
 from sparing.tasks.forms import INSTRUCTION
+from tests.data import data_file
 
 GSM8K = [
     {
@@ -323,9 +323,7 @@ def test_a_hub_id_that_leaves_a_choice_or_fails(monkeypatch, configurations, sai
     ],
 )
 def test_whole_sets_where_they_are(file, form, rows):
-    path = Path("/work/shared/data") / file
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
+    path = data_file(file)
     [task] = find_tasks(str(path))
     assert task.form.name == form
     assert len(task.rows) == rows

@@ -8,6 +8,7 @@ import pytest
 from sparing.errors import OptionError
 from sparing.tasks.forms import INSTRUCTION
 from sparing.tasks.solutions import THINKING, read_solutions
+from tests.data import data_file
 
 GSM8K = {
     "question": "Natalia sold clips to 48 of her friends. How many clips?",
@@ -35,23 +36,23 @@ def refused(path):
 
 
 def test_gsm8k_without_the_notes_for_a_calculator(tmp_path):
-    [found] = solved(tmp_path, GSM8K)
+    found, _ = solved(tmp_path, GSM8K, GSM8K)
     assert found.question == f"{GSM8K['question']}\n{INSTRUCTION}"
     assert found.thinking == "She sold 48/2 = 24 clips.\nThat is 48+24 = 72."
     assert found.answer == "1072"
 
 
 def test_prosqa_steps_are_lines(tmp_path):
-    [found] = solved(tmp_path, PROSQA)
+    found, _ = solved(tmp_path, PROSQA, PROSQA)
     assert found.question == PROSQA["question"]
     assert found.thinking == "Tom is a terpus.\nEvery terpus is a lempus."
     assert found.answer == "Tom is a lempus."
-    [found] = solved(tmp_path, PROSQA | {"steps": "One step."})
+    found, _ = solved(tmp_path, PROSQA | {"steps": "One step."}, PROSQA)
     assert found.thinking == "One step."
 
 
 def test_math500_solutions(tmp_path):
-    [found] = solved(tmp_path, MATH)
+    found, _ = solved(tmp_path, MATH, MATH)
     assert (found.thinking, found.answer) == ("It is $\\boxed{2}$.", "2")
 
 
@@ -64,7 +65,7 @@ def test_fields_in_any_case_and_rows_in_order(tmp_path, row):
 
 def test_a_form_without_solutions(tmp_path):
     file = tmp_path / "a.jsonl"
-    file.write_text(json.dumps({"Problem": "1+1?", "Answer": 2}))
+    file.write_text("\n".join([json.dumps({"Problem": "1+1?", "Answer": 2})] * 2))
     said = refused(file)
     assert "training needs worked solutions (GSM8K, ProsQA, MATH500 form)" in said
     assert f"{file} has AIME form, which has none" in said
@@ -74,7 +75,7 @@ def test_a_task_that_is_no_file(tmp_path):
     assert "training needs pocket or a file (.json, .jsonl, .parquet)" in refused(Path("pokcet"))
     assert "must exist" in refused(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").touch()
-    assert "must hold a row or more" in refused(tmp_path / "empty.jsonl")
+    assert "must hold two rows or more" in refused(tmp_path / "empty.jsonl")
 
 
 def test_a_row_that_cannot_be_used_is_named(tmp_path):
@@ -87,9 +88,7 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path):
     ("file", "rows"), [("gsm8k_train.jsonl", 7473), ("prosqa_valid.json", 300)]
 )
 def test_whole_sets_where_they_are(file, rows):
-    path = Path("/work/shared/data") / file
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
+    path = data_file(file)
     found = read_solutions(path)
     assert len(found) == rows
     assert all(s.question and s.thinking and s.answer for s in found)

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from sparing.model.chat import THINK, THINK_END
 from sparing.train.examples import Piece
-
-THINK, THINK_END = "<think>", "</think>"
 
 
 @dataclass
