@@ -12,13 +12,15 @@ from pydantic import Field, field_validator, model_validator
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Drafter, NoDrafter, PromptLookup
 from sparing.engine.events import DoneEvent, Event
-from sparing.engine.eviction import Budget, find_policy
-from sparing.engine.loop import Loop
+from sparing.engine.eviction import Budget
+from sparing.engine.loop import Loop, Predictor
 from sparing.engine.result import Result
 from sparing.engine.row import Request, Row
 from sparing.engine.sampling import Sampler
 from sparing.engine.transcript import Limits
 from sparing.errors import OptionError, PromptError
+from sparing.memory.find import find_policy
+from sparing.memory.predictor import has_predictor, load_predictor
 from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, PromptLike, check_markers
 from sparing.model.config import read_config
@@ -50,12 +52,14 @@ def load(
     decoder: str = "sparing",
     kind: str = "auto",
     markers: tuple[str, str] | None = None,
+    predictor: str | Path | None = None,
 ) -> "Engine":
     """A model ready to decode: an embedded name, a directory, or a hub id.
 
     ``threads`` is torch's number of threads. ``decoder`` "reference" runs the model through
     transformers, slowly, whatever its architecture. ``kind``: of matrix product, auto by timing.
-    ``markers``: start and end of a thought, where they are not found by themselves.
+    ``markers``: start and end of a thought, where they are not found by themselves. ``predictor``:
+    directory of an importance predictor; by default the model's own directory, if it has one.
 
     Raises OptionError for wrong arguments, before anything is read, then ModelError where the model
     cannot be found or used.
@@ -71,7 +75,12 @@ def load(
     directory = find_model(str(name_or_path))
     if threads is not None:
         torch.set_num_threads(threads)
-    return Engine(*wanted.read(directory), name=str(name_or_path))
+    decoder_, chat = wanted.read(directory)
+    home = Path(predictor) if predictor else directory
+    learned = None
+    if predictor or has_predictor(home):
+        learned = load_predictor(home, directory, chat.tokenizer, DTYPES[dtype], device)
+    return Engine(decoder_, chat, name=str(name_or_path), predictor=learned)
 
 
 class Loading(Options):
@@ -116,10 +125,19 @@ class Loading(Options):
 
 
 class Engine:
-    """A loaded model, its ``decoder`` and ``chat`` format; every call starts a fresh cache."""
+    """A loaded model, its ``decoder`` and ``chat`` format; every call starts a fresh cache.
 
-    def __init__(self, decoder: Decoder | ReferenceDecoder, chat: ChatFormat, name: str) -> None:
-        self.decoder, self.chat, self.name = decoder, chat, name
+    ``predictor``: of importance, from the last hidden states; None where the model has none.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder | ReferenceDecoder,
+        chat: ChatFormat,
+        name: str,
+        predictor: Predictor | None = None,
+    ) -> None:
+        self.decoder, self.chat, self.name, self.predictor = decoder, chat, name, predictor
 
     def generate(
         self,
@@ -182,7 +200,7 @@ class Engine:
     ) -> Request:
         """A prompt with its options resolved for this model; raises what ``generate`` raises."""
         memory, sampling = memory or Memory(), sampling or Sampling()
-        policy = find_policy(memory)
+        policy = find_policy(memory, self.chat.tokenizer, self.predictor is not None)
         encoded = self.chat.encode(prompt, template_options)
         question, context = len(encoded.ids), self.decoder.shape.context
         if question >= context:
@@ -218,7 +236,9 @@ class Engine:
             device=self.decoder.device,
         )
         drafter = find_drafter(depth or Depth(), cache.rows)
-        return Loop(self.decoder, self.chat, cache, shape.vocabulary, drafter)
+        return Loop(
+            self.decoder, self.chat, cache, shape.vocabulary, drafter, predictor=self.predictor
+        )
 
     def _sampler(self, sampling: Sampling) -> Sampler:
         """Options over the model's defaults; a filter without any temperature draws at 1."""

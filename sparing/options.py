@@ -9,7 +9,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sparing.errors import OptionError
 
-PolicyName = Literal["auto", "full", "window", "streaming", "random", "learned"]
+PolicyName = Literal[
+    "auto",
+    "full",
+    "window",
+    "streaming",
+    "h2o",
+    "snapkv",
+    "rkv",
+    "sepllm",
+    "random",
+    "bottom",
+    "learned",
+]
 DraftName = Literal["auto", "off", "lookup"]
 
 
@@ -50,23 +62,30 @@ class Memory(Options):
 
     ``budget``: cached tokens that trigger an eviction; an int counts tokens, a float is a share
     ``s`` and means ``question + s * max_new_tokens``; ``None`` keeps everything.
-    ``local``: how many of the most recent tokens are protected (default 0.4 of what the budget
-    leaves beside the question). ``selection``: how many of the unprotected survive an eviction, a
-    count or a ratio of them (default 0.4).
+    ``local``: how many of the most recent tokens are protected, a count or a ratio of what the
+    budget leaves beside the question (default 0.4). ``selection``: how many of the unprotected
+    survive an eviction, a count or a ratio of them (default 0.4).
     """
 
     budget: int | float | None = None
-    local: Annotated[int, Field(ge=1)] | None = None
+    local: int | float | None = None
     selection: int | float | None = None
     policy: PolicyName = "auto"
 
-    @field_validator("budget", "selection")
+    @field_validator("budget", "local", "selection")
     @classmethod
     def _count_or_share(cls, value: int | float | None) -> int | float | None:
         if isinstance(value, float) and not 0 < value <= 1:
             raise ValueError(f"as a share must lie in (0, 1], got {value}; give a count as an int")
         if isinstance(value, int) and value < 0:
             raise ValueError(f"must be 0 tokens or more, got {value}")
+        return value
+
+    @field_validator("local")
+    @classmethod
+    def _some(cls, value: int | float | None) -> int | float | None:
+        if value == 0:
+            raise ValueError("must be 1 token or more, got 0")
         return value
 
     @model_validator(mode="after")

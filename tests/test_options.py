@@ -30,7 +30,7 @@ WRONG = {
     (Sampling, "think_budget"): [-1, 1.5, "x"],
 }
 WRONG_WITH_A_BUDGET = {
-    "local": [0, -1, 0.5, "4", True],
+    "local": [0, -1, 0.0, 1.5, "4", True],
     "selection": [-1, 0.0, 1.5, math.nan, "0.4", True],
 }
 PAIRS = [

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from sparing.options import Depth, Latent, Memory, Sampling
+from sparing.options import Depth, Latent, Memory, PolicyName, Sampling
 
 
 def count_or_share(text: str) -> int | float:
@@ -36,6 +36,9 @@ class LoadingFlags:
     ] = "pocket"
     dtype: Annotated[str, flag("float32, bfloat16 or float16")] = "float32"
     threads: Annotated[int | None, flag("threads of torch")] = None
+    predictor: Annotated[
+        str | None, flag("directory of an importance predictor; by default the model's own")
+    ] = None
     decoder: Annotated[
         str, flag("sparing, or reference: any architecture, slowly, through transformers")
     ] = "sparing"
@@ -45,7 +48,13 @@ class LoadingFlags:
         from sparing.api import load
 
         quiet_transformers()
-        return load(self.model, self.dtype, threads=self.threads, decoder=self.decoder)
+        return load(
+            self.model,
+            self.dtype,
+            threads=self.threads,
+            decoder=self.decoder,
+            predictor=self.predictor,
+        )
 
 
 def quiet_transformers() -> None:
@@ -63,9 +72,9 @@ class SeedlessFlags:
     budget: Annotated[
         Any, number("KV cache in tokens; a share s means question + s * max-new-tokens")
     ] = None
-    local: Annotated[int | None, flag("most recent tokens, protected from eviction")] = None
+    local: Annotated[Any, number("most recent tokens, protected from eviction")] = None
     selection: Annotated[Any, number("how many of the unprotected survive an eviction")] = None
-    policy: Annotated[str, flag("auto, full, window, streaming, random or learned")] = "auto"
+    policy: Annotated[str, flag(f"which slots stay: {', '.join(get_args(PolicyName))}")] = "auto"
     draft: Annotated[str, flag("auto, off or lookup")] = "auto"
     latent: Annotated[str, flag("off")] = "off"
     max_new_tokens: Annotated[int | None, flag("end after so many new tokens")] = None

@@ -15,6 +15,7 @@ from sparing.cli.flags import takes_flags
 from sparing.cli.models import models
 from sparing.cli.run import INTERRUPTED, run
 from sparing.cli.train import train
+from sparing.cli.train_predictor import predictor
 from sparing.errors import SparingError
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # typer does not export it
@@ -30,6 +31,7 @@ for command in (run, chat, models, compare):
     app.command()(takes_flags(command))
 app.command("eval")(takes_flags(evaluate))
 app.add_typer(bench, name="bench")
+train.command("predictor")(takes_flags(predictor))
 app.add_typer(train, name="train")
 
 

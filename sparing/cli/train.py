@@ -152,10 +152,16 @@ class Shown:
 
     def report(self, report: dict[str, Any]) -> None:
         """Each step on the bar; what validation says stays on the screen."""
-        said = f"loss {report['loss']:.4f}, {report['tokens_per_s']:,.0f} tokens/s"
+        said = f"loss {report['loss']:.4f}"
+        if "tokens_per_s" in report:
+            said += f", {report['tokens_per_s']:,.0f} tokens/s"
         self.bar.update(self.task, completed=report["step"], description=said)
         if "validation" in report:
             self.say(json.dumps(rounded(report)))
+
+    def at(self, done: int, what: str) -> None:
+        """So much of the whole is done."""
+        self.bar.update(self.task, completed=done, description=what)
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)

@@ -21,13 +21,15 @@ class Event:
 
 @dataclass
 class StepEvent(Event):
-    """The first event of a row's step carries how many tokens its drafter had proposed for it.
+    """The first event of a row's step carries how many tokens its drafter had proposed for it, and
+    ``score_before``, the predicted importance of the token before it, known only now.
 
     ``kv_bytes``: what the row's keys and values took at that moment, free slots included.
     """
 
     drafted: int = field(default=0, kw_only=True)
     kv_bytes: int = field(default=0, kw_only=True)
+    score_before: float | None = field(default=None, kw_only=True)
 
 
 @dataclass
@@ -36,7 +38,8 @@ class TokenEvent(StepEvent):
 
     ``text``: what became readable with it (half a code point or half a stop string waits);
     ``kind``: thought or answer; ``origin``: model, draft or forced; ``confidence``: the model's
-    top-1 probability there; ``score``: its predicted importance, None without a predictor.
+    top-1 probability there; ``score``: its predicted importance, None without a predictor, and
+    while it is not known: the last token of a step gets it in the next one.
     """
 
     type: ClassVar[str] = "token"

@@ -3,21 +3,21 @@
 A policy only scores slots; what is protected and how many survive is one rule for all of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from sparing.engine.cache import Kind
-from sparing.engine.sampling import uniform
-from sparing.errors import OptionError, PromptError
+from sparing.errors import PromptError
 from sparing.options import Memory
 
 DEFAULT_RATIO = 0.4  # of the thoughts' room for the local window; of the unprotected that survive
 LEAST_FREED = 0.05  # of the budget, at every eviction
-ANY_TOKEN = -1  # the token id under which the random policy draws its noise
+NO_TOKEN = -1  # the id in a slot that holds a latent
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,11 @@ class Budget:
             return None
         share = isinstance(memory.budget, float)
         slots = question + int(memory.budget * thinking) if share else int(memory.budget)
-        local = memory.local or max(1, int(DEFAULT_RATIO * (slots - question)))
+        counted = isinstance(memory.local, int)
+        ratio = DEFAULT_RATIO if memory.local is None else memory.local
+        local = int(ratio) if counted else max(1, int(ratio * (slots - question)))
         if question + local + 1 > slots:
-            least = question + (memory.local or 1) + 1
+            least = question + (local if counted else 1) + 1
             raise PromptError(
                 f"budget must be at least question + local + 1 = {least} slots, got {slots}; "
                 f"pass --budget {least} or more, or a shorter prompt"
@@ -99,73 +101,58 @@ def top(
 
 @dataclass(frozen=True)
 class SlotView:
-    """What a policy sees of a row: its slots in use, in position order."""
+    """What a policy sees of a row: its slots in use, in position order.
+
+    ``ids``: token ids, ``NO_TOKEN`` for latents; ``scores``: predicted importance, 0 without a
+    predictor; ``keys``: per layer, each in the rotary position it was written with; ``attention``:
+    None unless the policy watches it.
+    """
 
     positions: Int[np.ndarray, " S"]
     kinds: Int[np.ndarray, " S"]
-    scores: Float[np.ndarray, " S"]  # predicted importance, 0 without a predictor
+    ids: Int[np.ndarray, " S"]
+    scores: Float[np.ndarray, " S"]
     seed: int
+    keys: Sequence[Float[Tensor, "G S D"]] = ()
+    attention: "AttentionRecord | None" = None
 
 
 @runtime_checkable
 class EvictionPolicy(Protocol):
-    """Scores the slots of a row that reached its budget: higher stays."""
+    """Scores the slots of a row that reached its budget: higher stays.
 
-    name: ClassVar[str]
+    ``watches``: of how many of the last tokens it wants the attention; 0: it wants none at all,
+    and nobody computes it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def watches(self) -> int: ...
 
     def score(self, view: SlotView) -> Float[np.ndarray, " S"]: ...
 
 
-class Window:
-    """Question and most recent tokens: what was said last is kept."""
+class AttentionRecord:
+    """What a row's generated tokens have attended to, as means over all layers and heads.
 
-    name: ClassVar[str] = "window"
-
-    def score(self, view: SlotView) -> Float[np.ndarray, " S"]:
-        return view.positions.astype(np.float64)
-
-
-@dataclass(frozen=True)
-class Streaming:
-    """Attention sinks and most recent tokens (StreamingLLM, arXiv 2309.17453).
-
-    The first ``sinks`` thinking tokens stay beside the recent ones. Unlike the paper, the question
-    is protected here as under every policy, so it holds the sinks of the prompt as well.
+    ``total [S]``: the sum over all of them that each slot has got; ``recent [m, S]``: of the last
+    ones alone, at most ``last``, the latest at the end. Slots are those in use, and go with them.
     """
 
-    sinks: int = 4
-    name: ClassVar[str] = "streaming"
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self.total = np.zeros(0, np.float64)
+        self.recent = np.zeros((0, 0), np.float64)
 
-    def score(self, view: SlotView) -> Float[np.ndarray, " S"]:
-        first = np.flatnonzero(view.kinds != Kind.PROMPT)[: self.sinks]
-        scores = view.positions.astype(np.float64)
-        scores[first] += scores[-1] + 1
-        return scores
+    def add(self, attention: Float[np.ndarray, "m S"]) -> None:
+        """Take in the committed tokens of a pass, over the slots that are in use after it."""
+        more = attention.shape[1] - len(self.total)
+        self.total = np.pad(self.total, (0, more)) + attention.sum(0)
+        self.recent = np.concatenate([np.pad(self.recent, ((0, 0), (0, more))), attention])
+        self.recent = self.recent[-self.last :]
 
-
-class Random:
-    """Noise hashed from the row's seed and the position: a slot's score never changes."""
-
-    name: ClassVar[str] = "random"
-
-    def score(self, view: SlotView) -> Float[np.ndarray, " S"]:
-        positions = torch.from_numpy(view.positions)
-        return uniform(view.seed, ANY_TOKEN, positions).numpy()
-
-
-def find_policy(memory: Memory) -> EvictionPolicy | None:
-    """The policy that the options ask for; None keeps everything."""
-    if memory.budget is None:
-        return None
-    if memory.policy == "learned":
-        raise OptionError(
-            "policy learned needs a model with an importance predictor, got one without; "
-            "use window, or train one with `sparing train predictor`"
-        )
-    policies: dict[str, EvictionPolicy] = {
-        "auto": Window(),
-        "window": Window(),
-        "streaming": Streaming(),
-        "random": Random(),
-    }
-    return policies[memory.policy]
+    def keep(self, kept: Bool[np.ndarray, " S"]) -> None:
+        """An eviction: only these slots go on."""
+        self.total, self.recent = self.total[kept], self.recent[:, kept]

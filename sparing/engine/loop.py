@@ -113,8 +113,10 @@ class Loop:
         scores: Sequence[list[float] | None] = [None] * len(rows)
         if self.predictor is not None:
             scores = [part.tolist() for part in split(self.predictor(output.hidden), new)]
-        for row, i, done, importance in zip(rows, new, accepted, scores, strict=True):
-            row.commit(self.cache, i, done, importance)
+        attention: Sequence[Tensor | None] = output.attention or [None] * len(rows)
+        each = zip(rows, new, accepted, scores, attention, strict=True)
+        for row, i, done, importance, attended in each:
+            row.commit(self.cache, i, done, importance, attended)
 
     def _emit(
         self,

@@ -5,10 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from sparing.engine.accept import Accepted, Pending
 from sparing.engine.cache import Kind, SlotCache
 from sparing.engine.drafting import Draft
-from sparing.engine.eviction import Budget, EvictionPolicy, SlotView, select
+from sparing.engine.events import TokenEvent
+from sparing.engine.eviction import (
+    NO_TOKEN,
+    AttentionRecord,
+    Budget,
+    EvictionPolicy,
+    SlotView,
+    select,
+)
 from sparing.engine.sampling import Sampler
 from sparing.engine.transcript import Limits, Transcript
 from sparing.model.chat import ChatFormat, Prompt
@@ -44,6 +55,10 @@ class Row:
         self.pending = Pending(list(request.prompt.ids), Kind.PROMPT)
         self.position = 0  # of the first pending token
         self.notes: dict[str, Any] = {}
+        watches = request.policy.watches if request.policy else 0
+        self.watched = AttentionRecord(watches) if watches else None
+        self._ids: list[int] = []  # by position, NO_TOKEN where a latent stands
+        self._unscored: TokenEvent | None = None  # said last: its hidden state comes a step later
         self.started = time.perf_counter()
 
     @property
@@ -81,14 +96,21 @@ class Row:
             scored=1 + len(draft) if whole else 0,
             ancestors=draft.ancestors(len(ids)),
             vectors={0: self.pending.thought.vector} if self.pending.thought else {},
+            attended=1 + len(draft) if self.watched and not self.reading else 0,
         )
 
     def commit(
-        self, cache: SlotCache, new: RowInput, accepted: Accepted | None, scores: list[float] | None
+        self,
+        cache: SlotCache,
+        new: RowInput,
+        accepted: Accepted | None,
+        scores: list[float] | None = None,
+        attention: Tensor | None = None,
     ) -> None:
         """Put what was pending and the accepted path into the cache; the rest is rolled back.
 
-        ``accepted`` is None for a chunk that leaves some of the prompt to read.
+        ``accepted`` is None for a chunk that leaves some of the prompt to read. ``scores``: the
+        new tokens' predicted importance; ``attention [m, S]``: of those that are attended.
         """
         taken = len(new.ids) if accepted is None else len(new.ids) - new.scored + 1
         path, kinds = (accepted.path, accepted.kinds) if accepted else ([], [])
@@ -100,9 +122,30 @@ class Row:
             [self.pending.kind] * taken + kinds,
             None if scores is None else [scores[offset] for offset in offsets],
         )
+        taken_ids = [new.ids[offset] for offset in offsets]
+        self._ids += [NO_TOKEN] * taken if self.pending.kind == Kind.LATENT else taken_ids[:taken]
+        self._ids += taken_ids[taken:]
+        if self.watched and new.attended and attention is not None:
+            slots = [*range(new.cached), *(new.cached + offset for offset in offsets)]
+            queries = [offset - len(new.ids) + new.attended for offset in offsets]
+            self.watched.add(attention[queries][:, slots].double().cpu().numpy())
+        if accepted:
+            self._tell_scores(accepted, None if scores is None else [scores[o] for o in offsets])
         self.position = new.positions[offsets[-1]] + 1
         rest = Pending(self.pending.ids[taken:], self.pending.kind)
         self.pending = accepted.pending if accepted else rest
+
+    def _tell_scores(self, accepted: Accepted, scores: list[float] | None) -> None:
+        """Put the committed tokens' scores into their events; the first one was sent before."""
+        events = accepted.events
+        if scores is not None:
+            before, *path = scores[-1 - len(accepted.path) :]
+            if self._unscored is not None:
+                self._unscored.score = events[0].score_before = before
+            for event, score in zip(events, path, strict=False):
+                assert isinstance(event, TokenEvent)
+                event.score = score
+        self._unscored = events[-1] if isinstance(events[-1], TokenEvent) else None
 
     def evict(self, cache: SlotCache) -> list[int]:
         """The positions freed, if the row goes on and its budget is reached; none can: it ends."""
@@ -112,12 +155,27 @@ class Row:
             return []
         if length < request.budget.slots:
             return []
-        positions, kinds, scores = (
-            values[self.index, :length] for values in (cache.positions, cache.kinds, cache.scores)
-        )
-        view = SlotView(positions, kinds, scores, request.sampler.seed)
-        keep = select(request.policy.score(view), kinds, request.budget)
+        view = self._view(cache)
+        keep = select(request.policy.score(view), view.kinds, request.budget)
         if keep is None:
             self.transcript.end("budget")
             return []
+        if self.watched:
+            self.watched.keep(keep)
         return cache.evict(self.index, keep)
+
+    def _view(self, cache: SlotCache) -> SlotView:
+        """This row's slots in use, as policies see them."""
+        length = cache.lengths[self.index]
+        positions, kinds, scores = (
+            values[self.index, :length] for values in (cache.positions, cache.kinds, cache.scores)
+        )
+        return SlotView(
+            positions=positions,
+            kinds=kinds,
+            ids=np.array(self._ids)[positions],
+            scores=scores,
+            seed=self.request.sampler.seed,
+            keys=[layer[self.index, :, :length] for layer in cache.keys],
+            attention=self.watched,
+        )

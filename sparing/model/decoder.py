@@ -69,19 +69,19 @@ class Decoder:
         layer_set: LayerSet | None = None,
         *,
         layer: int | None = None,
-        attention_of: int = 0,
     ) -> Output:
         """Run the new tokens of all rows; their keys and values go behind each row's cached slots.
 
         The caller owns the lengths: nothing counts as cached until the cache commits it.
-        ``layer``, ``attention_of``: see ``Output``.
+        ``layer``: see ``Output``.
         """
         config = self.config
         assert layer_set is None or len(layer_set.attention) == config.layers
         x = self.embed(inputs)
         cos, sin = self._rotary(inputs)
         attention = Attention(inputs, config.kv_heads, config.heads // config.kv_heads, x)
-        maps: list[list[Tensor]] = []
+        watched = [i for i in inputs if i.attended]
+        attended = [x.new_zeros(i.attended, i.cached + len(i.ids)) for i in inputs]
         wanted = None if layer is None else range(config.layers + 1)[layer]
         kept = x.clone() if wanted == 0 else None
         for index, block in enumerate(self.layers):
@@ -89,13 +89,10 @@ class Decoder:
                 kv = cache.kv[index]
                 q = self._project(block, x, cos, sin, attention, kv)
                 x += block.output(attention(q, kv))
-                if attention_of:
-                    maps.append(
-                        [
-                            attention_map(i, q_row, kv[0], attention_of)
-                            for i, q_row in zip(inputs, split(q, inputs), strict=True)
-                        ]
-                    )
+                if watched:
+                    for total, i, of_row in zip(attended, inputs, split(q, inputs), strict=True):
+                        if i.attended:
+                            total += attention_map(i, of_row, kv[0]).mean(0) / config.layers
             if layer_set is None or layer_set.mlp[index]:
                 x += self._mlp(block, x)
             if wanted == index + 1 and wanted < config.layers:
@@ -105,7 +102,7 @@ class Decoder:
             hidden=hidden,
             logits=self.head(scored(hidden, inputs)),
             layer_hidden=hidden if wanted == config.layers else kept,
-            attention=[torch.stack(row) for row in zip(*maps, strict=True)] if maps else None,
+            attention=attended if watched else [],
         )
 
     def embed(self, inputs: Sequence[RowInput]) -> Float[Tensor, "N E"]:
@@ -165,10 +162,10 @@ class Decoder:
 
 
 def attention_map(
-    i: RowInput, queries: Float[Tensor, "T H D"], keys: Float[Tensor, "B G C D"], last: int
+    i: RowInput, queries: Float[Tensor, "T H D"], keys: Float[Tensor, "B G C D"]
 ) -> Float[Tensor, "H m S"]:
-    """softmax(q k^T / sqrt(D)) of a row's last tokens over its slots, cached and new."""
-    slots = i.cached + len(i.ids)
+    """softmax(q k^T / sqrt(D)) of a row's ``attended`` tokens over its slots, cached and new."""
+    slots, last = i.cached + len(i.ids), i.attended
     k = keys[i.row, :, :slots]
     q = queries[-last:].transpose(0, 1)  # [H, m, D]
     k = k.repeat_interleave(q.shape[0] // k.shape[0], dim=0)

@@ -22,7 +22,7 @@ class RowInput:
     ``row``: its row in the cache; ``cached``: its slots in use. ``vectors``: offset in ``ids`` ->
     input vector ``[E]`` that stands in for the token's embedding (latent steps). ``ancestors``:
     which of the new tokens each new token sees, itself included (a draft tree); None is causal.
-    ``scored``: logits are wanted for so many of the last tokens.
+    ``scored``: logits are wanted for so many of the last tokens; ``attended``: their attention is.
     """
 
     row: int
@@ -32,6 +32,7 @@ class RowInput:
     scored: int = 1
     ancestors: Bool[Tensor, "T T"] | None = None
     vectors: dict[int, Float[Tensor, " E"]] = field(default_factory=dict)
+    attended: int = 0
 
 
 @dataclass
@@ -39,14 +40,15 @@ class Output:
     """Of one pass: ``hidden`` after the final norm, ``logits`` of the scored tokens, row by row.
 
     ``layer_hidden``: on request the residual stream at a layer, numbered as transformers'
-    ``hidden_states`` (0: embeddings, -1: after the final norm). ``attention``: on request, per row
-    the attention ``[L, H, m, S]`` of its last m tokens over its slots, S = cached + new.
+    ``hidden_states`` (0: embeddings, -1: after the final norm). ``attention``: per row the
+    mean over all layers and heads of the attention of its ``attended`` last tokens over its slots,
+    cached and new; no map of more than one layer is ever held.
     """
 
     hidden: Float[Tensor, "N E"]
     logits: Float[Tensor, "M V"]
     layer_hidden: Float[Tensor, "N E"] | None = None
-    attention: list[Float[Tensor, "L H _m _S"]] | None = None
+    attention: list[Float[Tensor, "_m _S"]] = field(default_factory=list)
 
 
 @runtime_checkable
@@ -67,7 +69,6 @@ class Forward(Protocol):
         layer_set: LayerSet | None = None,
         *,
         layer: int | None = None,
-        attention_of: int = 0,
     ) -> Output: ...
 
 

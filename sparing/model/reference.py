@@ -81,12 +81,11 @@ class ReferenceDecoder:
         layer_set: LayerSet | None = None,
         *,
         layer: int | None = None,
-        attention_of: int = 0,
     ) -> Output:
         """As the Decoder, without layer sets."""
         if layer_set is not None and layer_set.skipped:
             raise ValueError("the reference decoder runs every sub-layer; pass layer_set=None")
-        rows = [self._row(i, cache, attention_of) for i in inputs]
+        rows = [self._row(i, cache) for i in inputs]
         states = [output.hidden_states for output in rows]
         return Output(
             hidden=torch.cat([state[-1][0] for state in states]),
@@ -99,14 +98,12 @@ class ReferenceDecoder:
             layer_hidden=None
             if layer is None
             else torch.cat([state[layer][0] for state in states]),
-            attention=[
-                torch.stack([a[0, :, -attention_of:] for a in output.attentions]) for output in rows
-            ]
-            if attention_of
-            else None,
+            attention=[mean_attention(output, i) for output, i in zip(rows, inputs, strict=True)]
+            if any(i.attended for i in inputs)
+            else [],
         )
 
-    def _row(self, i: RowInput, cache: KeyValues, attention_of: int) -> Any:
+    def _row(self, i: RowInput, cache: KeyValues) -> Any:
         """Run one row's new tokens and store their keys and values."""
         from transformers import DynamicCache
 
@@ -124,7 +121,7 @@ class ReferenceDecoder:
             attention_mask=additive_mask([i], len(i.ids), end, embeddings),
             past_key_values=past,
             output_hidden_states=True,
-            output_attentions=attention_of > 0,
+            output_attentions=i.attended > 0,
         )
         for layer, (keys, values) in enumerate(cache.kv):
             keys[i.row, :, begin:end] = past.layers[layer].keys[0, :, begin:end]
@@ -136,3 +133,10 @@ class ReferenceDecoder:
         for offset, vector in i.vectors.items():
             x[0, offset] = vector
         return x
+
+
+def mean_attention(output: Any, i: RowInput) -> Float[Tensor, "m S"]:
+    """Over all layers and heads, of the row's ``attended`` last tokens."""
+    if not i.attended:
+        return torch.zeros(0, i.cached + len(i.ids))
+    return torch.stack([a[0, :, -i.attended :].mean(0) for a in output.attentions]).mean(0)

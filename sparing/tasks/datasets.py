@@ -11,6 +11,7 @@ from sparing.errors import OptionError, reason
 from sparing.tasks.forms import Form, find_form
 from sparing.tasks.grading import check_maths
 from sparing.tasks.problem import Problem
+from sparing.tasks.splits import Split
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 SPLITS = ("test", "validation", "train")  # of a hub data set: the first that it has
@@ -35,7 +36,7 @@ class RowsTask:
             check_maths()
         return cls(name, form, [form.problem(name, id_, row) for id_, row in enumerate(rows, 1)])
 
-    def problems(self, n: int, seed: int) -> list[Problem]:
+    def problems(self, n: int, seed: int, split: Split = "test") -> list[Problem]:
         """``n`` rows drawn without replacement; all in file order where there are not more."""
         return list(self.rows) if n >= len(self.rows) else Random(seed).sample(self.rows, n)
 

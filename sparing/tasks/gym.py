@@ -27,16 +27,16 @@ PATIENCE = 1000  # draws in a row without a new question, before a data set coun
 
 @dataclass(frozen=True)
 class GymTask:
-    """The test split of a data set with its settings, asked in the words of ``wording``."""
+    """A data set with its settings, asked in the words of ``wording``."""
 
     name: str
     dataset: str
     config: dict[str, Any] = field(default_factory=dict)
     wording: Callable[[str, dict[str, Any]], str] = wording
 
-    def problems(self, n: int, seed: int) -> list[Problem]:
+    def problems(self, n: int, seed: int, split: Split = "test") -> list[Problem]:
         """Problem ``id`` of a seed is the same, whatever ``n``."""
-        drawn = entries(self.dataset, self.config, "test", seed, n)
+        drawn = entries(self.dataset, self.config, split, seed, n)
         return [
             Problem(
                 task=self.name,

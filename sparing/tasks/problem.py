@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sparing.tasks.splits import Split
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -25,8 +27,10 @@ class Task(Protocol):
     @property
     def name(self) -> str: ...
 
-    def problems(self, n: int, seed: int) -> list[Problem]:
-        """``n`` different problems of the test split; all that there are, where they are fewer.
+    def problems(self, n: int, seed: int, split: Split = "test") -> list[Problem]:
+        """``n`` different problems of a split; all that there are, where they are fewer.
+
+        A file or hub data set is one split, whichever is asked for.
 
         Raises OptionError where the data cannot be used, or where a generator cannot give ``n``.
         """

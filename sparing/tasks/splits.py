@@ -1,7 +1,8 @@
 """Training, validation and test questions, kept apart by what they ask.
 
 A question's canonical key is hashed to 32 bits. Training questions are those whose hashes ship
-with the package; of all others, even hashes are validation and odd ones are test.
+with the package; of all others, odd hashes are test, a half of the even ones is validation, and
+the rest is what later parts learn from, as the importance predictor from its model's traces.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from sparing.errors import ModelError, reason
 from sparing.files import write_atomically
 from sparing.model.sources import POCKET
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "traces", "validation", "test"]
 QUESTIONS_FILE = "questions.safetensors"
 SHIPPED = POCKET / QUESTIONS_FILE
 TENSOR = "hashes"
@@ -80,5 +81,5 @@ def belongs(key: str, split: Split, trained_on: QuestionSet) -> bool:
     """Whether a question may be in the split, as far as what it asks decides."""
     if split == "train":
         return True
-    parity = 0 if split == "validation" else 1
-    return question_hash(key) % 2 == parity and key not in trained_on
+    quarters = {"traces": (0,), "validation": (2,), "test": (1, 3)}[split]
+    return question_hash(key) % 4 in quarters and key not in trained_on

@@ -1,6 +1,5 @@
 """Stage 1 (spec/latent.md): supervised fine-tuning on question, thinking, answer."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,13 +10,19 @@ import torch
 from accelerate import PartialState
 
 from sparing.errors import ModelError, OptionError, reason
-from sparing.files import write_atomically
 from sparing.model.config import FAMILIES, read_config, read_json
 from sparing.model.sources import INDEX, find_model
 from sparing.train import checkpoint
 from sparing.train.examples import Corpus
 from sparing.train.loop import EVERY, Pace, Report, Trainer
-from sparing.train.settings import EXAMPLES, SETTINGS_FILE, TrainSettings, check_same
+from sparing.train.settings import (
+    EXAMPLES,
+    SETTINGS_FILE,
+    TrainSettings,
+    check_resumed,
+    check_same,
+    keep_settings,
+)
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 WEIGHTS = ("model.safetensors", INDEX)  # either is written last, and makes an export whole
@@ -75,11 +80,7 @@ def check_out(out: Path, settings: TrainSettings, resume: bool) -> None:
                 "give another directory"
             )
         return
-    if not resume:
-        raise OptionError(
-            f"--out must be new, {out} holds a training run; pass --resume to go on with it, "
-            "or another directory"
-        )
+    check_resumed(out, resume)
     check_same(out, settings.model_dump(mode="json"))
 
 
@@ -90,12 +91,8 @@ def begin(out: Path, settings: TrainSettings, corpus: Corpus, resume: bool) -> P
     """
     check_out(out, settings, resume)
     process = PartialState(cpu=not torch.cuda.is_available())
-    process.wait_for_everyone()  # one that looks late would take this very run for another
     content = settings.model_dump(mode="json") | {EXAMPLES: corpus.examples.fingerprint()}
-    if (out / SETTINGS_FILE).exists():
-        check_same(out, content)
-    elif process.is_main_process:
-        write_atomically(out / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
+    keep_settings(out, content, resume, process)
     return process
 
 

@@ -1,11 +1,13 @@
 """What decides a training run, kept beside its weights; a resumed run must agree in all of it."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from sparing.errors import OptionError
+from sparing.files import write_atomically
 from sparing.model.config import read_json
 from sparing.options import Options
 
@@ -55,6 +57,29 @@ class TrainSettings(Options):
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         fall = min(1.0, (1 - step / self.steps) / self.decay) if self.decay else 1.0
         return self.plateau * min(rise, fall)
+
+
+def check_resumed(out: Path, resume: bool) -> None:
+    """Refuse a directory that holds a run, unless that run is to go on."""
+    if (out / SETTINGS_FILE).exists() and not resume:
+        raise OptionError(
+            f"--out must be new, {out} holds a training run; pass --resume to go on with it, "
+            "or another directory"
+        )
+
+
+def keep_settings(out: Path, content: dict[str, Any], resume: bool, process: Any) -> None:
+    """Write what decides a run beside it, or check that a resumed one has the same.
+
+    ``process``: accelerate's, which of how many this is; the first one writes.
+    """
+    check_resumed(out, resume)
+    process.wait_for_everyone()  # one that looks late would take this very run for another
+    if (out / SETTINGS_FILE).exists():
+        check_same(out, content)
+    elif process.is_main_process:
+        write_atomically(out / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
+    process.wait_for_everyone()
 
 
 def check_same(out: Path, wanted: dict[str, Any]) -> None:

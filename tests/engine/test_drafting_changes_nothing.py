@@ -3,7 +3,7 @@ text, no kind, and no eviction."""
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -107,7 +107,8 @@ def test_any_options(
 class ByScore:
     """What a predictor thinks of a slot decides."""
 
-    name: ClassVar[str] = "by-score"
+    name = "by-score"
+    watches = 0
 
     def score(self, view: SlotView) -> Any:
         return view.scores
@@ -128,3 +129,12 @@ def test_predicted_importance_decides(temperature):
     for drafter in all_drafters(texts).values():
         drafted = run(model, PROMPTS, sampling, memories, drafter=drafter, **parts)
         assert [said(a) for a in plain] == [said(b) for b in drafted]
+        for a, b in zip(plain, drafted, strict=True):
+            assert scores(b) == pytest.approx(scores(a), abs=1e-9)
+
+
+def scores(result: Any) -> list[float]:
+    """Every token's but the last one's, which never went through the model."""
+    *before, last = [event.score for event in result.events if event.type == "token"]
+    assert last is None
+    return before

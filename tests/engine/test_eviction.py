@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from sparing.engine.cache import Kind, SlotCache
-from sparing.engine.eviction import Budget, Random, SlotView, Streaming, Window, select
+from sparing.engine.eviction import Budget, SlotView, select
 from sparing.errors import PromptError
+from sparing.memory.policies.random import Random
+from sparing.memory.policies.streaming import Streaming
+from sparing.memory.policies.window import Window
 from sparing.options import Memory
 from tests.engine.driving import greedy, run
 from tests.tiny import engine, tiny
@@ -200,19 +203,20 @@ def test_budgets_as_counts_and_shares():
     assert Budget.of(Memory(budget=1.0), 10, 100) == Budget(110, 10, 40, 0.4)
     assert Budget.of(Memory(budget=60, local=5, selection=0), 10, 1) == Budget(60, 10, 5, 0)
     assert Budget.of(Memory(budget=60, selection=0.5), 10, 1).survivors(25) == 12
+    assert Budget.of(Memory(budget=60, local=0.5), 10, 1) == Budget(60, 10, 25, 0.4)
     assert Budget(60, 10, 5, 7).survivors(3) == 3
 
 
 def test_policies_score_and_every_policy_frees_as_much():
     kinds = np.array([PROMPT] * 3 + [THOUGHT] * 20, np.int8)
     positions = np.array([0, 1, 2, *range(5, 45, 2)])
-    view = SlotView(positions, kinds, np.zeros(23, np.float32), seed=5)
+    view = SlotView(positions, kinds, positions, np.zeros(23, np.float32), seed=5)
     budget = Budget(23, 3, 6, 0.5)
     keeps = [select(p.score(view), kinds, budget) for p in (Window(), Streaming(), Random())]
     assert [int(keep.sum()) for keep in keeps] == [3 + 6 + 7] * 3
     assert positions[keeps[0]].tolist() == [0, 1, 2, *range(19, 45, 2)]
     assert positions[keeps[1]].tolist() == [0, 1, 2, 5, 7, 9, 11, *range(27, 45, 2)]
-    later = SlotView(positions[4:], kinds[4:], view.scores[4:], seed=5)
+    later = SlotView(positions[4:], kinds[4:], positions[4:], view.scores[4:], seed=5)
     assert np.array_equal(Random().score(later), Random().score(view)[4:])
 
 

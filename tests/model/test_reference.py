@@ -70,10 +70,10 @@ def test_same_attention_as_the_decoder(last):
     slow = ReferenceDecoder.load(PATHS["qwen3"], attentions=True)
     slots = Slots(fast, 2)
     fast([new([4, 5, 6], row=1)], slots)
-    tree = new(random_ids(4), 3, 1, ancestors=TREE)
-    inputs = [tree, new(random_ids(20), row=0)]
-    ours = fast(inputs, slots, attention_of=last).attention
-    theirs = slow(inputs, slots, attention_of=last).attention
+    tree = new(random_ids(4), 3, 1, ancestors=TREE, attended=last)
+    inputs = [tree, new(random_ids(20), row=0, attended=last)]
+    ours = fast(inputs, slots).attention
+    theirs = slow(inputs, slots).attention
     for mine, yours in zip(ours, theirs, strict=True):
         assert_close(mine, yours, 1e-5)
 

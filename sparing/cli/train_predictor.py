@@ -1,0 +1,125 @@
+"""`sparing train predictor`: what a model's thoughts were worth to it, learnt from its traces."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparing.cli.flags import LoadingFlags, flag
+from sparing.cli.run import INTERRUPTED
+from sparing.cli.train import Shown, rounded
+
+INSIDE = "traces"  # the folder within --out
+
+
+@dataclass
+class TraceFlags:
+    """Which traces are sampled."""
+
+    task: Annotated[str, flag("as of `sparing eval`, several with commas")] = "pocket,pocket-hard"
+    n: Annotated[int, flag("questions of each task", "--n")] = 300
+    seed: Annotated[int, flag("of questions, noise and fit")] = 0
+    accept: Annotated[str, flag("verified: traces that end in the right answer; any: all")] = (
+        "verified"
+    )
+    window: Annotated[int, flag("positions behind a token that are not its future")] = 16
+    max_new_tokens: Annotated[int | None, flag("longest trace")] = None
+    temperature: Annotated[float | None, flag("0 is greedy; by default the model's own")] = None
+
+
+@dataclass
+class FitFlags:
+    """How the predictor is fitted: fields of FitSettings."""
+
+    target: Annotated[str, flag("answer, future-mean or future-max")] = "future-max"
+    epochs: Annotated[int, flag("passes over all traces")] = 15
+    batch: Annotated[int, flag("traces a step")] = 32
+    lr: Annotated[float, flag("highest learning rate")] = 5e-4
+    kendall: Annotated[float, flag("weight of the pairwise term")] = 0.0
+
+
+def predictor(
+    loading: LoadingFlags,
+    sampling: TraceFlags,
+    fitting: FitFlags,
+    out: Annotated[Path, flag("directory for the predictor, its checkpoints and its traces")],
+    traces: Annotated[Path | None, flag("traces of an earlier run, to fit them anew")] = None,
+    resume: Annotated[bool, flag("go on with what --out holds", "--resume")] = False,
+    save_every: Annotated[int, flag("steps between checkpoints", min=1)] = 200,
+    batch_size: Annotated[int, flag("questions at a time", min=1)] = 32,
+    stop_at: Annotated[int, flag("end at this step, to be resumed; 0: never", min=0)] = 0,
+) -> None:
+    """Learn what to remember: sample traces, measure what they were worth, fit, evaluate."""
+    from sparing.memory.settings import FitSettings, TraceSettings
+    from sparing.tasks.find import find_tasks
+
+    wanted = TraceSettings(model=loading.model, dtype=loading.dtype, **vars(sampling))
+    fit = FitSettings(seed=sampling.seed, **vars(fitting))
+    tasks = find_tasks(wanted.task)
+    from sparing.memory.predictor import fingerprint
+    from sparing.memory.train import sample_traces, train_predictor
+    from sparing.model.sources import find_model
+    from sparing.train.loop import Pace
+    from sparing.train.settings import check_resumed
+
+    folder = traces or out / INSIDE
+    check_resumed(out, resume)
+    engine = loading.load()
+    found = fingerprint(find_model(loading.model), engine.chat.tokenizer)
+    asked = questions(engine, tasks, wanted, batch_size)
+    try:
+        with Shown(asked.shards) as shown:
+            sampled = sample_traces(
+                asked,
+                wanted,
+                found,
+                folder,
+                resume=resume or traces is not None,
+                on_shard=lambda done: shown.at(done, "sampling traces"),
+            )
+            kept, count = len(sampled.traces), sampled.sampled
+            shown.say(f"{kept} of {count} traces accepted, {sampled.tokens:,} thinking tokens")
+        about = {"model": wanted.model, "fingerprint": found, "traces": wanted.model_dump()}
+        with Shown(fit.epochs * -(-len(sampled.train) // fit.batch)) as shown:
+            pace = Pace(save_every, stop_at=stop_at)
+            result = train_predictor(
+                sampled, fit, about, out, resume=resume, on_report=shown.report, pace=pace
+            )
+            done = f"{out} is done: {json.dumps(rounded(result))}"
+            shown.say(done if result else f"stopped at {stop_at}; --resume goes on")
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted, kept in {out}; the same command with --resume goes on", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int) -> Any:
+    """The problems of all tasks, answered by ``engine`` and accepted as ``settings`` say."""
+    from sparing.evaluate.answering import Settings, answers
+    from sparing.memory.traces import Asked
+    from sparing.options import Depth, Sampling
+
+    by_name = {task.name: task for task in tasks}
+    problems = [p for task in tasks for p in task.problems(settings.n, settings.seed, "traces")]
+    given = {
+        name: getattr(settings, name)
+        for name in ("max_new_tokens", "temperature")
+        if getattr(settings, name) is not None
+    }
+    how = Settings(
+        depth=Depth(draft="off"),
+        sampling=Sampling(**given),
+        batch_size=batch_size,
+        sample_seed=settings.seed,
+    )
+
+    def sample(some: Sequence[Any]) -> list[Any]:
+        found = sorted(answers(engine, some, how), key=lambda answered: answered.index)
+        return [answered.result for answered in found]
+
+    def accept(problem: Any, result: Any) -> bool:
+        return settings.accept == "any" or by_name[problem.task].grade(problem, result.answer)
+
+    return Asked(problems, sample, accept, engine.decoder, settings.window)

@@ -1,0 +1,184 @@
+"""Fitting a predictor to traces, and how well it does on traces that it has not seen."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparing.memory.predictor import ImportancePredictor
+from sparing.memory.settings import FitSettings
+from sparing.memory.targets import length_free
+from sparing.memory.traces import TraceRef, TraceSet
+from sparing.train import checkpoint
+from sparing.train.interrupts import undivided
+from sparing.train.loop import EVERY, Pace, Report
+
+TOP = 0.2  # the share of a trace's tokens whose recall is reported
+PAIRED_TOKENS = 512  # of a trace, at most, are compared pair by pair
+
+
+class Loss(nn.Module):
+    """``sum (p - y)^2`` over the tokens of traces, and a pairwise term, over given totals.
+
+    The pairwise term of a trace is the mean over pairs with ``y_i > y_j`` of
+    ``log(1 + exp(-(p_i - p_j) / temperature))``, a smooth Kendall tau; it is averaged over traces.
+    """
+
+    def __init__(self, predictor: nn.Module, settings: FitSettings) -> None:
+        super().__init__()
+        self.predictor, self.settings = predictor, settings
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "N E"],
+        y: Float[Tensor, " N"],
+        lengths: list[int],
+        tokens: int,
+        traces: int,
+    ) -> Tensor:
+        """``tokens``, ``traces``: of the whole step, over all processes."""
+        p = self.predictor(hidden)
+        loss = (p - y).square().sum() / tokens
+        if self.settings.kendall:
+            pairs = zip(p.split(lengths), y.split(lengths), strict=True)
+            ordered = [kendall(p_, y_, self.settings.temperature) for p_, y_ in pairs]
+            loss = loss + self.settings.kendall * torch.stack(ordered).sum() / traces
+        return loss
+
+
+def kendall(p: Float[Tensor, " T"], y: Float[Tensor, " T"], temperature: float) -> Tensor:
+    """The pairwise logistic term of one trace; long ones by evenly spaced tokens."""
+    stride = -(-len(p) // PAIRED_TOKENS)
+    p, y = p[::stride], y[::stride]
+    above = y[:, None] > y[None]
+    terms = F.softplus(-(p[:, None] - p[None]) / temperature)
+    return (terms * above).sum() / above.sum().clamp(min=1)
+
+
+class Fit:
+    """Trains a predictor on ``traces.train``; resumed, it ends at the weights of an unbroken run.
+
+    ``on_report`` is called each step with step, loss and, at the end of an epoch, validation.
+    """
+
+    def __init__(
+        self,
+        traces: TraceSet,
+        settings: FitSettings,
+        out: Path,
+        on_report: Callable[[Report], None] = lambda report: None,
+    ) -> None:
+        self.traces, self.settings, self.out, self.on_report = traces, settings, out, on_report
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        torch.manual_seed(settings.seed)
+        self.predictor = ImportancePredictor(traces.train[0].read("hidden").shape[1])
+        optimizer = torch.optim.AdamW(
+            self.predictor.parameters(),
+            settings.lr,
+            settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+        self.loss, self.optimizer = self.accelerator.prepare(
+            Loss(self.predictor, settings), optimizer
+        )
+        self.epoch_steps = -(-len(traces.train) // settings.batch)
+        self.steps = settings.epochs * self.epoch_steps
+
+    def run(self, pace: Pace = EVERY) -> int:
+        """Train to the end, or as far as ``pace`` says; the step reached."""
+        step = checkpoint.restore(self.accelerator, self.out)
+        goal = min(pace.stop_at or self.steps, self.steps)
+        try:
+            while step < goal:
+                with undivided():
+                    report: Report = {"step": step + 1, "loss": self._step(step)}
+                    step += 1
+                if step % self.epoch_steps == 0:
+                    report["validation"] = evaluate(self.predictor, self.traces, self.settings)
+                self.on_report(report)
+                if step % pace.save_every == 0 or step == goal:
+                    checkpoint.save(self.accelerator, self.out, step)
+        except KeyboardInterrupt:
+            if self.accelerator.num_processes == 1:
+                checkpoint.save(self.accelerator, self.out, step)
+            raise
+        return step
+
+    def lr_at(self, step: int) -> float:
+        """Warm-up, then a cosine down to nothing."""
+        rise = max(self.settings.warmup * self.steps, 1)
+        if step < rise:
+            return self.settings.lr * (step + 1) / rise
+        return self.settings.lr * 0.5 * (1 + np.cos(np.pi * (step - rise) / (self.steps - rise)))
+
+    def _batch(self, step: int) -> list[TraceRef]:
+        """The traces of a step: each epoch shuffles them anew."""
+        epoch, at = divmod(step, self.epoch_steps)
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(
+            len(self.traces.train)
+        )
+        chosen = order[at * self.settings.batch : (at + 1) * self.settings.batch]
+        return [self.traces.train[i] for i in chosen]
+
+    def _step(self, step: int) -> float:
+        """One step on this process's share of the traces; the loss over all of them."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr_at(step)
+        place, places = self.accelerator.process_index, self.accelerator.num_processes
+        batch = self._batch(step)
+        mine = batch[place::places]
+        hidden, y, lengths = self._read(mine or batch[:1])
+        loss = self.loss(hidden, y, lengths, sum(t.length for t in batch), len(batch))
+        loss = loss if mine else 0 * loss
+        self.accelerator.backward(loss * places)  # processes average their gradients
+        self.accelerator.clip_grad_norm_(self.loss.parameters(), self.settings.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(self.accelerator.reduce(loss.detach(), "sum"))
+
+    def _read(self, traces: Sequence[TraceRef]) -> tuple[Tensor, Tensor, list[int]]:
+        hidden = torch.cat([trace.read("hidden") for trace in traces])
+        y = torch.cat([length_free(trace.read(self.settings.target)) for trace in traces])
+        device = self.accelerator.device
+        return hidden.to(device), y.to(device), [trace.length for trace in traces]
+
+
+@torch.inference_mode()
+def evaluate(
+    predictor: ImportancePredictor, traces: TraceSet, settings: FitSettings
+) -> dict[str, Any]:
+    """On held-out traces: squared error a token beside a constant's, Spearman's rank correlation
+    and the share of the true top fifth that the predicted top fifth holds, as means over traces."""
+    device = next(predictor.parameters()).device
+    constant = float(
+        torch.cat([length_free(trace.read(settings.target)) for trace in traces.train]).mean()
+    )
+    errors, flat, ranks, recalls = [], [], [], []
+    for trace in traces.held_out:
+        y = length_free(trace.read(settings.target))
+        p = predictor(trace.read("hidden").to(device)).cpu()
+        errors.append((p - y).square())
+        flat.append((constant - y).square())
+        if len(y.unique()) > 1 and len(p.unique()) > 1:
+            ranks.append(float(spearmanr(p.numpy(), y.numpy()).statistic))
+        recalls.append(top_recall(p, y))
+    return {
+        "mse": float(torch.cat(errors).mean()),
+        "mse_of_constant": float(torch.cat(flat).mean()),
+        "spearman": float(np.mean(ranks)) if ranks else 0.0,
+        "top20_recall": float(np.mean(recalls)),
+        "traces": len(recalls),
+    }
+
+
+def top_recall(p: Float[Tensor, " T"], y: Float[Tensor, " T"]) -> float:
+    """The share of the ``TOP`` largest of y that is among the ``TOP`` largest of p."""
+    count = max(int(TOP * len(y)), 1)
+    return len(set(p.topk(count).indices.tolist()) & set(y.topk(count).indices.tolist())) / count

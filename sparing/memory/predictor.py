@@ -1,0 +1,108 @@
+"""The importance predictor: from a token's last hidden state to how much will depend on it."""
+
+import json
+from hashlib import blake2b
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparing.errors import ModelError, reason
+from sparing.files import write_atomically
+from sparing.model.config import read_json
+from sparing.model.weights import shard_names
+
+WEIGHTS_FILE, CONFIG_FILE = "predictor.safetensors", "predictor.json"
+SAMPLED_ROWS = 8  # of each tensor, for the fingerprint
+
+
+class ImportancePredictor(nn.Module):
+    """Three linear maps d -> 2d -> d/2 -> 1 without biases, a softplus behind each.
+
+    DynTS (arXiv 2601.18383), whose 7B and 8B models have 3584 or 4096 -> 8192 -> 2048 -> 1.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        sizes = (width, 2 * width, max(width // 2, 1), 1)
+        self.maps = nn.ModuleList(nn.Linear(i, o, bias=False) for i, o in pairwise(sizes))
+
+    def forward(self, hidden: Float[Tensor, "N E"]) -> Float[Tensor, " N"]:
+        """Predicted importance on the length-free scale of ``targets``, each above 0."""
+        for linear in self.maps:
+            hidden = F.softplus(linear(hidden))
+        return hidden[:, 0]
+
+
+def fingerprint(directory: Path, tokenizer: Any) -> str:
+    """A hash of a checkpoint's weights (names, shapes, some rows of each) and vocabulary.
+
+    It does not depend on how the tensors are dealt out to files.
+    """
+    digest = blake2b(digest_size=8)
+    for name, slice_ in sorted(tensor_slices(directory).items()):
+        shape = slice_.get_shape()
+        rows = range(0, shape[0], max(shape[0] // SAMPLED_ROWS, 1)) if shape else ()
+        digest.update(f"{name} {shape}".encode())
+        for row in rows:
+            digest.update(slice_[row : row + 1].float().numpy().tobytes())
+    digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
+    return digest.hexdigest()
+
+
+def tensor_slices(directory: Path) -> dict[str, Any]:
+    """Every tensor of a checkpoint by name, to be read in part."""
+    files = [safe_open(directory / name, framework="pt") for name in shard_names(directory)]
+    return {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
+
+
+def save_predictor(predictor: ImportancePredictor, config: dict[str, Any], out: Path) -> None:
+    """Write weights, then the config that makes them whole."""
+    tensors = {name: t.contiguous() for name, t in predictor.state_dict().items()}
+    write_atomically(out / WEIGHTS_FILE, save(tensors))
+    write_atomically(out / CONFIG_FILE, json.dumps(config, indent=1) + "\n")
+
+
+def has_predictor(directory: Path) -> bool:
+    return (directory / CONFIG_FILE).exists()
+
+
+def load_predictor(
+    directory: Path, model: Path, tokenizer: Any, dtype: torch.dtype, device: str = "cpu"
+) -> ImportancePredictor:
+    """The predictor in ``directory``, for the checkpoint in ``model``.
+
+    Raises ModelError where it is missing or broken, or was trained for another model: then both
+    fingerprints are named.
+    """
+    if not has_predictor(directory):
+        raise ModelError(
+            f"{directory} must hold an importance predictor ({CONFIG_FILE}, {WEIGHTS_FILE}), got "
+            "none; train one with `sparing train predictor`"
+        )
+    try:
+        config = read_json(directory / CONFIG_FILE)
+        predictor = ImportancePredictor(int(config["width"]))
+        trained_for = str(config["fingerprint"])
+        predictor.load_state_dict(load_file(directory / WEIGHTS_FILE))
+    except ModelError:
+        raise
+    except Exception as error:  # torch, safetensors and JSON have errors of their own
+        raise ModelError(
+            f"{directory} must hold a readable importance predictor, got: {reason(error)}; "
+            "train it again with `sparing train predictor`"
+        ) from None
+    here = fingerprint(model, tokenizer)
+    if trained_for != here:
+        raise ModelError(
+            f"an importance predictor must be trained for its model: the one in {directory} is for "
+            f"the model {trained_for}, this model is {here}; train one with "
+            "`sparing train predictor`"
+        )
+    return predictor.to(device, dtype).eval().requires_grad_(False)

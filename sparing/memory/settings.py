@@ -1,0 +1,45 @@
+"""What decides a predictor: which traces are sampled, and how it is fitted to them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sparing.options import Options
+
+Count = Annotated[int, Field(ge=1)]
+TargetName = Literal["answer", "future-mean", "future-max"]
+
+
+class TraceSettings(Options):
+    """The traces. ``n`` questions of each task; ``accept``: verified keeps traces whose answer is
+    right, any keeps all; ``window``: positions behind a token that do not count as its future."""
+
+    model: str
+    task: str = "pocket,pocket-hard"
+    n: Count = 300
+    seed: Annotated[int, Field(ge=0)] = 0
+    accept: Literal["verified", "any"] = "verified"
+    window: Annotated[int, Field(ge=0)] = 16
+    max_new_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    dtype: str = "float32"
+
+
+class FitSettings(Options):
+    """The recipe; by default the paper's, in smaller batches.
+
+    ``batch``: traces a step; ``warmup``: share of the steps; ``kendall``: weight of the pairwise
+    term beside the squared error, ``temperature`` of its differences.
+    """
+
+    target: TargetName = "future-max"
+    seed: Annotated[int, Field(ge=0)] = 0
+    epochs: Count = 15
+    batch: Count = 32
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    kendall: Annotated[float, Field(ge=0)] = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 0.5

@@ -1,0 +1,158 @@
+"""Traces that a frozen model thinks, with what its predictor reads and what it shall say.
+
+They are kept in shards of a few dozen questions, each written whole: a run that was cut off goes
+on with those that are missing, and several processes deal them out among themselves.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sparing.engine.events import TokenEvent
+from sparing.engine.result import Result
+from sparing.errors import OptionError
+from sparing.files import write_atomically
+from sparing.memory.targets import TARGETS, Importance, importance
+from sparing.tasks.problem import Problem
+
+SHARD = 32  # questions
+HELD_OUT = 10  # every tenth question
+LEAST_THINKING = 8  # tokens; a shorter thought has nothing to rank
+LENGTHS = "lengths"
+Sample = Callable[[Sequence[Problem]], list[Result]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The questions of a run, and what makes a trace of one.
+
+    ``sample``: the model's answers; ``accept``: whether to keep one; ``window`` as in
+    ``targets.importance``.
+    """
+
+    problems: Sequence[Problem]
+    sample: Sample
+    accept: Callable[[Problem, Result], bool]
+    decoder: Any
+    window: int
+
+    @property
+    def shards(self) -> int:
+        return -(-len(self.problems) // SHARD)
+
+    def shard(self, index: int) -> bytes:
+        """Sample a shard's questions and measure what their thoughts were worth."""
+        problems = self.problems[index * SHARD : (index + 1) * SHARD]
+        results = self.sample(problems)
+        pairs = zip(problems, results, strict=True)
+        kept = [(p, r) for p, r in pairs if thought(r) >= LEAST_THINKING and self.accept(p, r)]
+        measured = [self._measure(result) for _, result in kept]
+        told = {
+            "sampled": len(problems),
+            "traces": [[p.task, p.id, len(r.token_ids)] for p, r in kept],
+        }
+        return save(packed(measured), {"told": json.dumps(told)})
+
+    def _measure(self, result: Result) -> Importance:
+        ids = [*result.prompt_token_ids, *result.token_ids]
+        begin = len(result.prompt_token_ids)
+        return importance(self.decoder, ids, begin, begin + thought(result), self.window)
+
+
+def thought(result: Result) -> int:
+    """How many tokens the first thought has, its end marker included."""
+    kinds = [event.kind for event in result.events if isinstance(event, TokenEvent)]
+    return next((at for at, kind in enumerate(kinds) if kind != "thought"), len(kinds))
+
+
+def packed(measured: Sequence[Importance]) -> dict[str, Tensor]:
+    """Traces behind each other: ``hidden [N, E]``, a ``[N]`` for each target, their lengths."""
+    if not measured:
+        return {LENGTHS: torch.zeros(0, dtype=torch.long)}
+    tensors = {name: torch.cat([m.target(name) for m in measured]).float() for name in TARGETS}
+    tensors["hidden"] = torch.cat([m.hidden for m in measured])
+    tensors[LENGTHS] = torch.tensor([len(m.hidden) for m in measured])
+    return tensors
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:05d}.safetensors"
+
+
+def collect(
+    asked: Asked,
+    folder: Path,
+    process: int = 0,
+    processes: int = 1,
+    on_shard: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Write those of this process's shards that ``folder`` does not hold yet."""
+    for index in range(process, asked.shards, processes):
+        path = shard_path(folder, index)
+        if not path.exists():
+            write_atomically(path, asked.shard(index))
+        on_shard(index + 1)
+
+
+@dataclass(frozen=True)
+class TraceRef:
+    """A trace in a shard: where it lies, and which question it answers."""
+
+    file: Any
+    start: int
+    length: int
+    task: str
+    id: int
+
+    def read(self, name: str) -> Tensor:
+        """``hidden [T, E]``, or a target ``[T]``, in float32."""
+        return self.file.get_slice(name)[self.start : self.start + self.length].float()
+
+
+class TraceSet:
+    """All traces of a folder; they stay on disk until they are read.
+
+    ``train`` and ``held_out`` part them by question: every tenth question is held out.
+    """
+
+    def __init__(self, folder: Path, shards: int) -> None:
+        """Raises OptionError where a shard is missing or broken."""
+        self.sampled = 0
+        self.traces: list[TraceRef] = []
+        for index in range(shards):
+            self._open(shard_path(folder, index))
+
+    def _open(self, path: Path) -> None:
+        try:
+            file = safe_open(path, framework="pt")
+            told = json.loads(file.metadata()["told"])
+            lengths = file.get_tensor(LENGTHS).tolist()
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise OptionError(
+                f"{path} must be a whole shard of traces, got: {error}; delete it and pass --resume"
+            ) from None
+        self.sampled += told["sampled"]
+        start = 0
+        for length, (task, id_, _) in zip(lengths, told["traces"], strict=True):
+            self.traces.append(TraceRef(file, start, length, task, id_))
+            start += length
+
+    @cached_property
+    def train(self) -> list[TraceRef]:
+        return [trace for trace in self.traces if trace.id % HELD_OUT]
+
+    @cached_property
+    def held_out(self) -> list[TraceRef]:
+        return [trace for trace in self.traces if trace.id % HELD_OUT == 0]
+
+    @property
+    def tokens(self) -> int:
+        return sum(trace.length for trace in self.traces)

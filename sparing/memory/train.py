@@ -1,0 +1,85 @@
+"""From a frozen model to its predictor: sample, measure, fit, evaluate, save."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from sparing.errors import OptionError
+from sparing.memory.fit import Fit, evaluate
+from sparing.memory.predictor import CONFIG_FILE, has_predictor, save_predictor
+from sparing.memory.settings import FitSettings, TraceSettings
+from sparing.memory.traces import Asked, TraceSet, collect
+from sparing.model.config import read_json
+from sparing.train import checkpoint
+from sparing.train.loop import EVERY, Pace, Report
+from sparing.train.settings import keep_settings
+
+SCALE = "log1p(I / mean of I over the trace)"
+
+
+def sample_traces(
+    asked: Asked,
+    settings: TraceSettings,
+    fingerprint: str,
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_shard: Callable[[int], None] = lambda done: None,
+) -> TraceSet:
+    """The traces of ``asked`` in ``folder``, those that are missing sampled now.
+
+    Raises OptionError where the folder holds traces of other settings or of another model, or
+    where too few were accepted to train on some and hold others out.
+    """
+    process = PartialState(cpu=not torch.cuda.is_available())
+    content = settings.model_dump(mode="json") | {"fingerprint": fingerprint}
+    keep_settings(folder, content, resume, process)
+    collect(asked, folder, process.process_index, process.num_processes, on_shard)
+    process.wait_for_everyone()
+    traces = TraceSet(folder, asked.shards)
+    if not traces.train or not traces.held_out:
+        raise OptionError(
+            f"a predictor needs accepted traces to train on and to hold out, got "
+            f"{len(traces.train)} and {len(traces.held_out)} of {traces.sampled} questions; "
+            "pass a larger --n, an easier --task, or --accept any"
+        )
+    return traces
+
+
+def train_predictor(
+    traces: TraceSet,
+    settings: FitSettings,
+    about: dict[str, Any],
+    out: Path,
+    *,
+    resume: bool = False,
+    on_report: Callable[[Report], None] = lambda report: None,
+    pace: Pace = EVERY,
+) -> dict[str, Any] | None:
+    """Fit a predictor into ``out``, and what it says of held-out traces; None: stopped early.
+
+    ``about``: what the saved config tells of the model and its traces; ``fingerprint`` among it.
+    """
+    process = PartialState(cpu=not torch.cuda.is_available())
+    keep_settings(out, settings.model_dump(mode="json") | about, resume, process)
+    if has_predictor(out):
+        return dict(read_json(out / CONFIG_FILE)["held_out"])
+    fit = Fit(traces, settings, out, on_report)
+    if fit.run(pace) < fit.steps:
+        return None
+    found = evaluate(fit.predictor, traces, settings)
+    if process.is_main_process:
+        config = {
+            "width": fit.predictor.maps[0].in_features,
+            "scale": SCALE,
+            **about,
+            "fit": settings.model_dump(mode="json"),
+            "held_out": found,
+        }
+        save_predictor(fit.predictor, config, out)
+        checkpoint.clear(out)
+    process.wait_for_everyone()
+    return found
