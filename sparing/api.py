@@ -20,7 +20,7 @@ from sparing.engine.sampling import Sampler
 from sparing.engine.transcript import Limits
 from sparing.errors import OptionError, PromptError
 from sparing.memory.find import find_policy
-from sparing.memory.predictor import has_predictor, load_predictor
+from sparing.memory.predictor import find_predictor, load_predictor
 from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, PromptLike, check_markers
 from sparing.model.config import read_config
@@ -52,14 +52,14 @@ def load(
     decoder: str = "sparing",
     kind: str = "auto",
     markers: tuple[str, str] | None = None,
-    predictor: str | Path | None = None,
+    predictor: str | Path | Literal[False] | None = None,
 ) -> "Engine":
     """A model ready to decode: an embedded name, a directory, or a hub id.
 
     ``threads`` is torch's number of threads. ``decoder`` "reference" runs the model through
     transformers, slowly, whatever its architecture. ``kind``: of matrix product, auto by timing.
     ``markers``: start and end of a thought, where they are not found by themselves. ``predictor``:
-    directory of an importance predictor; by default the model's own directory, if it has one.
+    directory of an importance predictor; by default the model's own, if it has one; False: none.
 
     Raises OptionError for wrong arguments, before anything is read, then ModelError where the model
     cannot be found or used.
@@ -73,12 +73,12 @@ def load(
         markers=markers,
     )
     directory = find_model(str(name_or_path))
+    home = None if predictor is False else find_predictor(predictor, directory)
     if threads is not None:
         torch.set_num_threads(threads)
     decoder_, chat = wanted.read(directory)
-    home = Path(predictor) if predictor else directory
     learned = None
-    if predictor or has_predictor(home):
+    if home:
         learned = load_predictor(home, directory, chat.tokenizer, DTYPES[dtype], device)
     return Engine(decoder_, chat, name=str(name_or_path), predictor=learned)
 

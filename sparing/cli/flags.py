@@ -28,33 +28,48 @@ def number(help_: str) -> Any:
 
 
 @dataclass
-class LoadingFlags:
-    """How the model is loaded."""
+class ModelFlags:
+    """How a model is loaded that is to have no predictor: it is yet to be trained."""
 
     model: Annotated[
         str, flag("a name of `sparing models`, a directory in Hugging Face format, or a hub id")
     ] = "pocket"
     dtype: Annotated[str, flag("float32, bfloat16 or float16")] = "float32"
     threads: Annotated[int | None, flag("threads of torch")] = None
-    predictor: Annotated[
-        str | None, flag("directory of an importance predictor; by default the model's own")
-    ] = None
     decoder: Annotated[
         str, flag("sparing, or reference: any architecture, slowly, through transformers")
     ] = "sparing"
 
     def load(self) -> Any:
-        """The engine; transformers keeps quiet meanwhile."""
-        from sparing.api import load
+        """The engine."""
+        return load_quietly(self, predictor=False)
 
-        quiet_transformers()
-        return load(
-            self.model,
-            self.dtype,
-            threads=self.threads,
-            decoder=self.decoder,
-            predictor=self.predictor,
-        )
+
+@dataclass
+class LoadingFlags(ModelFlags):
+    """How a model is loaded."""
+
+    predictor: Annotated[
+        str | None, flag("directory of an importance predictor; by default the model's own")
+    ] = None
+
+    def load(self) -> Any:
+        """The engine."""
+        return load_quietly(self, self.predictor)
+
+
+def load_quietly(flags: ModelFlags, predictor: Any) -> Any:
+    """The engine; transformers keeps quiet meanwhile."""
+    from sparing.api import load
+
+    quiet_transformers()
+    return load(
+        flags.model,
+        flags.dtype,
+        threads=flags.threads,
+        decoder=flags.decoder,
+        predictor=predictor,
+    )
 
 
 def quiet_transformers() -> None:

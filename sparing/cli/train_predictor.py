@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sparing.cli.flags import LoadingFlags, flag
+from sparing.cli.flags import ModelFlags, flag
 from sparing.cli.run import INTERRUPTED
 from sparing.cli.train import Shown, rounded
+from sparing.errors import OptionError
 
 INSIDE = "traces"  # the folder within --out
 
@@ -42,7 +43,7 @@ class FitFlags:
 
 
 def predictor(
-    loading: LoadingFlags,
+    loading: ModelFlags,
     sampling: TraceFlags,
     fitting: FitFlags,
     out: Annotated[Path, flag("directory for the predictor, its checkpoints and its traces")],
@@ -60,15 +61,28 @@ def predictor(
     fit = FitSettings(seed=sampling.seed, **vars(fitting))
     tasks = find_tasks(wanted.task)
     from sparing.memory.predictor import fingerprint
-    from sparing.memory.train import sample_traces, train_predictor
+    from sparing.memory.train import sample_traces, traces_content, train_predictor
     from sparing.model.sources import find_model
     from sparing.train.loop import Pace
-    from sparing.train.settings import check_resumed
+    from sparing.train.settings import SETTINGS_FILE, check_resumed, check_same
 
     folder = traces or out / INSIDE
     check_resumed(out, resume)
+    if traces and not (traces / SETTINGS_FILE).exists():
+        raise OptionError(
+            f"--traces must hold those of an earlier run, got none in {traces}; check the path, "
+            "or leave it out to sample some"
+        )
     engine = loading.load()
+    if fit.target == "answer" and engine.chat.markers is None:
+        raise OptionError(
+            f"target answer needs a model that marks its thoughts, and {loading.model} does not; "
+            "use future-max or future-mean"
+        )
     found = fingerprint(find_model(loading.model), engine.chat.tokenizer)
+    about = {"model": wanted.model, "fingerprint": found, "traces": wanted.model_dump()}
+    check_same(folder, traces_content(wanted, found))
+    check_same(out, fit.model_dump(mode="json") | about)
     asked = questions(engine, tasks, wanted, batch_size)
     try:
         with Shown(asked.shards) as shown:
@@ -82,7 +96,6 @@ def predictor(
             )
             kept, count = len(sampled.traces), sampled.sampled
             shown.say(f"{kept} of {count} traces accepted, {sampled.tokens:,} thinking tokens")
-        about = {"model": wanted.model, "fingerprint": found, "traces": wanted.model_dump()}
         with Shown(fit.epochs * -(-len(sampled.train) // fit.batch)) as shown:
             pace = Pace(save_every, stop_at=stop_at)
             result = train_predictor(

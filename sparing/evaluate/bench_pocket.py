@@ -69,14 +69,14 @@ class Solved:
 def bench_pocket(
     engine: Engine,
     other: Any,
-    control: Engine | None,
+    controls: Mapping[str, Engine],
     tasks: Mapping[str, Task],
     n: int,
     seed: int,
     progress: Progress,
 ) -> tuple[list[Figure], dict[str, Any]]:
     """All figures. ``tasks``: both levels of each family; ``other``: the model in transformers;
-    ``control``: the model trained alike without layer dropout and early exits."""
+    ``controls``: two models trained alike but for layer dropout and early exits, by how."""
     solved: dict[str, Solved] = {}
     for name, task in progress.track(tasks.items(), description="full cache", total=len(tasks)):
         solved[name] = solve(engine, task, task.problems(n, seed), GREEDY)
@@ -87,7 +87,7 @@ def bench_pocket(
         lambda: [f for s in standard.values() for f in without_thinking(engine, s)],
         lambda: [window_figure(engine, standard[EARLY])],
         lambda: layer_figures(engine, seed),
-        lambda: layer_figures(control, seed, "_without", hoped=False) if control else [],
+        lambda: [f for how, e in controls.items() for f in layer_figures(e, seed, how)],
         lambda: speed_figures(engine, other, standard),
     ]
     figures = [f for part in progress.track(parts, description="pocket") for f in part()]
@@ -201,8 +201,11 @@ def window_figure(engine: Engine, full: Solved) -> Figure:
     return Figure(f"window_quarter/{EARLY}", found.accuracy, "share", "lower", None, what)
 
 
-def layer_figures(engine: Engine, seed: int, suffix: str = "", hoped: bool = True) -> list[Figure]:
-    """The best layer set found on validation problems, and its agreement on others of them."""
+def layer_figures(engine: Engine, seed: int, control: str | None = None) -> list[Figure]:
+    """The best layer set found on validation problems, and its agreement on others of them.
+
+    ``control``: how the model was trained, where it is not the one that ships.
+    """
     searched, measured = (
         [s for family in FAMILIES for s in spoken(engine, family, count, seed + offset)]
         for offset, count in enumerate((SEARCHED, MEASURED))
@@ -211,13 +214,13 @@ def layer_figures(engine: Engine, seed: int, suffix: str = "", hoped: bool = Tru
     for skipped, bar in SKIPPED:
         layer_set = best_layer_set(engine.decoder, searched, skipped, TRIES, seed)
         share = agreement(engine.decoder, measured, layer_set)
-        trained = "" if hoped else ", trained without layer dropout"
+        trained = f", after a short training {control} layer dropout" if control else ""
         what = (
             f"tokens that agree with {layer_set.skipped} of {2 * engine.decoder.shape.layers} "
             f"sub-layers skipped{trained}"
         )
-        name = f"agreement/{round(100 * skipped)}{suffix}"
-        figures.append(Figure(name, share, "share", "higher", bar if hoped else None, what))
+        name = f"agreement/{round(100 * skipped)}" + (f"/short_{control}" if control else "")
+        figures.append(Figure(name, share, "share", "higher", None if control else bar, what))
     return figures
 
 

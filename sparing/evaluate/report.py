@@ -21,7 +21,10 @@ REPORTED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure. ``bar``: what it was meant to reach, if anything was said."""
+    """One measured figure. ``bar``: what it was meant to reach, if anything was said.
+
+    ``low``, ``high``: its 95 % interval, where one was computed.
+    """
 
     name: str
     value: float
@@ -29,6 +32,8 @@ class Figure:
     better: str  # "higher" or "lower"
     bar: float | None = None
     what: str = ""
+    low: float | None = None
+    high: float | None = None
 
     def __post_init__(self) -> None:
         assert self.better in ("higher", "lower"), self.better

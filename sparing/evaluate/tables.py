@@ -6,6 +6,8 @@ from typing import Any
 
 from sparing.evaluate.report import against_bar
 
+UNIFORM = ("h2o", "snapkv", "rkv")  # per layer and head in their papers, one set for all here
+
 
 def markdown(path: str) -> str:
     """A benchmark's figures beside their bars, and where and how they were taken."""
@@ -43,6 +45,33 @@ def accuracy_table(path: str) -> str:
         shown = [f"{v:.0f}" if v > 1 else f"{v:.1%}" for v in values]
         lines.append(f"| {family} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
+
+
+def memory_table(path: str) -> str:
+    """What each policy solves at each share of the thoughts' room, beside the full cache."""
+    header, *rows = memory_cells(json.loads(Path(path).read_text()))
+    first, *lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    return "\n".join([first, "|---" * len(header) + "|", *lines]) + "\n"
+
+
+def memory_cells(content: dict[str, Any]) -> list[list[str]]:
+    """A header, a row for the full cache and one a policy; columns: share by share its levels."""
+    found = {row["name"]: row["value"] for row in content["rows"]}
+    plan = content["raw"]["plan"]
+    levels = [level for level in ("standard", "hard") if f"accuracy/full/{level}" in found]
+    columns = [(f"{share:g}", level) for share in plan["shares"] for level in levels]
+    header = ["policy", *(f"{level} at {share}" for share, level in columns)]
+    full = ["full cache", *(f"{found[f'accuracy/full/{level}']:.1%}" for _, level in columns)]
+    rows = [
+        [policy_label(p), *(f"{found[f'accuracy/{p}/{s}/{level}']:.1%}" for s, level in columns)]
+        for p in plan["policies"]
+    ]
+    return [header, full, *rows]
+
+
+def policy_label(policy: str) -> str:
+    """Its name, and where it is not quite what its paper describes."""
+    return f"{policy} (uniform variant)" if policy in UNIFORM else policy
 
 
 def line(row: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Fitting a predictor to traces, and how well it does on traces that it has not seen."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,9 @@ class Fit:
         """Warm-up, then a cosine down to nothing."""
         rise = max(self.settings.warmup * self.steps, 1)
         if step < rise:
-            return self.settings.lr * (step + 1) / rise
-        return self.settings.lr * 0.5 * (1 + np.cos(np.pi * (step - rise) / (self.steps - rise)))
+            return self.settings.lr * min((step + 1) / rise, 1.0)
+        fallen = (step - rise) / (self.steps - rise)
+        return self.settings.lr * 0.5 * (1 + math.cos(math.pi * fallen))
 
     def _batch(self, step: int) -> list[TraceRef]:
         """The traces of a step: each epoch shuffles them anew."""

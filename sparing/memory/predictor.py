@@ -73,19 +73,29 @@ def has_predictor(directory: Path) -> bool:
     return (directory / CONFIG_FILE).exists()
 
 
+def find_predictor(given: str | Path | None, model: Path) -> Path | None:
+    """The directory of the predictor asked for, else of the model's own; None: it has none.
+
+    Raises ModelError where the one asked for is not there.
+    """
+    if given is None:
+        return model if has_predictor(model) else None
+    if not has_predictor(Path(given)):
+        raise ModelError(
+            f"{given} must hold an importance predictor ({CONFIG_FILE}, {WEIGHTS_FILE}), got "
+            "none; train one with `sparing train predictor`"
+        )
+    return Path(given)
+
+
 def load_predictor(
     directory: Path, model: Path, tokenizer: Any, dtype: torch.dtype, device: str = "cpu"
 ) -> ImportancePredictor:
     """The predictor in ``directory``, for the checkpoint in ``model``.
 
-    Raises ModelError where it is missing or broken, or was trained for another model: then both
-    fingerprints are named.
+    Raises ModelError where it is broken, or was trained for another model: then both fingerprints
+    are named.
     """
-    if not has_predictor(directory):
-        raise ModelError(
-            f"{directory} must hold an importance predictor ({CONFIG_FILE}, {WEIGHTS_FILE}), got "
-            "none; train one with `sparing train predictor`"
-        )
     try:
         config = read_json(directory / CONFIG_FILE)
         predictor = ImportancePredictor(int(config["width"]))

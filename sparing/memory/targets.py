@@ -47,7 +47,7 @@ def importance(
 
     With A the mean attention map over all layers and heads, i attending to j:
 
-    answer        I_j = mean of A[i, j] over end <= i  (DynTS, arXiv 2601.18383)
+    answer        I_j = mean of A[i, j] over end <= i, 0 without an answer  (DynTS, 2601.18383)
     future mean   F_j = mean of A[i, j] over i - j > window, and 0 where there is no such i
     future max    M_j = the largest of them, or 0
 
@@ -69,7 +69,9 @@ def importance(
             total[:seen] += far.sum(0)
             most[:seen] = most[:seen].maximum(far.amax(0))
     later = len(ids) - 1 - window - torch.arange(begin, end, device=decoder.device)
-    return Importance(torch.cat(hidden), answer / (len(ids) - end), total / later.clamp(1), most)
+    return Importance(
+        torch.cat(hidden), answer / max(len(ids) - end, 1), total / later.clamp(1), most
+    )
 
 
 def length_free(raw: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
@@ -85,11 +87,6 @@ def _check(length: int, begin: int, end: int, window: int, chunk: int) -> None:
     if not 0 <= begin < end <= length:
         raise ValueError(
             f"thinking must be at least one token of the {length}, got those from {begin} to {end}"
-        )
-    if end == length:
-        raise ValueError(
-            f"the answer must be at least one token behind the thinking, got none: the thinking "
-            f"ends with the trace, at {end}; leave out traces that never answer"
         )
     if window < 0 or chunk < 1:
         raise ValueError(

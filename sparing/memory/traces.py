@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sparing.engine.events import TokenEvent
 from sparing.engine.result import Result
-from sparing.errors import OptionError
+from sparing.errors import OptionError, reason
 from sparing.files import write_atomically
 from sparing.memory.targets import TARGETS, Importance, importance
 from sparing.tasks.problem import Problem
@@ -135,15 +135,16 @@ class TraceSet:
             file = safe_open(path, framework="pt")
             told = json.loads(file.metadata()["told"])
             lengths = file.get_tensor(LENGTHS).tolist()
+            self.sampled += told["sampled"]
+            start = 0
+            for length, (task, id_, _) in zip(lengths, told["traces"], strict=True):
+                self.traces.append(TraceRef(file, start, length, task, id_))
+                start += length
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise OptionError(
-                f"{path} must be a whole shard of traces, got: {error}; delete it and pass --resume"
+                f"{path} must be a whole shard of traces, got: {reason(error)}; delete it and pass "
+                "--resume"
             ) from None
-        self.sampled += told["sampled"]
-        start = 0
-        for length, (task, id_, _) in zip(lengths, told["traces"], strict=True):
-            self.traces.append(TraceRef(file, start, length, task, id_))
-            start += length
 
     @cached_property
     def train(self) -> list[TraceRef]:

@@ -20,6 +20,11 @@ from sparing.train.settings import keep_settings
 SCALE = "log1p(I / mean of I over the trace)"
 
 
+def traces_content(settings: TraceSettings, fingerprint: str) -> dict[str, Any]:
+    """What decides a folder of traces; ``fingerprint``: of the model that thought them."""
+    return settings.model_dump(mode="json") | {"fingerprint": fingerprint}
+
+
 def sample_traces(
     asked: Asked,
     settings: TraceSettings,
@@ -35,8 +40,7 @@ def sample_traces(
     where too few were accepted to train on some and hold others out.
     """
     process = PartialState(cpu=not torch.cuda.is_available())
-    content = settings.model_dump(mode="json") | {"fingerprint": fingerprint}
-    keep_settings(folder, content, resume, process)
+    keep_settings(folder, traces_content(settings, fingerprint), resume, process)
     collect(asked, folder, process.process_index, process.num_processes, on_shard)
     process.wait_for_everyone()
     traces = TraceSet(folder, asked.shards)
@@ -65,21 +69,20 @@ def train_predictor(
     """
     process = PartialState(cpu=not torch.cuda.is_available())
     keep_settings(out, settings.model_dump(mode="json") | about, resume, process)
-    if has_predictor(out):
-        return dict(read_json(out / CONFIG_FILE)["held_out"])
-    fit = Fit(traces, settings, out, on_report)
-    if fit.run(pace) < fit.steps:
-        return None
-    found = evaluate(fit.predictor, traces, settings)
-    if process.is_main_process:
+    if not has_predictor(out):
+        fit = Fit(traces, settings, out, on_report)
+        if fit.run(pace) < fit.steps:
+            return None
         config = {
             "width": fit.predictor.maps[0].in_features,
             "scale": SCALE,
             **about,
             "fit": settings.model_dump(mode="json"),
-            "held_out": found,
+            "held_out": evaluate(fit.predictor, traces, settings),
         }
-        save_predictor(fit.predictor, config, out)
+        if process.is_main_process:
+            save_predictor(fit.predictor, config, out)
+    if process.is_main_process:
         checkpoint.clear(out)
     process.wait_for_everyone()
-    return found
+    return dict(read_json(out / CONFIG_FILE)["held_out"])

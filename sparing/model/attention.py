@@ -30,6 +30,9 @@ class Segment:
     unpad: Int[Tensor, " n"] | None
     mask: Float[Tensor, "B 1 T S"] | None
     parts: int  # a single row's queries are dealt into so many equal parts, one a thread
+    attended: bool  # whether the attention itself is wanted of any of its tokens
+    watched: Float[Tensor, "R T S"] | None = None  # the sum over layers of its mean over heads
+    layers: int = 0
 
 
 class Attention:
@@ -44,6 +47,7 @@ class Attention:
     ) -> None:
         """``group``: query heads per key head; ``like``: dtype and device of the masks."""
         self.key_heads, self.group = key_heads, group
+        self._inputs, self._watching = inputs, any(i.attended for i in inputs)
         self._segments = [self._segment(run, like) for run in runs(inputs)]
         self._single = inputs[0] if len(inputs) == 1 else None
         if self._single is None:
@@ -71,6 +75,45 @@ class Attention:
         return torch.cat(
             [self._attend(s, q, kv) for s, q in zip(self._segments, parts, strict=True)]
         )
+
+    def watch(self, queries: Float[Tensor, "N H D"], kv: Float[Tensor, "2 B G S D"]) -> None:
+        """Add a layer's weights to what ``watched`` gives, where a row asks for them."""
+        if not self._watching:
+            return
+        parts = queries.split([s.count for s in self._segments])
+        for s, q in zip(self._segments, parts, strict=True):
+            if s.attended:
+                weights = self._weights(s, q, kv)
+                s.watched = weights if s.watched is None else s.watched + weights
+                s.layers += 1
+
+    def watched(self) -> list[Float[Tensor, "_m _S"]]:
+        """softmax(q k^T / sqrt(D)), the mean over the watched layers and all heads, row by row: of
+        its ``attended`` last tokens over its slots. Empty where no row asks."""
+        if not self._watching:
+            return []
+        found, rows = [], iter(self._inputs)
+        for s in self._segments:
+            for at in range(s.rows):
+                i = next(rows)
+                count, slots = len(i.ids), i.cached + len(i.ids)
+                if s.watched is None:
+                    found.append(torch.zeros(0, slots))
+                else:
+                    found.append(s.watched[at, count - i.attended : count, :slots] / s.layers)
+        return found
+
+    def _weights(
+        self, s: Segment, q: Float[Tensor, "n H D"], kv: Float[Tensor, "2 B G S D"]
+    ) -> Float[Tensor, "_R _T _S"]:
+        k = kv[0].narrow(2, 0, s.slots).narrow(0, s.first, s.rows)
+        packed = self._pack(s, q)
+        logits = packed @ k.transpose(2, 3) / q.shape[2] ** 0.5
+        weights = (logits if s.mask is None else logits + s.mask).softmax(-1)
+        if s.parts > 1:
+            weights = weights.transpose(0, 1)
+        weights = weights.reshape(s.rows, self.key_heads, s.tokens, self.group, s.slots)
+        return weights.mean((1, 3))
 
     def _attend(
         self, s: Segment, q: Float[Tensor, "n H D"], kv: Float[Tensor, "2 B G S D"]
@@ -118,7 +161,10 @@ class Attention:
         pad = unpad = None
         if count != len(run) * tokens:
             pad, unpad = padding(counts, tokens, like.device)
-        return Segment(run[0].row, len(run), tokens, slots, count, pad, unpad, mask, parts)
+        attended = any(i.attended for i in run)
+        return Segment(
+            run[0].row, len(run), tokens, slots, count, pad, unpad, mask, parts, attended
+        )
 
     def _parts(self, rows: int, tokens: int, like: Tensor) -> int:
         """How to deal a row's queries out where its key heads alone would leave threads idle."""

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sparing.model.attention import Attention, additive_mask
+from sparing.model.attention import Attention
 from sparing.model.config import ModelConfig
-from sparing.model.inputs import KeyValues, Output, RowInput, scored, split
+from sparing.model.inputs import KeyValues, Output, RowInput, scored
 from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import Matrix
 
@@ -80,8 +80,6 @@ class Decoder:
         x = self.embed(inputs)
         cos, sin = self._rotary(inputs)
         attention = Attention(inputs, config.kv_heads, config.heads // config.kv_heads, x)
-        watched = [i for i in inputs if i.attended]
-        attended = [x.new_zeros(i.attended, i.cached + len(i.ids)) for i in inputs]
         wanted = None if layer is None else range(config.layers + 1)[layer]
         kept = x.clone() if wanted == 0 else None
         for index, block in enumerate(self.layers):
@@ -89,10 +87,7 @@ class Decoder:
                 kv = cache.kv[index]
                 q = self._project(block, x, cos, sin, attention, kv)
                 x += block.output(attention(q, kv))
-                if watched:
-                    for total, i, of_row in zip(attended, inputs, split(q, inputs), strict=True):
-                        if i.attended:
-                            total += attention_map(i, of_row, kv[0]).mean(0) / config.layers
+                attention.watch(q, kv)
             if layer_set is None or layer_set.mlp[index]:
                 x += self._mlp(block, x)
             if wanted == index + 1 and wanted < config.layers:
@@ -102,7 +97,7 @@ class Decoder:
             hidden=hidden,
             logits=self.head(scored(hidden, inputs)),
             layer_hidden=hidden if wanted == config.layers else kept,
-            attention=attended if watched else [],
+            attention=attention.watched(),
         )
 
     def embed(self, inputs: Sequence[RowInput]) -> Float[Tensor, "N E"]:
@@ -159,18 +154,3 @@ class Decoder:
     def _mlp(self, block: Layer, x: Tensor) -> Tensor:
         gate, up = block.gate_up(self._norm(x, block.gate_up_norm)).chunk(2, dim=-1)
         return block.down(F.silu(gate).mul_(up))
-
-
-def attention_map(
-    i: RowInput, queries: Float[Tensor, "T H D"], keys: Float[Tensor, "B G C D"]
-) -> Float[Tensor, "H m S"]:
-    """softmax(q k^T / sqrt(D)) of a row's ``attended`` tokens over its slots, cached and new."""
-    slots, last = i.cached + len(i.ids), i.attended
-    k = keys[i.row, :, :slots]
-    q = queries[-last:].transpose(0, 1)  # [H, m, D]
-    k = k.repeat_interleave(q.shape[0] // k.shape[0], dim=0)
-    logits = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
-    mask = additive_mask([i], len(i.ids), slots, q)
-    if mask is not None:
-        logits = logits + mask[0, :, -last:]
-    return logits.softmax(-1)

@@ -30,16 +30,15 @@ class ReferenceDecoder:
         directory: Path,
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
-        attentions: bool = False,
     ) -> "ReferenceDecoder":
-        """Any causal model of full attention; ``attentions``: it can return attention maps."""
+        """Any causal model of full attention."""
         from transformers import AutoModelForCausalLM
 
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
                 directory,
                 dtype=dtype,
-                attn_implementation="eager" if attentions else "sdpa",
+                attn_implementation="sdpa",
                 output_loading_info=True,
             )
             if missing := sorted(report["missing_keys"]):
@@ -85,6 +84,8 @@ class ReferenceDecoder:
         """As the Decoder, without layer sets."""
         if layer_set is not None and layer_set.skipped:
             raise ValueError("the reference decoder runs every sub-layer; pass layer_set=None")
+        if any(i.attended for i in inputs):
+            self.model.set_attn_implementation("eager")  # sdpa returns no maps
         rows = [self._row(i, cache) for i in inputs]
         states = [output.hidden_states for output in rows]
         return Output(

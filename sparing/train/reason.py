@@ -71,17 +71,13 @@ def check_lengths(model: Any, corpus: Corpus) -> None:
 
 def check_out(out: Path, settings: TrainSettings, resume: bool) -> None:
     """Refuse, before anything is loaded, an ``out`` that this run cannot go into."""
-    if out.exists() and not out.is_dir():
-        raise OptionError(f"--out must be a directory, got the file {out}; give another")
-    if not (out / SETTINGS_FILE).exists():
-        if exported(out) or checkpoint.steps(out):
-            raise OptionError(
-                f"--out must be new, {out} holds a model or checkpoints and no {SETTINGS_FILE}; "
-                "give another directory"
-            )
-        return
     check_resumed(out, resume)
     check_same(out, settings.model_dump(mode="json"))
+    if not (out / SETTINGS_FILE).exists() and (exported(out) or checkpoint.steps(out)):
+        raise OptionError(
+            f"--out must be new, {out} holds a model or checkpoints and no {SETTINGS_FILE}; "
+            "give another directory"
+        )
 
 
 def begin(out: Path, settings: TrainSettings, corpus: Corpus, resume: bool) -> PartialState:

@@ -60,7 +60,9 @@ class TrainSettings(Options):
 
 
 def check_resumed(out: Path, resume: bool) -> None:
-    """Refuse a directory that holds a run, unless that run is to go on."""
+    """Refuse a file, and a directory that holds a run, unless that run is to go on."""
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"--out must be a directory, got the file {out}; give another")
     if (out / SETTINGS_FILE).exists() and not resume:
         raise OptionError(
             f"--out must be new, {out} holds a training run; pass --resume to go on with it, "
@@ -75,15 +77,17 @@ def keep_settings(out: Path, content: dict[str, Any], resume: bool, process: Any
     """
     check_resumed(out, resume)
     process.wait_for_everyone()  # one that looks late would take this very run for another
-    if (out / SETTINGS_FILE).exists():
-        check_same(out, content)
-    elif process.is_main_process:
+    check_same(out, content)
+    if process.is_main_process and not (out / SETTINGS_FILE).exists():
         write_atomically(out / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
     process.wait_for_everyone()
 
 
 def check_same(out: Path, wanted: dict[str, Any]) -> None:
-    """Raises OptionError naming the first setting in which ``out`` was begun otherwise."""
+    """Raises OptionError naming the first setting in which ``out`` was begun otherwise, if it was
+    begun at all."""
+    if not (out / SETTINGS_FILE).exists():
+        return
     begun = read_json(out / SETTINGS_FILE)
     for name in wanted:
         if begun.get(name) != wanted[name]:

@@ -22,6 +22,7 @@ class Command:
 
     def __call__(self, *arguments: object) -> Outcome:
         self._monkeypatch.setattr(sys, "argv", ["sparing", *map(str, arguments)])
+        self._capfd.readouterr()  # what was said before it
         with pytest.raises(SystemExit) as exit_:
             main()
         out, err = self._capfd.readouterr()

@@ -80,16 +80,24 @@ class Recorder:
         self.passes.append((list(inputs), output.logits.clone()))
         return output
 
-    def logits_along(self, tokens: Sequence[int]) -> dict[int, Tensor]:
+    def logits_along(self, tokens: Sequence[int], index: int = 0) -> dict[int, Tensor]:
         """Position -> logits after it, of the nodes whose ancestors all stand in ``tokens``.
 
-        For a run of one row; what was drafted and rejected is left out.
+        ``index``: of their row in the cache, which no other row may have had; what was drafted and
+        rejected is left out.
         """
         found: dict[int, Tensor] = {}
-        for [i], logits in self.passes:
+        of_rows = (pair for p in self.passes for pair in zip(p[0], self._dealt(*p), strict=True))
+        for i, logits in of_rows:
+            if i.row != index:
+                continue
             count = len(i.ids)
             for row, t in zip(logits, range(count - i.scored, count), strict=True):
                 before = range(t + 1) if i.ancestors is None else i.ancestors[t].nonzero()[:, 0]
                 if all(tokens[i.positions[b] : i.positions[b] + 1] == [i.ids[b]] for b in before):
                     found[i.positions[t]] = row
         return found
+
+    @staticmethod
+    def _dealt(inputs: Sequence[RowInput], logits: Tensor) -> Sequence[Tensor]:
+        return logits.split([i.scored for i in inputs])

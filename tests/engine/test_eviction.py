@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from sparing.engine.cache import Kind, SlotCache
+from sparing.engine.drafting import NoDrafter
+from sparing.engine.events import EvictEvent, TokenEvent
 from sparing.engine.eviction import Budget, SlotView, select
 from sparing.errors import PromptError
+from sparing.memory.policies.learned import Learned
 from sparing.memory.policies.random import Random
 from sparing.memory.policies.streaming import Streaming
 from sparing.memory.policies.window import Window
@@ -39,7 +42,12 @@ class Letters:
     def evict(self) -> str:
         length = self.cache.lengths[0]
         assert length == self.budget.slots, "the budget must be reached"
-        keep = select(self.cache.scores[0, :length], self.cache.kinds[0, :length], self.budget)
+        positions, kinds, scores = (
+            values[0, :length]
+            for values in (self.cache.positions, self.cache.kinds, self.cache.scores)
+        )
+        view = SlotView(positions, kinds, positions, scores, seed=0)
+        keep = select(Learned().score(view), kinds, self.budget)
         assert keep is not None
         gone = self.cache.evict(0, keep)
         self.cache.check()
@@ -74,6 +82,34 @@ def test_the_worked_example_two_evictions_long():
     assert row.held == "ABELMNOP"
     assert row.cache.scores[0, 7] == np.float32(0.2)
     assert row.cache.positions[0, :8].tolist() == [0, 1, 4, 11, 12, 13, 14, 15]
+
+
+def test_the_worked_example_in_the_engine():
+    """The same figure through the loop: the predictor says what the figure's slots say."""
+    figure = [0.0, 0.0, 0.2, 0.1, 0.5, 0.1, 0.4, 0.2, 0.1, 0.3, 0.3, 0.7, 0.4, 0.1, 0.2, 0.2]
+    to_say = iter(figure)
+
+    def predictor(hidden):
+        return torch.tensor([next(to_say) for _ in hidden])
+
+    memory = Memory(budget=11, local=3, selection=2)
+    [result] = run(
+        engine(tiny(markers=None)),
+        [[1, 2]],
+        greedy(15),
+        memory,
+        policy=Learned(),
+        predictor=predictor,
+        drafter=NoDrafter(),
+    )
+    evictions = [event for event in result.events if isinstance(event, EvictEvent)]
+    gone = ["".join(string.ascii_uppercase[p] for p in event.positions) for event in evictions]
+    assert gone == ["CDFH", "GIJK"]
+    assert [event.at for event in evictions] == [11, 15]
+    said = [event for event in result.events if isinstance(event, TokenEvent)]
+    assert [event.score for event in said[:-1]] == pytest.approx(figure[2:])
+    assert (said[13].position, said[14].score_before) == (15, pytest.approx(0.2))
+    assert result.stats.policy == "learned"
 
 
 def oracle(scores: list[float], kinds: list[Kind], budget: Budget) -> list[bool] | None:

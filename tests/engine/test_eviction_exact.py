@@ -23,15 +23,20 @@ MODELS = {
 
 
 @torch.inference_mode()
-def masked_logits(path: Any, result: Result, events: list[EvictEvent]) -> Tensor:
-    """Logits ``[T, V]`` of the full sequence under the mask that the evictions describe."""
+def masked_pass(path: Any, result: Result, events: list[EvictEvent]) -> Any:
+    """transformers over the full sequence, under the mask that the evictions describe."""
     tokens = torch.tensor([result.prompt_token_ids + result.token_ids])
     count = tokens.shape[1]
     sees = torch.ones(count, count, dtype=torch.bool).tril()
     for event in events:
         sees[event.at :, event.positions] = False
     mask = torch.zeros(count, count, dtype=torch.float64).masked_fill(~sees, float("-inf"))
-    return reference(path)(tokens, attention_mask=mask[None, None]).logits[0]
+    return reference(path)(tokens, attention_mask=mask[None, None], output_hidden_states=True)
+
+
+def masked_logits(path: Any, result: Result, events: list[EvictEvent]) -> Tensor:
+    """Logits ``[T, V]``."""
+    return masked_pass(path, result, events).logits[0]
 
 
 def drafters(result: Result) -> dict[str, Any]:

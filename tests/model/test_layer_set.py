@@ -91,10 +91,17 @@ def test_everything_skipped_is_the_embedding():
 
 def test_attention_maps_are_those_of_the_layers_that_ran():
     ours = decoder(PATHS["qwen3"])
-    inputs = [new(IDS)]
-    whole = ours(inputs, Slots(ours), LayerSet.skipping(3, set(), {0, 1}), attention_of=2)
-    part = ours(inputs, Slots(ours), LayerSet.skipping(3, {2}, {0, 1}), attention_of=2)
-    assert torch.equal(part.attention[0], whole.attention[0][:2])
+    """Their mean over the layers that ran, so that a layer's own map is a difference of two."""
+    inputs = [new(IDS, attended=len(IDS))]
+    first, two, three = (
+        ours(inputs, Slots(ours), LayerSet.skipping(3, layers, {0, 1})).attention[0]
+        for layers in ({1, 2}, {2}, set())
+    )
+    maps = [first, 2 * two - first, 3 * three - 2 * two]
+    for layer in maps:
+        assert (layer > -1e-9).all()
+        torch.testing.assert_close(layer.sum(-1), torch.ones_like(layer[:, 0]))
+    assert not torch.allclose(maps[0], maps[1])
 
 
 def test_counting_what_is_skipped():

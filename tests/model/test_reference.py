@@ -67,7 +67,7 @@ def test_same_outputs_and_same_cache_as_the_decoder(path):
 @pytest.mark.parametrize("last", [1, 3])
 def test_same_attention_as_the_decoder(last):
     fast = decoder(PATHS["qwen3"], "float32")
-    slow = ReferenceDecoder.load(PATHS["qwen3"], attentions=True)
+    slow = ReferenceDecoder.load(PATHS["qwen3"])
     slots = Slots(fast, 2)
     fast([new([4, 5, 6], row=1)], slots)
     tree = new(random_ids(4), 3, 1, ancestors=TREE, attended=last)

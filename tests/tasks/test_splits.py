@@ -1,5 +1,7 @@
 """Question sets and splits: what was trained on is never tested on."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,13 +27,13 @@ def test_a_set_holds_what_it_was_built_from(kept, others):
 
 @given(st.text())
 def test_a_question_has_one_split_beside_training(text):
+    beside = ("traces", "validation", "test")
     nothing = QuestionSet()
-    assert belongs(text, "validation", nothing) != belongs(text, "test", nothing)
+    assert [belongs(text, split, nothing) for split in beside].count(True) == 1
     assert belongs(text, "train", nothing)
     trained = QuestionSet.build([text])
     assert belongs(text, "train", trained)
-    assert not belongs(text, "validation", trained)
-    assert not belongs(text, "test", trained)
+    assert not any(belongs(text, split, trained) for split in beside)
 
 
 def test_hashes_stay_what_they_are():
@@ -71,12 +73,15 @@ def test_the_splits_of_one_seed_share_no_question(seed):
     assert len(train) == 150
     trained = QuestionSet.build(train)
     held_out = {
-        split: {key("countdown", e) for e in entries("countdown", small, split, s, 15, trained)}
-        for split in ("validation", "test")
+        (split, s): {
+            key("countdown", e) for e in entries("countdown", small, split, s, 10, trained)
+        }
+        for split in ("traces", "validation", "test")
         for s in (seed, seed + 1)
     }
-    assert not held_out["validation"] & held_out["test"]
-    assert not train & (held_out["validation"] | held_out["test"])
+    for one, other in combinations(held_out, 2):
+        assert one[0] == other[0] or not held_out[one] & held_out[other]
+    assert not train & set().union(*held_out.values())
 
 
 def test_two_sets_together():

@@ -1,0 +1,196 @@
+"""The rows of `sparing bench memory`: every problem with all kept, and under each policy."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+from rich.progress import Progress
+
+from sparing import __version__
+from sparing.api import Engine
+from sparing.errors import OptionError
+from sparing.evaluate.answering import Answered, Settings, answers
+from sparing.evaluate.part import Part
+from sparing.memory.find import POLICIES, PREDICTED, find_policy
+from sparing.options import Depth, Memory, Sampling
+from sparing.tasks.problem import Problem, Task
+from sparing.tasks.splits import Split
+
+FULL = ("full", 1.0)
+SPLITS = ("test", "validation")
+LEAST_ROOM = 8  # slots beside the question, however short the thought
+Arm = tuple[str, float]  # a policy at a share
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``n`` problems of each task with everything kept, and with each policy at each share.
+
+    ``local``, ``selection``: as in ``Memory``, the same for every policy. Raises OptionError.
+    """
+
+    tasks: Sequence[Task]
+    n: int
+    seed: int
+    policies: Sequence[str]
+    shares: Sequence[float]
+    split: Split = "test"
+    local: int | float | None = None
+    selection: int | float | None = None
+    max_new_tokens: int = 1400
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.policies if name not in POLICIES]:
+            known = ", ".join(POLICIES)
+            raise OptionError(f"policies must be among {known}, got {unknown[0]!r}")
+        if wrong := [share for share in self.shares if not 0 < share <= 1]:
+            raise OptionError(f"shares must lie in (0, 1], got {wrong[0]:g}")
+        if self.split not in SPLITS:
+            raise OptionError(f"split must be {' or '.join(SPLITS)}, got {self.split!r}")
+        if isinstance(self.local, float) and self.local == 1:
+            raise OptionError("local must leave room for other slots, got 1.0; pass 0.9 or less")
+        for policy in self.policies:
+            self._memory(policy, LEAST_ROOM)
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        """Task by task; raises OptionError where a task has none to give."""
+        return [p for task in self.tasks for p in task.problems(self.n, self.seed, self.split)]
+
+    @property
+    def arms(self) -> list[Arm]:
+        """The full cache, then each share under each policy."""
+        return [FULL, *((policy, share) for share in self.shares for policy in self.policies)]
+
+    @property
+    def settings(self) -> Settings:
+        """Greedy, without drafts, everything kept."""
+        sampling = Sampling(temperature=0, max_new_tokens=self.max_new_tokens)
+        return Settings(depth=Depth(draft="off"), sampling=sampling, batch_size=self.batch_size)
+
+    def memory(self, arm: Arm, question: int, thinking: int) -> Memory:
+        """The budget of a problem: its question and a share of what the full run thought.
+
+        Behind the question there are at least ``LEAST_ROOM`` slots, or one more than ``local``.
+        """
+        policy, share = arm
+        room = max(round(share * thinking), LEAST_ROOM)
+        if isinstance(self.local, int):
+            room = max(room, self.local + 1)
+        return self._memory(policy, question + room)
+
+    def _memory(self, policy: str, budget: int) -> Memory:
+        return Memory(
+            budget=budget,
+            local=self.local,
+            selection=self.selection,
+            policy=policy,  # type: ignore[arg-type]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON, the tasks by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"tasks": [task.name for task in self.tasks]}
+
+    def fingerprint(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """All that decides the rows; ``model``: what is known of it before it is loaded."""
+        asked = [(p.task, p.id, p.question, p.answer) for p in self.problems]
+        return {
+            **model,
+            **self.to_dict(),
+            "problems": blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest(),
+            "version": __version__,
+        }
+
+
+def chosen_policies(names: Sequence[str] | None, predicts: bool) -> list[str]:
+    """The policies asked for; None: all that a model can use that ``predicts`` importance or not.
+
+    Raises OptionError where one needs a predictor and there is none.
+    """
+    if names is None:
+        return [name for name in POLICIES if predicts or name not in PREDICTED]
+    for name in names:
+        if name in PREDICTED:
+            find_policy(Memory(budget=LEAST_ROOM, policy=name), None, predicts)  # type: ignore[arg-type]
+    return list(dict.fromkeys(names))
+
+
+def collect(
+    engine: Engine, plan: Plan, part: Part | None, progress: Progress
+) -> dict[Arm, list[Row]]:
+    """The rows of every arm in the problems' order; ``part`` takes each as it is done.
+
+    Raises what ``Engine.generate`` raises, before ``progress`` is shown.
+    """
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in part.rows if part else []:
+        found[row["policy"], row["share"], row["task"], row["id"]] = row
+    answers(engine, plan.problems, plan.settings, [])  # refuses what cannot be asked
+    total = len(plan.arms) * len(plan.problems)
+    runs: dict[Arm, list[Row]] = {}
+    with progress:
+        shown = progress.add_task("full", total=total, completed=len(found))
+        for arm in plan.arms:
+            names = [(*arm, problem.task, problem.id) for problem in plan.problems]
+            missing = [i for i, name in enumerate(names) if name not in found]
+            for index, row in run(engine, plan, arm, runs.get(FULL), missing):
+                if part:
+                    part.append(row)
+                found[names[index]] = row
+                done = [found[name]["correct"] for name in names if name in found]
+                said = f"{arm_name(arm)}: {sum(done) / len(done):.1%} right"
+                progress.update(shown, advance=1, description=said)
+            runs[arm] = [found[name] for name in names]
+    return runs
+
+
+def run(
+    engine: Engine, plan: Plan, arm: Arm, full: Sequence[Row] | None, missing: Sequence[int]
+) -> Iterator[tuple[int, Row]]:
+    """The missing rows of an arm as they are done, with their problems' indices."""
+    if not missing:
+        return
+    settings: Settings | list[Settings] = plan.settings
+    if full is not None:
+        memories = [plan.memory(arm, r["prompt_tokens"], r["thinking_tokens"]) for r in full]
+        settings = [replace(plan.settings, memory=memory) for memory in memories]
+    tasks = {task.name: task for task in plan.tasks}
+    for answered in answers(engine, plan.problems, settings, missing):
+        index = answered.index
+        problem = plan.problems[index]
+        correct = tasks[problem.task].grade(problem, answered.result.answer)
+        kv_bytes_full = full[index]["kv_bytes_peak"] if full else answered.kv_bytes_peak
+        yield index, as_row(arm, problem, answered, correct, kv_bytes_full)
+
+
+def as_row(
+    arm: Arm, problem: Problem, answered: Answered, correct: bool, kv_bytes_full: int
+) -> Row:
+    """A problem under a policy; ``kv_bytes_full``: of the full cache's run on that problem."""
+    result, stats = answered.result, answered.result.stats
+    return {
+        "policy": arm[0],
+        "share": arm[1],
+        "task": problem.task,
+        "id": problem.id,
+        "correct": correct,
+        "prompt_tokens": len(result.prompt_token_ids),
+        "thinking_tokens": stats.thinking_tokens,
+        "new_tokens": stats.new_tokens,
+        "seconds": round(answered.seconds, 6),
+        "kv_bytes_peak": answered.kv_bytes_peak,
+        "kv_bytes_full": kv_bytes_full,
+        "evictions": stats.evictions,
+        "finish_reason": result.finish_reason,
+    }
+
+
+def arm_name(arm: Arm) -> str:
+    """As in the figures' names: ``learned/0.25``."""
+    return "full" if arm == FULL else f"{arm[0]}/{arm[1]:g}"

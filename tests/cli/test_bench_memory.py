@@ -1,0 +1,104 @@
+"""`sparing bench memory`, from the shell's side."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from sparing.tasks.gym import GymTask
+from tests.memory.small import write_predictor
+from tests.tiny import tiny
+
+SHORT = {"num_hidden_layers": 2, "max_position_embeddings": 300}
+TOLD = {"fit": {"target": "answer"}, "traces": {"window": 16}}
+
+
+def command(*options):
+    return ("bench", "memory", "--model", tiny(**SHORT), "--task", "sums,sums-hard", "--n", 2,
+            "--max-new-tokens", 30, *options)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_bench_memory_writes_its_rows_with_all_they_are_made_of(sparing, tmp_path):
+    write_predictor(tmp_path / "predictor", tiny(**SHORT), **TOLD)
+    figures, picture = tmp_path / "out" / "memory.json", tmp_path / "memory.png"
+    kept = ("--json", figures, "--plot", picture, "--trace-plot", tmp_path / "trace.png")
+    arms = ("--shares", "0.25,0.5", "--policies", "window,learned")
+    outcome = sparing(*command("--predictor", tmp_path / "predictor", *arms, *kept))
+    assert outcome.code == 0, outcome.err
+    found = json.loads(figures.read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    for policy in ("window", "learned"):
+        for share in ("0.25", "0.5"):
+            for level in ("", "/standard", "/hard", "/sums", "/sums-hard"):
+                assert f"accuracy/{policy}/{share}{level}" in rows
+                paired = rows[f"paired_vs_full/{policy}/{share}{level}"]
+                assert paired["low"] <= paired["value"] <= paired["high"]
+            assert 0 < rows[f"kv_share/{policy}/{share}"]["value"] < 1
+    wanted = {"predictor_share_of_step", "time_vs_transformers", "kv_bytes_vs_transformers"}
+    assert wanted <= rows.keys()
+    assert not [name for name in rows if "0.1" in name]
+    assert all(row["better"] in ("higher", "lower") for row in rows.values())
+    assert set(found) >= {"raw", "machine", "threads", "dtype", "versions", "commit", "command"}
+    assert len(found["raw"]["rows"]) == 4 * (1 + 2 * 2)
+    assert picture.stat().st_size > 5000
+    assert sorted(os.listdir(figures.parent)) == ["memory.json"]
+    assert "no trace drawn: the full cache solved no problem" in outcome.err
+    assert "full cache" in outcome.out
+
+
+@pytest.fixture
+def ctrl_c_at_the_seventh_answer(monkeypatch):
+    """This process gets a real SIGINT while an answer is graded."""
+    grade, graded = GymTask.grade, []
+
+    def interrupted(task, problem, text):
+        graded.append(problem)
+        if len(graded) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return grade(task, problem, text)
+
+    monkeypatch.setattr(GymTask, "grade", interrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ctrl_c_at_the_seventh_answer")
+def test_ctrl_c_leaves_the_rows_and_the_same_command_goes_on(sparing, tmp_path):
+    file, part = tmp_path / "a.json", tmp_path / "a.json.part.jsonl"
+    asked = command("--policies", "window", "--shares", "0.5", "--json", file)
+    outcome = sparing(*asked)
+    assert outcome.code == 130
+    assert "6 rows are kept in" in outcome.err
+    assert len(part.read_text().splitlines()) == 7
+    other = sparing(*asked, "--shares", 0.4)
+    assert other.code == 2
+    assert "got another shares ([0.5] then, [0.4] now)" in " ".join(other.err.split())
+    assert sparing(*asked).code == 0
+    assert not part.exists()
+    assert len(json.loads(file.read_text())["raw"]["rows"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--task", "pokcet"), "did you mean pocket"),
+        (("--policies", "window,lerned"), "policies must be among"),
+        (("--policies", "learned"), "policy learned needs a model with an importance predictor"),
+        (("--shares", "a"), "--shares must be numbers with commas, got 'a'"),
+        (("--shares", "2"), "shares must lie in (0, 1], got 2"),
+        (("--split", "train"), "split must be test or validation"),
+        (("--local", "1.0"), "local must leave room"),
+        (("--plot", "a.txt"), "--plot must end in .png"),
+        (("--trace-plot", "a.png"), "--trace-plot needs an importance predictor"),
+        (("--predictor", "nowhere"), "must hold an importance predictor"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line(sparing, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    outcome = sparing(*command(*options))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1
+    assert said in outcome.err
+    assert os.listdir(tmp_path) == []
