@@ -2,16 +2,15 @@
 
 import json
 import os
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 
-from sparing.cli.flags import LoadingFlags, flag, number, takes_flags
+from sparing.cli.flags import LoadingFlags, flag, takes_flags
 from sparing.errors import OptionError, reason
 from sparing.evaluate.report import against_bar, origin_line, report, write_json
 
@@ -88,107 +87,6 @@ def pocket(
         write_json(json_, content)
 
 
-@bench.command("memory")
-@takes_flags
-def memory(
-    loading: LoadingFlags,
-    task: Annotated[str, flag("as of `sparing eval`, several with commas")] = "pocket,pocket-hard",
-    n: Annotated[int, flag("problems of each task", "--n", min=1)] = 200,
-    seed: Annotated[int, flag("which problems", min=0)] = 0,
-    split: Annotated[str, flag("test or validation")] = "test",
-    policies: Annotated[
-        str | None, flag("which to compare, with commas; by default all that the model can use")
-    ] = None,
-    shares: Annotated[
-        str, flag("budgets, with commas: s means question + s * the full run's thinking")
-    ] = "0.1,0.25,0.5",
-    local: Annotated[Any, number("most recent tokens, protected from eviction")] = None,
-    selection: Annotated[Any, number("how many of the unprotected survive an eviction")] = None,
-    max_new_tokens: Annotated[int, flag("end after so many new tokens", min=1)] = 1400,
-    batch_size: Annotated[int, flag("problems at a time", min=1)] = 64,
-    json_: Annotated[
-        Path | None, flag("write the figures to this file; the same command goes on", "--json")
-    ] = None,
-    plot: Annotated[Path | None, flag("draw accuracy over budgets into this file")] = None,
-    trace_plot: Annotated[
-        Path | None, flag("draw one trace, token by token, into this file")
-    ] = None,
-) -> None:
-    """Eviction policies at the same budget against the full cache; their clock and their bytes."""
-    from sparing.cli.evaluate import model_fingerprint
-    from sparing.cli.run import INTERRUPTED
-    from sparing.evaluate.bench_memory import bench_memory
-    from sparing.evaluate.bench_memory_rows import Plan, chosen_policies
-    from sparing.evaluate.bench_memory_trace import Target
-    from sparing.evaluate.part import Part, files_fingerprint
-    from sparing.evaluate.plots import check_picture
-    from sparing.evaluate.plots_memory import draw_accuracy, draw_trace
-    from sparing.memory.predictor import find_predictor
-    from sparing.model.reference import ReferenceDecoder
-    from sparing.model.sources import find_model
-    from sparing.tasks.find import find_tasks
-
-    for path in filter(None, (json_, plot, trace_plot)):
-        check_writable(path)
-    for path in filter(None, (plot, trace_plot)):
-        check_picture(path)
-    home = find_predictor(loading.predictor, find_model(loading.model))
-    named = [name.strip() for name in policies.split(",")] if policies else None
-    plan = Plan(
-        tasks=find_tasks(task),
-        n=n,
-        seed=seed,
-        policies=chosen_policies(named, home is not None),
-        shares=read_shares(shares),
-        split=split,  # type: ignore[arg-type]
-        local=local,
-        selection=selection,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-    )
-    target = Target.of(home) if trace_plot else None
-    predictor = files_fingerprint(home) if home else None
-    fingerprint = plan.fingerprint(model_fingerprint(loading) | {"predictor": predictor})
-    part = Part(json_, fingerprint) if json_ else None
-    engine = loading.load()
-    other = ReferenceDecoder.load(find_model(loading.model), engine.decoder.dtype).model
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
-    try:
-        with part or nullcontext():
-            figures, raw = bench_memory(engine, other, plan, part, target, progress)
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; {kept(part)}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    content = report(figures, raw, engine.decoder.dtype) | {"fingerprint": fingerprint}
-    show_memory(content)
-    if json_ and part:
-        write_json(json_, content)
-        part.remove()
-    if plot:
-        draw_accuracy(content, plot)
-    if trace_plot and raw["trace"]:
-        draw_trace(raw["trace"], trace_plot)
-    elif trace_plot:
-        typer.echo("no trace drawn: the full cache solved no problem of the first task", err=True)
-
-
-def kept(part: Any) -> str:
-    """What an interrupted run leaves behind."""
-    if part is None:
-        return "with --json FILE the rows would have been kept"
-    if not part.rows:
-        return "no row was done, nothing is kept"
-    return f"{len(part.rows)} rows are kept in {part.path}, the same command goes on from there"
-
-
-def read_shares(text: str) -> list[float]:
-    try:
-        return list(dict.fromkeys(float(share) for share in text.split(",")))
-    except ValueError:
-        raise OptionError(f"--shares must be numbers with commas, got {text!r}") from None
-
-
 def read_prompts(path: Path) -> list[str]:
     """A prompt a line, as text or, in a .jsonl file, as an object with ``prompt`` or ``turns``."""
     try:
@@ -226,17 +124,3 @@ def show(content: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     console.print(origin_line(content), highlight=False)
-
-
-def show_memory(content: dict[str, Any]) -> None:
-    """Accuracy as a table, then the figures with a bar and those of the clock."""
-    from sparing.cli.evaluate import wide_console
-    from sparing.evaluate.tables import memory_cells
-
-    header, *rows = memory_cells(content)
-    table = Table(*(cell.replace(" at ", "\nat ") for cell in header))
-    for cells in rows:
-        table.add_row(*cells)
-    wide_console().print(table)
-    chosen = [r for r in content["rows"] if r["bar"] is not None or "/" not in r["name"]]
-    show(content | {"rows": chosen})

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparing.cli.flags import flag
+from sparing.memory.predictor import has_predictor
 from sparing.model.sources import ModelEntry, list_models
 from sparing.tasks.families import FAMILIES, LEVELS
 
@@ -37,6 +38,7 @@ def as_json(model: ModelEntry) -> dict[str, Any]:
         "path": str(model.path) if model.path else None,
         "licence": model.licence,
         "description": model.description,
+        "predictor": has_predictor(model.path) if model.path else False,
     }
     if model.name == "pocket":
         content["families"] = {

@@ -12,6 +12,7 @@ from sparing.cli.flags import ModelFlags, flag
 from sparing.cli.run import INTERRUPTED
 from sparing.cli.train import Shown, rounded
 from sparing.errors import OptionError
+from sparing.tasks.families import POCKET_TASKS
 
 INSIDE = "traces"  # the folder within --out
 
@@ -20,7 +21,7 @@ INSIDE = "traces"  # the folder within --out
 class TraceFlags:
     """Which traces are sampled."""
 
-    task: Annotated[str, flag("as of `sparing eval`, several with commas")] = "pocket,pocket-hard"
+    task: Annotated[str, flag("as of `sparing eval`, several with commas")] = POCKET_TASKS
     n: Annotated[int, flag("questions of each task", "--n")] = 300
     seed: Annotated[int, flag("of questions, noise and fit")] = 0
     accept: Annotated[str, flag("verified: traces that end in the right answer; any: all")] = (

@@ -10,8 +10,16 @@ from rich.progress import Progress
 
 from sparing.api import Engine
 from sparing.engine.cache import BLOCK_SLOTS
-from sparing.evaluate.bench_memory_rows import FULL, Arm, Plan, Row, arm_name, collect
-from sparing.evaluate.bench_memory_speed import speed_figures
+from sparing.evaluate.bench_memory_rows import (
+    FULL,
+    Arm,
+    Plan,
+    Row,
+    Runner,
+    arm_name,
+    collect,
+    columns,
+)
 from sparing.evaluate.bench_memory_trace import Target, trace
 from sparing.evaluate.intervals import paired_bootstrap, wilson
 from sparing.evaluate.part import Part
@@ -28,22 +36,21 @@ EARLY_BAR, EARLY_SHARE = 0.10, 0.1  # over the best other where early results ar
 
 def bench_memory(
     engine: Engine,
-    other: Any,
     plan: Plan,
     part: Part | None,
     target: Target | None,
     progress: Progress,
+    runner: Runner | None = None,
 ) -> tuple[list[Figure], dict[str, Any]]:
-    """All figures. ``other``: the model in transformers; ``part``: rows of an unfinished run, which
-    takes the others as they are done; ``target``: of the predictor, where a trace is to be drawn.
+    """All figures but those of the clock. ``part``: rows of an unfinished run, which takes the
+    others as they are done; ``target``: of the predictor, where a trace is to be drawn; ``runner``:
+    see ``collect``.
     """
-    rows = collect(engine, plan, part, progress)
-    speed, raw = speed_figures(engine, other, plan)
+    rows = collect(engine, plan, part, progress, runner)
+    raw: dict[str, Any] = {"plan": plan.to_dict(), "rows": columns(rows)}
     if target:
         raw["trace"] = trace(engine, plan, rows[FULL], target)
-    raw["plan"] = plan.to_dict()
-    raw["rows"] = [row for of_arm in rows.values() for row in of_arm]
-    return [*memory_figures(rows), *speed], raw
+    return memory_figures(rows), raw
 
 
 @dataclass(frozen=True)

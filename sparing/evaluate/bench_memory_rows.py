@@ -1,7 +1,7 @@
 """The rows of `sparing bench memory`: every problem with all kept, and under each policy."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -22,6 +22,17 @@ from sparing.tasks.splits import Split
 FULL = ("full", 1.0)
 SPLITS = ("test", "validation")
 LEAST_ROOM = 8  # slots beside the question, however short the thought
+KEPT = (  # of a row, in a report
+    "id",
+    "correct",
+    "prompt_tokens",
+    "thinking_tokens",
+    "new_tokens",
+    "seconds",
+    "kv_bytes_peak",
+    "evictions",
+    "finish_reason",
+)
 Arm = tuple[str, float]  # a policy at a share
 Row = dict[str, Any]
 
@@ -121,12 +132,30 @@ def chosen_policies(names: Sequence[str] | None, predicts: bool) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+@dataclass(frozen=True)
+class Job:
+    """Problems of one task to answer under an arm; ``full``: their rows with everything kept."""
+
+    arm: Arm
+    wanted: Sequence[int]
+    full: Sequence[Row] | None = None
+
+
+Done = tuple[Arm, int, Row]  # with the index of its problem
+Runner = Callable[[Sequence[Job]], Iterator[Done]]
+
+
 def collect(
-    engine: Engine, plan: Plan, part: Part | None, progress: Progress
+    engine: Engine,
+    plan: Plan,
+    part: Part | None,
+    progress: Progress,
+    runner: Runner | None = None,
 ) -> dict[Arm, list[Row]]:
     """The rows of every arm in the problems' order; ``part`` takes each as it is done.
 
-    Raises what ``Engine.generate`` raises, before ``progress`` is shown.
+    ``runner``: does the jobs elsewhere; by default here, one after the other. Raises what
+    ``Engine.generate`` raises, before ``progress`` is shown.
     """
     found: dict[tuple[Any, ...], Row] = {}
     for row in part.rows if part else []:
@@ -136,37 +165,52 @@ def collect(
     runs: dict[Arm, list[Row]] = {}
     with progress:
         shown = progress.add_task("full", total=total, completed=len(found))
-        for arm in plan.arms:
-            names = [(*arm, problem.task, problem.id) for problem in plan.problems]
-            missing = [i for i, name in enumerate(names) if name not in found]
-            for index, row in run(engine, plan, arm, runs.get(FULL), missing):
+        for arms in ([FULL], [arm for arm in plan.arms if arm != FULL]):
+            named = {arm: [(*arm, p.task, p.id) for p in plan.problems] for arm in arms}
+            jobs = [
+                Job(arm, wanted, [runs[FULL][i] for i in wanted] if FULL in runs else None)
+                for arm in arms
+                for wanted in by_task(plan, [n not in found for n in named[arm]])
+            ]
+            for arm, index, row in runner(jobs) if runner else in_turn(engine, plan, jobs):
                 if part:
                     part.append(row)
-                found[names[index]] = row
-                done = [found[name]["correct"] for name in names if name in found]
-                said = f"{arm_name(arm)}: {sum(done) / len(done):.1%} right"
-                progress.update(shown, advance=1, description=said)
-            runs[arm] = [found[name] for name in names]
+                found[named[arm][index]] = row
+                progress.update(shown, advance=1, description=f"{arm_name(arm)}, {row['task']}")
+            runs |= {arm: [found[name] for name in names] for arm, names in named.items()}
     return runs
 
 
-def run(
-    engine: Engine, plan: Plan, arm: Arm, full: Sequence[Row] | None, missing: Sequence[int]
-) -> Iterator[tuple[int, Row]]:
-    """The missing rows of an arm as they are done, with their problems' indices."""
-    if not missing:
-        return
-    settings: Settings | list[Settings] = plan.settings
-    if full is not None:
-        memories = [plan.memory(arm, r["prompt_tokens"], r["thinking_tokens"]) for r in full]
-        settings = [replace(plan.settings, memory=memory) for memory in memories]
+def by_task(plan: Plan, missing: Sequence[bool]) -> list[list[int]]:
+    """The indices of the problems that are missing, a list a task."""
+    wanted: dict[str, list[int]] = {}
+    for index, problem in enumerate(plan.problems):
+        if missing[index]:
+            wanted.setdefault(problem.task, []).append(index)
+    return list(wanted.values())
+
+
+def in_turn(engine: Engine, plan: Plan, jobs: Sequence[Job]) -> Iterator[Done]:
+    return (done for job in jobs for done in run(engine, plan, job))
+
+
+def run(engine: Engine, plan: Plan, job: Job) -> Iterator[Done]:
+    """The job's rows as they are done. Long thoughts come first: rows that end together leave no
+    batch half empty."""
     tasks = {task.name: task for task in plan.tasks}
-    for answered in answers(engine, plan.problems, settings, missing):
-        index = answered.index
-        problem = plan.problems[index]
+    thinking = [row["thinking_tokens"] for row in job.full or []]
+    order = sorted(range(len(job.wanted)), key=lambda at: -thinking[at] if thinking else 0)
+    problems = [plan.problems[job.wanted[at]] for at in order]
+    settings: Settings | list[Settings] = plan.settings
+    if job.full:
+        full = [job.full[at] for at in order]
+        memories = [plan.memory(job.arm, r["prompt_tokens"], r["thinking_tokens"]) for r in full]
+        settings = [replace(plan.settings, memory=memory) for memory in memories]
+    for answered in answers(engine, problems, settings):
+        at, problem = order[answered.index], problems[answered.index]
         correct = tasks[problem.task].grade(problem, answered.result.answer)
-        kv_bytes_full = full[index]["kv_bytes_peak"] if full else answered.kv_bytes_peak
-        yield index, as_row(arm, problem, answered, correct, kv_bytes_full)
+        kv_bytes_full = job.full[at]["kv_bytes_peak"] if job.full else answered.kv_bytes_peak
+        yield job.arm, job.wanted[at], as_row(job.arm, problem, answered, correct, kv_bytes_full)
 
 
 def as_row(
@@ -183,12 +227,24 @@ def as_row(
         "prompt_tokens": len(result.prompt_token_ids),
         "thinking_tokens": stats.thinking_tokens,
         "new_tokens": stats.new_tokens,
-        "seconds": round(answered.seconds, 6),
+        "seconds": round(answered.seconds, 4),
         "kv_bytes_peak": answered.kv_bytes_peak,
         "kv_bytes_full": kv_bytes_full,
         "evictions": stats.evictions,
         "finish_reason": result.finish_reason,
     }
+
+
+def columns(runs: Mapping[Arm, Sequence[Row]]) -> dict[str, dict[str, dict[str, list[Any]]]]:
+    """Arm by arm and task by task a list a field: a tenth of the rows' own size as JSON."""
+    found: dict[str, dict[str, dict[str, list[Any]]]] = {}
+    for arm, rows in runs.items():
+        tasks = found.setdefault(arm_name(arm), {})
+        for row in rows:
+            of_task = tasks.setdefault(row["task"], {field: [] for field in KEPT})
+            for field, values in of_task.items():
+                values.append(int(row[field]) if field == "correct" else row[field])
+    return found
 
 
 def arm_name(arm: Arm) -> str:

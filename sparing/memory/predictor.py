@@ -70,6 +70,7 @@ def save_predictor(predictor: ImportancePredictor, config: dict[str, Any], out: 
 
 
 def has_predictor(directory: Path) -> bool:
+    """Whether there is an importance predictor in it."""
     return (directory / CONFIG_FILE).exists()
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sparing.options import Options
+from sparing.tasks.families import POCKET_TASKS
 
 Count = Annotated[int, Field(ge=1)]
 TargetName = Literal["answer", "future-mean", "future-max"]
@@ -15,7 +16,7 @@ class TraceSettings(Options):
     right, any keeps all; ``window``: positions behind a token that do not count as its future."""
 
     model: str
-    task: str = "pocket,pocket-hard"
+    task: str = POCKET_TASKS
     n: Count = 300
     seed: Annotated[int, Field(ge=0)] = 0
     accept: Literal["verified", "any"] = "verified"

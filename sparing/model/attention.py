@@ -61,7 +61,11 @@ class Attention:
         new = new.view(new.shape[0], 2, self.key_heads, -1)
         if self._single is not None:
             begin, count = self._single.cached, len(self._single.ids)
-            kv[:, self._single.row].narrow(2, begin, count).copy_(new.permute(1, 2, 0, 3))
+            of_row = kv.select(1, self._single.row)
+            if count == 1:
+                of_row.select(2, begin).copy_(new[0])
+            else:
+                of_row.narrow(2, begin, count).copy_(new.permute(1, 2, 0, 3))
         else:
             kv[:, self._rows, :, self._slots] = new
 

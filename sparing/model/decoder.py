@@ -52,7 +52,7 @@ class Decoder:
         self.embedding, self.head, self.norm = embedding, head, norm
         self.dtype, self.device = norm.dtype, norm.device
         self.kinds = {role: getattr(layers[0], role).kind for role in ROLES} | {"head": head.kind}
-        self._exact = self.dtype in EXACT_DTYPES
+        self._numbers = self.dtype in EXACT_DTYPES and self.device.type == "cpu"
         self._frequencies = config.inverse_frequencies.to(self.device)
 
     @property
@@ -86,13 +86,13 @@ class Decoder:
             if layer_set is None or layer_set.attention[index]:
                 kv = cache.kv[index]
                 q = self._project(block, x, cos, sin, attention, kv)
-                x += block.output(attention(q, kv))
+                block.output.add(x, attention(q, kv))
                 attention.watch(q, kv)
             if layer_set is None or layer_set.mlp[index]:
-                x += self._mlp(block, x)
+                self._mlp(block, x)
             if wanted == index + 1 and wanted < config.layers:
                 kept = x.clone()
-        hidden = self._norm(x, self.norm)
+        hidden = F.rms_norm(x, x.shape[1:], self.norm, config.norm_eps)
         return Output(
             hidden=hidden,
             logits=self.head(scored(hidden, inputs)),
@@ -119,17 +119,18 @@ class Decoder:
         both = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
         return both[0][:, None].to(self.dtype), both[1][:, None].to(self.dtype)
 
-    def _norm(self, x: Float[Tensor, "N E"], weight: Tensor | None) -> Float[Tensor, "N E"]:
-        """x / sqrt(mean x^2 + eps) * weight (RMSNorm, arXiv 1910.07467, eq. 4).
+    def _normed(
+        self, x: Float[Tensor, "N E"], weight: Tensor | None, matrix: Matrix
+    ) -> Float[Tensor, "N out"]:
+        """The product with x / sqrt(mean x^2 + eps) * weight (RMSNorm, arXiv 1910.07467, eq. 4).
 
-        A lone token's scale is taken as a number: a tenth of a step in small operations less.
+        A lone token's norm is a number, which the product takes along: less small operations.
         """
         eps = self.config.norm_eps
-        if x.shape[0] > 1 or not self._exact or self.device.type != "cpu":
-            return F.rms_norm(x, x.shape[1:], weight, eps)
+        if x.shape[0] > 1 or weight is not None or not self._numbers:
+            return matrix(F.rms_norm(x, x.shape[1:], weight, eps))
         length = float(torch.linalg.vector_norm(x))
-        x = x * (length * length / x.shape[1] + eps) ** -0.5
-        return x if weight is None else x.mul_(weight)
+        return matrix(x, (length * length / x.shape[1] + eps) ** -0.5)
 
     def _project(
         self,
@@ -142,7 +143,7 @@ class Decoder:
     ) -> Float[Tensor, "N H D"]:
         """Queries of the new tokens; their keys and values are written to the cache."""
         heads, groups, dim = self.config.heads, self.config.kv_heads, self.config.head_dim
-        qkv = block.qkv(self._norm(x, block.qkv_norm)).view(x.shape[0], heads + 2 * groups, dim)
+        qkv = self._normed(x, block.qkv_norm, block.qkv).view(x.shape[0], heads + 2 * groups, dim)
         qk = qkv[:, : heads + groups]
         if block.qk_norm is not None:
             qk.copy_(F.rms_norm(qk, (dim,), None, self.config.norm_eps) * block.qk_norm)
@@ -151,6 +152,6 @@ class Decoder:
         attention.write(kv, qkv[:, heads:])
         return qkv[:, :heads]
 
-    def _mlp(self, block: Layer, x: Tensor) -> Tensor:
-        gate, up = block.gate_up(self._norm(x, block.gate_up_norm)).chunk(2, dim=-1)
-        return block.down(F.silu(gate).mul_(up))
+    def _mlp(self, block: Layer, x: Float[Tensor, "N E"]) -> None:
+        gate, up = self._normed(x, block.gate_up_norm, block.gate_up).chunk(2, dim=-1)
+        block.down.add(x, F.silu(gate).mul_(up))

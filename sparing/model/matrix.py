@@ -1,7 +1,9 @@
 """Matrix products as objects, and the choice of the fastest kind for each by timing.
 
-A matrix maps ``[N, in]`` to ``[N, out]``. Kinds differ in how the weight lies in memory; each holds
-it once. Which wins depends on the machine, the size and the number of rows, so it is measured.
+``matrix(x, scale)`` is ``scale x W^T + b`` (the norm of a lone token is a number that goes along),
+``matrix.add(y, x)`` is ``y += x W^T + b``, as the residual is, for x ``[N, in]`` and y
+``[N, out]``. Kinds differ in how the weight lies in memory; each holds it once. Which wins depends
+on the machine, the size and the number of rows, so it is measured.
 """
 
 import time
@@ -18,9 +20,8 @@ Weight = Float[Tensor, "out in"]
 Bias = Float[Tensor, " out"] | None
 TIMED_ROWS = (1, 8)  # a plain step, and the verification of a draft
 TIMED_MATRICES = 6  # of a shape
-TIMED_REPEATS = 3
+TIMED_REPEATS = 5
 FLUSHED_BYTES = 1 << 27
-FLUSHED_SHARE = 3  # of the model's bytes: a cache shared with other guests holds less than it says
 
 
 @runtime_checkable
@@ -29,7 +30,9 @@ class Matrix(Protocol):
 
     kind: str
 
-    def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]: ...
+    def __call__(self, x: Float[Tensor, "N in"], scale: float = 1.0) -> Float[Tensor, "N out"]: ...
+
+    def add(self, y: Float[Tensor, "N out"], x: Float[Tensor, "N in"]) -> None: ...
 
     def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
         """The weight's rows: what scores the outputs ``ids``."""
@@ -47,8 +50,11 @@ class PlainMatrix:
     def __init__(self, weight: Weight, bias: Bias = None) -> None:
         self.weight, self.bias = weight, bias
 
-    def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
-        return F.linear(x, self.weight, self.bias)
+    def __call__(self, x: Float[Tensor, "N in"], scale: float = 1.0) -> Float[Tensor, "N out"]:
+        return F.linear(scaled(x, scale), self.weight, self.bias)
+
+    def add(self, y: Float[Tensor, "N out"], x: Float[Tensor, "N in"]) -> None:
+        y += self(x)
 
     def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
         return self.weight[ids]
@@ -65,11 +71,19 @@ class TransposedMatrix:
 
     def __init__(self, weight: Weight, bias: Bias = None) -> None:
         self.weight, self.bias = weight.t().contiguous(), bias
+        self._zero = weight.new_zeros(1)
 
-    def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
-        if self.bias is None:
+    def __call__(self, x: Float[Tensor, "N in"], scale: float = 1.0) -> Float[Tensor, "N out"]:
+        if self.bias is not None:
+            return torch.addmm(self.bias, x, self.weight, alpha=scale)
+        if scale == 1:
             return torch.mm(x, self.weight)
-        return torch.addmm(self.bias, x, self.weight)
+        return torch.addmm(self._zero, x, self.weight, beta=0, alpha=scale)
+
+    def add(self, y: Float[Tensor, "N out"], x: Float[Tensor, "N in"]) -> None:
+        y.addmm_(x, self.weight)
+        if self.bias is not None:
+            y += self.bias
 
     def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
         return self.weight[:, ids].t().contiguous()
@@ -94,10 +108,13 @@ class BlockedMatrix:
         self.weight = split.transpose(1, 2).contiguous()
         self.bias = bias
 
-    def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
-        y = torch.bmm(x.expand(self.blocks, -1, -1), self.weight)
+    def __call__(self, x: Float[Tensor, "N in"], scale: float = 1.0) -> Float[Tensor, "N out"]:
+        y = torch.bmm(scaled(x, scale).expand(self.blocks, -1, -1), self.weight)
         y = y.transpose(0, 1).flatten(1)
         return y if self.bias is None else y.add_(self.bias)
+
+    def add(self, y: Float[Tensor, "N out"], x: Float[Tensor, "N in"]) -> None:
+        y += self(x)
 
     def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
         size = self.weight.shape[2]
@@ -117,8 +134,12 @@ class PackedMatrix:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, max(TIMED_ROWS))
         self.bias, self._bytes = bias, weight.nbytes + (0 if bias is None else bias.nbytes)
 
-    def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
+    def __call__(self, x: Float[Tensor, "N in"], scale: float = 1.0) -> Float[Tensor, "N out"]:
+        x = scaled(x, scale)
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+    def add(self, y: Float[Tensor, "N out"], x: Float[Tensor, "N in"]) -> None:
+        y += self(x)
 
     def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
         return self.weight.to_dense()[ids]
@@ -136,6 +157,10 @@ KINDS: dict[str, Callable[[Weight, Bias], Matrix]] = {
     "blocked16": partial(BlockedMatrix, blocks=16),
     "packed": PackedMatrix,
 }
+
+
+def scaled(x: Float[Tensor, "N in"], scale: float) -> Float[Tensor, "N in"]:
+    return x if scale == 1 else x * scale
 
 
 def storage_bytes(*tensors: Tensor | None) -> int:
@@ -157,11 +182,11 @@ def runs(kind: str, dtype: torch.dtype, device: str = "cpu") -> bool:
 def fastest_kind(sample: Sequence[tuple[Weight, Bias]], model_bytes: int) -> str:
     """The kind with the smallest geometric mean of seconds over ``TIMED_ROWS``, for one shape.
 
-    ``sample``: a few matrices of that shape; ``model_bytes``: what a step reads in all. Several
-    times as much is read before each timing, for in a step a matrix is never where the last one
-    left it. Kinds that the dtype or device refuses are left out.
+    ``sample``: a few matrices of that shape; ``model_bytes``: what a step reads in all. As much is
+    read before each timing: in a step, a matrix lies where the rest of the model has left it. Kinds
+    that the dtype or device refuses are left out.
     """
-    between_bytes = min(FLUSHED_SHARE * model_bytes, FLUSHED_BYTES)
+    between_bytes = min(model_bytes, FLUSHED_BYTES)
     between = torch.ones(between_bytes // 4 + 1, device=sample[0][0].device)
     seconds = {kind: _seconds(kind, sample, between.sum) for kind in KINDS}
     return min(seconds, key=lambda kind: seconds[kind])
@@ -170,7 +195,7 @@ def fastest_kind(sample: Sequence[tuple[Weight, Bias]], model_bytes: int) -> str
 def _seconds(
     kind: str, sample: Sequence[tuple[Weight, Bias]], flush: Callable[[], Tensor]
 ) -> float:
-    """Product over ``TIMED_ROWS`` of the median seconds; infinite where the kind does not run."""
+    """Product over ``TIMED_ROWS`` of the least seconds; infinite where the kind does not run."""
     weight = sample[0][0]
     if not runs(kind, weight.dtype, str(weight.device)):
         return float("inf")
@@ -178,13 +203,14 @@ def _seconds(
     product = 1.0
     for rows in TIMED_ROWS:
         x = weight.new_ones(rows, weight.shape[1])
-        product *= _median_seconds(matrices, x, flush)
+        product *= _least_seconds(matrices, x, flush)
     return product
 
 
-def _median_seconds(
+def _least_seconds(
     matrices: Sequence[Matrix], x: Float[Tensor, "N in"], flush: Callable[[], Tensor]
 ) -> float:
+    """Of several tries: whatever else the machine does only adds to them."""
     times = []
     for _ in range(TIMED_REPEATS):
         flush().item()
@@ -194,4 +220,4 @@ def _median_seconds(
         if y.device.type == "cuda":
             torch.cuda.synchronize(y.device)
         times.append(time.perf_counter() - start)
-    return sorted(times)[TIMED_REPEATS // 2]
+    return min(times)

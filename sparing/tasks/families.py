@@ -6,6 +6,7 @@ from typing import Any
 STANDARD, PRACTICE, HARD = "standard", "practice", "hard"
 LEVELS = (STANDARD, HARD)  # at which pocket is measured
 TRAINED = (STANDARD, PRACTICE)  # on which it was trained
+POCKET_TASKS = "pocket,pocket-hard"  # all of them, as they are named on the command line
 
 
 @dataclass(frozen=True)

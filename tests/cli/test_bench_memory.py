@@ -11,12 +11,13 @@ from tests.memory.small import write_predictor
 from tests.tiny import tiny
 
 SHORT = {"num_hidden_layers": 2, "max_position_embeddings": 300}
+CLOCK = ("--budget", 0.5, "--new-tokens", 60, "--rounds", 1)
 TOLD = {"fit": {"target": "answer"}, "traces": {"window": 16}}
 
 
 def command(*options):
     return ("bench", "memory", "--model", tiny(**SHORT), "--task", "sums,sums-hard", "--n", 2,
-            "--max-new-tokens", 30, *options)  # fmt: skip
+            "--max-new-tokens", 30, *CLOCK, *options)  # fmt: skip
 
 
 @pytest.mark.slow
@@ -41,11 +42,50 @@ def test_bench_memory_writes_its_rows_with_all_they_are_made_of(sparing, tmp_pat
     assert not [name for name in rows if "0.1" in name]
     assert all(row["better"] in ("higher", "lower") for row in rows.values())
     assert set(found) >= {"raw", "machine", "threads", "dtype", "versions", "commit", "command"}
-    assert len(found["raw"]["rows"]) == 4 * (1 + 2 * 2)
+    of_rows = found["raw"]["rows"]
+    assert len(of_rows) == 1 + 2 * 2
+    kept = of_rows["learned/0.5"]["sums-hard"]
+    assert {len(values) for values in kept.values()} == {2}
+    assert rows["accuracy/learned/0.5/sums-hard"]["value"] == sum(kept["correct"]) / 2
     assert picture.stat().st_size > 5000
     assert sorted(os.listdir(figures.parent)) == ["memory.json"]
     assert "no trace drawn: the full cache solved no problem" in outcome.err
     assert "full cache" in outcome.out
+
+
+@pytest.mark.slow
+def test_several_processes_write_the_same_rows(sparing, tmp_path):
+    found = []
+    for workers in (1, 2):
+        file = tmp_path / f"{workers}.json"
+        arms = ("--policies", "window,rkv", "--shares", "0.5")
+        outcome = sparing(*command(*arms, "--json", file, "--workers", workers))
+        assert outcome.code == 0, outcome.err
+        found.append(json.loads(file.read_text())["raw"])
+    one, two = (raw["rows"] for raw in found)
+    assert (found[0]["workers"], found[1]["workers"]) == (1, 2)
+    for tasks in (*one.values(), *two.values()):
+        for fields in tasks.values():
+            del fields["seconds"]
+    assert one == two
+
+
+@pytest.mark.slow
+def test_only_the_clock(sparing, tmp_path):
+    """As for a model of which no task is known."""
+    file, prompts = tmp_path / "a.json", tmp_path / "prompts.txt"
+    prompts.write_text("Why?\nHow?\n")
+    model = ("bench", "memory", "--model", tiny(**SHORT), *CLOCK, "--json", file)
+    for more, asked in (((), 1), (("--prompts", prompts), 2)):
+        outcome = sparing(*model, *more)
+        assert outcome.code == 0, outcome.err
+        found = json.loads(file.read_text())
+        names = [row["name"] for row in found["rows"]]
+        assert names == ["time_vs_transformers", "kv_bytes_vs_transformers"]
+        assert len(found["raw"]["speed_stats"]) == asked
+    outcome = sparing(*model, "--plot", tmp_path / "a.png")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "--plot needs problems to solve, got none; pass --task" in outcome.err
 
 
 @pytest.fixture
@@ -76,7 +116,8 @@ def test_ctrl_c_leaves_the_rows_and_the_same_command_goes_on(sparing, tmp_path):
     assert "got another shares ([0.5] then, [0.4] now)" in " ".join(other.err.split())
     assert sparing(*asked).code == 0
     assert not part.exists()
-    assert len(json.loads(file.read_text())["raw"]["rows"]) == 8
+    kept = json.loads(file.read_text())["raw"]["rows"]
+    assert [len(tasks["sums"]["id"]) for tasks in kept.values()] == [2, 2]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,13 @@ from sparing.errors import OptionError, PromptError
 from sparing.evaluate.answering import answers
 from sparing.evaluate.bench_memory import memory_figures
 from sparing.evaluate.bench_memory_rows import FULL, LEAST_ROOM, Plan, chosen_policies, collect
-from sparing.evaluate.bench_memory_speed import against_transformers, predictor_share
+from sparing.evaluate.bench_memory_speed import (
+    BUDGET,
+    NEW_TOKENS,
+    Clock,
+    against_transformers,
+    predictor_share,
+)
 from sparing.evaluate.bench_memory_trace import Target, evictions, read, trace
 from sparing.evaluate.intervals import paired_bootstrap, wilson
 from sparing.evaluate.part import Part
@@ -354,14 +360,14 @@ def test_accuracy_is_drawn_for_what_there_is(tmp_path, keep, tasks):
 def test_the_clock_and_the_bytes_against_transformers():
     engine = predicting(dtype="float32", max_position_embeddings=200)
     other = reference(tiny(markers=None, **SMALL, max_position_embeddings=200), "float32")
-    plan = plan_of(n=1)
-    figures, raw = against_transformers(engine, other, plan, 2)
+    clock = Clock(["2 and 2?"], budget=0.25)
+    figures, raw = against_transformers(engine, other, clock)
     time, kv = figures
     assert [time.name, kv.name] == ["time_vs_transformers", "kv_bytes_vs_transformers"]
-    chat = engine.chat.question(plan.problems[0].question)
-    question = len(engine.chat.encode(chat).ids)
+    question = len(engine.chat.encode(engine.chat.question(clock.questions[0])).ids)
     count = 200 - question
-    assert kv.value == (question + round(0.25 * count)) / (question + count - 1)
+    assert kv.value == (question + int(0.25 * count)) / (question + count - 1)
+    assert (time.bar, kv.bar) == (None, None)
     assert raw["speed_stats"][0]["policy"] == "learned"
     assert raw["speed_stats"][0]["evictions"] > 1
     assert {name: len(seconds) for name, seconds in raw["speed_seconds"].items()} == {
@@ -375,9 +381,24 @@ def test_the_clock_and_the_bytes_against_transformers():
 def test_a_budget_under_which_a_row_cannot_go_on_gives_no_ratio():
     engine = predicting(dtype="float32", max_position_embeddings=200)
     other = reference(tiny(markers=None, **SMALL, max_position_embeddings=200), "float32")
-    figures, raw = against_transformers(engine, other, plan_of(n=1, selection=1.0), 1)
+    clock = Clock(["2 and 2?"], budget=60, selection=1.0, rounds=1)
+    figures, raw = against_transformers(engine, other, clock)
     assert figures == []
     assert raw["speed_stats"][0]["evictions"] == 0
+
+
+@unchecked()
+def test_bars_belong_to_what_was_promised(monkeypatch):
+    """Of 4,096 tokens at budget 768, and of nothing else."""
+    engine = predicting(dtype="float32", max_position_embeddings=200)
+    other = reference(tiny(markers=None, **SMALL, max_position_embeddings=200), "float32")
+    assert (Clock([]).budget, Clock([]).new_tokens) == (BUDGET, NEW_TOKENS) == (768, 4096)
+    monkeypatch.setattr("sparing.evaluate.bench_memory_speed.NEW_TOKENS", 90)
+    monkeypatch.setattr("sparing.evaluate.bench_memory_speed.BUDGET", 60)
+    for budget, count, bars in ((60, 90, [0.35, 0.2]), (61, 90, [None] * 2), (60, 80, [None] * 2)):
+        clock = Clock(["2 and 2?"], budget, count, rounds=1)
+        figures, _ = against_transformers(engine, other, clock)
+        assert [figure.bar for figure in figures] == bars
 
 
 def test_the_predictor_is_timed_where_there_is_one():

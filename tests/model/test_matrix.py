@@ -46,6 +46,14 @@ def test_products_equal_float64(kind, dtype, bias):
         assert found.dtype == weight.dtype
         assert found.shape == (rows, out)
         assert ((found.double() - truth).abs() <= WITHIN[dtype] * (1 + truth.abs())).all()
+        close = WITHIN[dtype] * (1 + truth.abs())
+        residual, _ = weights(rows, out, dtype, seed=2)
+        added = residual.clone()
+        made(kind, weight, offset).add(added, x)
+        assert ((added.double() - residual.double() - truth).abs() <= 3 * close).all()
+        halved = made(kind, weight, offset)(x, 0.5).double()
+        without = x.double() @ weight.double().t()
+        assert ((halved - truth + without / 2).abs() <= close).all()
         assert torch.equal(x, before)
 
     check()
