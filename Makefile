@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench models build/pocket build/pocket-long clean
+.PHONY: help demo test lint bench models build/pocket build/pocket-long build/short-with build/short-without clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -27,12 +27,18 @@ lint: $(INSTALLED)  ## ruff, mypy and the README's generated tables
 	$(BIN)/mypy
 	$(BIN)/cog --check README.md
 
-bench: $(INSTALLED)  ## measure pocket, and decoding on smollm2, into results/; bring the README up to date
-	$(BIN)/sparing bench pocket --threads 2 --json results/pocket.json
+bench: $(INSTALLED) build/short-with build/short-without  ## measure everything into results/ (hours), bring the README up to date
+	$(BIN)/sparing bench pocket --threads 2 --short-with build/short-with --short-without build/short-without \
+	  --json results/pocket.json
 	$(BIN)/sparing bench decode --model smollm2 --threads 2 --json results/decode.json
 	$(BIN)/cog -r README.md
 
 TRAIN = $(BIN)/sparing train reason --task pocket --threads 2 $(if $(wildcard $@/training.json),--resume)
+
+# two short runs that differ in layer dropout and early exits alone
+build/short-with build/short-without: $(INSTALLED)
+	$(TRAIN) --out $@ --seed 0 --share 0.4 --steps 1000 --decay 0.5 \
+	  $(if $(findstring without,$@),--layer-dropout 0 --exit-weight 0)
 
 build/pocket-long: $(INSTALLED)
 	$(TRAIN) --out $@ --seed 0 --steps 4500

@@ -3,6 +3,7 @@ much again as one on two threads."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from multiprocessing import get_context
 from types import TracebackType
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from sparing.api import Engine
 from sparing.evaluate.bench_memory_rows import Done, Job, Plan, run
 
-_here: dict[str, Any] = {}  # of a worker: its engine and plan
+_here: dict[str, Any] = {}  # of a worker: load, plan, threads
 
 
 class Workers:
@@ -41,10 +42,17 @@ class Workers:
 
 def _begin(load: Callable[[], Engine], plan: Plan, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    torch.set_num_threads(threads)
-    _here.update(engine=load(), plan=plan)
-    torch.set_num_threads(threads)  # whatever ``load`` said
+    _here.update(load=load, plan=plan, threads=threads)
+
+
+@cache
+def _engine() -> Engine:
+    """Loaded by the first job, whose error reaches whoever asked; an initializer's would not."""
+    torch.set_num_threads(_here["threads"])
+    engine: Engine = _here["load"]()
+    torch.set_num_threads(_here["threads"])  # whatever ``load`` said
+    return engine
 
 
 def _run(job: Job) -> list[Done]:
-    return list(run(_here["engine"], _here["plan"], job))
+    return list(run(_engine(), _here["plan"], job))
