@@ -38,6 +38,7 @@ class SettingsFlags:
     precision: Annotated[str, flag("of the products: bfloat16 or float32")] = "bfloat16"
     layer_dropout: Annotated[float, flag("LayerSkip's largest rate")] = 0.1
     exit_weight: Annotated[float, flag("of each of LayerSkip's early-exit losses")] = 0.1
+    cache_dropout: Annotated[float, flag("of the rows, trained on a cache with evictions")] = 0.0
     lora_rank: Annotated[int, flag("train LoRA adapters of this rank; 0: all weights")] = 0
 
 

@@ -24,12 +24,17 @@ def causal_attention(
     """Causal attention without padding masks: query [B, H, T, D], key and value [B, G, T, D].
 
     Registered with transformers; returns [B, T, H, D]. Queries of one kv head go in one product.
+    ``mask``: None, or [B, 1, T, T] to be added to the scores, causal itself.
     """
     rows, heads, length, width = query.shape
     groups = key.shape[1]
     scale = options.get("scaling") or width**-0.5
     flat = (rows * groups, heads // groups * length, width)
-    ahead = _ahead(length, heads // groups, query.dtype, query.device)
+    if mask is None:
+        ahead = _ahead(length, heads // groups, query.dtype, query.device)
+    else:
+        each = mask.to(query.dtype).expand(rows, groups, length, length)
+        ahead = each.repeat(1, 1, heads // groups, 1).view(*flat[:2], length)
     scores = torch.baddbmm(
         ahead, (query * scale).reshape(flat), key.reshape(flat[0], length, width).mT
     )

@@ -14,6 +14,7 @@ from sparing.train import checkpoint
 from sparing.train.attention import NAME as CAUSAL
 from sparing.train.attention import keep_freed_memory
 from sparing.train.batches import bucketed, endless
+from sparing.train.cache_dropout import holes
 from sparing.train.examples import Corpus, ExampleSet
 from sparing.train.interrupts import undivided
 from sparing.train.layer_dropout import LayerDropout, exit_depths
@@ -140,7 +141,8 @@ class Trainer:
         ids, roles = self._moved(self.examples, mine or rows[:1])
         roles = roles if mine else torch.zeros_like(roles)
         self.dropout.draw(len(ids), self.settings.seed, step, place)
-        loss = self.objective(ids, roles, total=self.examples.taught(rows))
+        mask = holes(ids, roles, self.settings.cache_dropout, self.settings.seed, step, place)
+        loss = self.objective(ids, roles, total=self.examples.taught(rows), mask=mask)
         self.accelerator.backward(loss * places)  # processes average their gradients
         self.accelerator.clip_grad_norm_(self.objective.parameters(), self.settings.clip)
         for optimizer in self.optimizers:

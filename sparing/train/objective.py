@@ -26,8 +26,11 @@ class ChainOfThought(nn.Module):
         super().__init__()
         self.model, self.exits = model, exits
 
-    def forward(self, ids: Tensor, roles: Tensor, total: float) -> Tensor:
+    def forward(
+        self, ids: Tensor, roles: Tensor, total: float, mask: Tensor | None = None
+    ) -> Tensor:
         """Cross-entropy of the taught tokens, summed and divided by ``total``; ids, roles [B, T].
+        ``mask`` [B, 1, T, T] is added to the attention's scores.
 
         With exits e of weight w: ``L = CE(h_last) + w * sum_e CE(h_e)``, each h through the model's
         own final norm and head (LayerSkip, arXiv 2404.16710, eq. 3 and 4; w is constant here).
@@ -38,16 +41,22 @@ class ChainOfThought(nn.Module):
         weights = [*[self.exits.weight] * len(early), 1.0]
         head = self.model.get_output_embeddings()
         loss = torch.zeros((), device=ids.device)
-        for states, weight in zip(hidden_states(self.model, ids, early), weights, strict=True):
+        for states, weight in zip(
+            hidden_states(self.model, ids, early, mask), weights, strict=True
+        ):
             logits = head(states[:, :-1][taught])
             loss = loss + weight * F.cross_entropy(logits.float(), wanted, reduction="sum")
         return loss / total
 
 
-def hidden_states(model: Any, ids: Tensor, depths: Sequence[int]) -> list[Tensor]:
+def hidden_states(
+    model: Any, ids: Tensor, depths: Sequence[int], mask: Tensor | None = None
+) -> list[Tensor]:
     """What feeds the head after each of ``depths`` layers and at the end, each [B, T, E]."""
     body = model.get_decoder()
-    out = body(input_ids=ids, use_cache=False, output_hidden_states=bool(depths))
+    out = body(
+        input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=bool(depths)
+    )
     early = [body.norm(out.hidden_states[depth]) for depth in depths]
     return [*early, out.last_hidden_state]
 

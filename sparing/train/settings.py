@@ -26,7 +26,8 @@ class TrainSettings(Options):
     ``batch_tokens``: padded tokens a step. ``lr``: at the plateau; None is the optimizer's own.
     ``warmup``: in steps; ``decay``: the last share of them. ``layer_dropout``: of the last layer,
     LayerSkip's p_max. ``exits``: depths of the early exits, as shares of the layers;
-    ``exit_weight``: of each beside the last layer. ``lora_rank`` 0 trains all weights.
+    ``exit_weight``: of each beside the last layer. ``cache_dropout``: of the rows, see
+    ``cache_dropout.holes``. ``lora_rank`` 0 trains all weights.
     """
 
     base: str = "SCRATCH"
@@ -45,6 +46,7 @@ class TrainSettings(Options):
     layer_dropout: Share = 0.1
     exits: tuple[Share, ...] = (0.25, 0.34, 0.5)
     exit_weight: Annotated[float, Field(ge=0)] = 0.1
+    cache_dropout: Share = 0.0
     lora_rank: Annotated[int, Field(ge=0)] = 0
 
     @property
