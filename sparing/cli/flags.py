@@ -41,8 +41,9 @@ class ModelFlags:
     ] = "sparing"
 
     def load(self) -> Any:
-        """The engine."""
-        return load_quietly(self, predictor=False)
+        """The engine. Its products are not picked by timing: every run and process gets the same
+        traces, to the bit."""
+        return load_quietly(self, False, "auto" if self.decoder == "reference" else "plain")
 
 
 @dataclass
@@ -58,7 +59,7 @@ class LoadingFlags(ModelFlags):
         return load_quietly(self, self.predictor)
 
 
-def load_quietly(flags: ModelFlags, predictor: Any) -> Any:
+def load_quietly(flags: ModelFlags, predictor: Any, kind: str = "auto") -> Any:
     """The engine; transformers keeps quiet meanwhile."""
     from sparing.api import load
 
@@ -68,6 +69,7 @@ def load_quietly(flags: ModelFlags, predictor: Any) -> Any:
         flags.dtype,
         threads=flags.threads,
         decoder=flags.decoder,
+        kind=kind,
         predictor=predictor,
     )
 
