@@ -11,8 +11,9 @@ import typer
 from sparing.options import Depth, Latent, Memory, PolicyName, Sampling
 
 
-def count_or_share(text: str) -> int | float:
-    """``512`` is a count, ``0.25`` a share."""
+def count_or_share(given: str | float) -> int | float:
+    """``512`` is a count, ``0.25`` a share; a flag's default comes through here as a number."""
+    text = str(given)
     try:
         return float(text) if any(mark in text for mark in ".eE") else int(text)
     except ValueError:

@@ -88,6 +88,18 @@ def test_only_the_clock(sparing, tmp_path):
     assert "--plot needs problems to solve, got none; pass --task" in outcome.err
 
 
+@pytest.mark.slow
+def test_the_clock_has_a_budget_of_its_own(sparing, tmp_path):
+    """What is timed where no --budget is given."""
+    model = tiny(**SHORT | {"max_position_embeddings": 900})
+    file, timed = tmp_path / "a.json", ("--new-tokens", 850, "--rounds", 1)
+    outcome = sparing("bench", "memory", "--model", model, *timed, "--json", file)
+    assert outcome.code == 0, outcome.err
+    found = json.loads(file.read_text())
+    assert found["raw"]["speed_stats"][0]["evictions"] > 0
+    assert "at budget 768" in found["rows"][0]["what"]
+
+
 @pytest.fixture
 def ctrl_c_at_the_seventh_answer(monkeypatch):
     """This process gets a real SIGINT while an answer is graded."""
