@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sparing.engine.eviction import top
 from sparing.train.examples import SHOWN
 
 SHARES = (0.1, 0.6)  # of the response that the cache has room for, drawn for each row
@@ -61,13 +62,13 @@ def last_seen(
     if rng.random() < 0.5:
         scores = scores + copied_later(ids)
     live = np.arange(prompt, min(prompt + room, length))
-    while live[-1] + 1 < length and len(live) == room:
-        open_, last = live[: room - local], live[-1]
-        best = np.sort(open_[np.argsort(scores[open_])[len(open_) - int(survivors * len(open_)) :]])
-        seen[np.setdiff1d(open_, best)] = last
-        freed = len(open_) - len(best)
-        more = np.arange(last + 1, min(last + 1 + freed, length))
-        live = np.concatenate([best, live[room - local :], more])
+    unprotected = np.arange(room) < room - local
+    while len(live) == room and live[-1] + 1 < length:
+        last = live[-1]
+        kept = ~unprotected | top(scores[live], unprotected, int(survivors * (room - local)))
+        seen[live[~kept]] = last
+        more = np.arange(last + 1, min(last + 1 + int((~kept).sum()), length))
+        live = np.concatenate([live[kept], more])
     return seen
 
 
