@@ -13,14 +13,14 @@ from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Drafter, NoDrafter, PromptLookup
 from sparing.engine.events import DoneEvent, Event
 from sparing.engine.eviction import Budget
-from sparing.engine.loop import Loop, Predictor
+from sparing.engine.loop import Loop
 from sparing.engine.result import Result
 from sparing.engine.row import Request, Row
 from sparing.engine.sampling import Sampler
 from sparing.engine.transcript import Limits
 from sparing.errors import OptionError, PromptError
 from sparing.memory.find import find_policy
-from sparing.memory.predictor import find_predictor, load_predictor
+from sparing.memory.predictor import ImportancePredictor, find_predictor, load_predictor
 from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, PromptLike, check_markers
 from sparing.model.config import read_config
@@ -135,9 +135,14 @@ class Engine:
         decoder: Decoder | ReferenceDecoder,
         chat: ChatFormat,
         name: str,
-        predictor: Predictor | None = None,
+        predictor: ImportancePredictor | None = None,
     ) -> None:
         self.decoder, self.chat, self.name, self.predictor = decoder, chat, name, predictor
+
+    @property
+    def horizons(self) -> tuple[int, ...] | None:
+        """For which the predictor scores a token; None without one."""
+        return self.predictor.horizons if self.predictor else None
 
     def generate(
         self,
@@ -200,7 +205,7 @@ class Engine:
     ) -> Request:
         """A prompt with its options resolved for this model; raises what ``generate`` raises."""
         memory, sampling = memory or Memory(), sampling or Sampling()
-        policy = find_policy(memory, self.chat.tokenizer, self.predictor is not None)
+        policy = find_policy(memory, self.chat.tokenizer, self.horizons)
         encoded = self.chat.encode(prompt, template_options)
         question, context = len(encoded.ids), self.decoder.shape.context
         if question >= context:
@@ -232,6 +237,7 @@ class Engine:
             shape.head_dim,
             capacity=max((r.slots for r in requests if r.budget is not None), default=0),
             limit=max((r.slots for r in requests), default=0),
+            scores=len(self.horizons) if self.horizons else 1,
             dtype=self.decoder.dtype,
             device=self.decoder.device,
         )

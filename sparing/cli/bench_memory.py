@@ -154,7 +154,7 @@ def memory(
     if trace_plot and raw["trace"]:
         draw_trace(raw["trace"], trace_plot)
     elif trace_plot:
-        typer.echo("no trace drawn: the full cache solved no problem of the first task", err=True)
+        typer.echo("no trace drawn: none of the first task was solved with and without", err=True)
 
 
 def check_no_problems(given: dict[str, Any]) -> None:

@@ -27,7 +27,9 @@ class TraceFlags:
     accept: Annotated[str, flag("verified: traces that end in the right answer; any: all")] = (
         "verified"
     )
-    window: Annotated[int, flag("positions behind a token that are not its future")] = 16
+    horizons: Annotated[
+        str, flag("ages of a token at which its future is learnt, with commas; the least first")
+    ] = "16,32,64,128,256,512"
     max_new_tokens: Annotated[int | None, flag("longest trace")] = None
     temperature: Annotated[float | None, flag("0 is greedy; by default the model's own")] = None
 
@@ -58,7 +60,8 @@ def predictor(
     from sparing.memory.settings import FitSettings, TraceSettings
     from sparing.tasks.find import find_tasks
 
-    wanted = TraceSettings(model=loading.model, dtype=loading.dtype, **vars(sampling))
+    given = vars(sampling) | {"horizons": read_horizons(sampling.horizons)}
+    wanted = TraceSettings(model=loading.model, dtype=loading.dtype, **given)
     fit = FitSettings(seed=sampling.seed, **vars(fitting))
     tasks = find_tasks(wanted.task)
     from sparing.memory.predictor import fingerprint
@@ -81,7 +84,7 @@ def predictor(
             "use future-max or future-mean"
         )
     found = fingerprint(find_model(loading.model), engine.chat.tokenizer)
-    about = {"model": wanted.model, "fingerprint": found, "traces": wanted.model_dump()}
+    about = {"model": wanted.model, "fingerprint": found, "traces": wanted.model_dump(mode="json")}
     check_same(folder, traces_content(wanted, found))
     check_same(out, fit.model_dump(mode="json") | about)
     asked = questions(engine, tasks, wanted, batch_size)
@@ -107,6 +110,13 @@ def predictor(
     except KeyboardInterrupt:
         typer.echo(f"interrupted, kept in {out}; the same command with --resume goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def read_horizons(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(horizon) for horizon in text.split(","))
+    except ValueError:
+        raise OptionError(f"--horizons must be whole numbers with commas, got {text!r}") from None
 
 
 def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int) -> Any:
@@ -136,4 +146,4 @@ def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int)
     def accept(problem: Any, result: Any) -> bool:
         return settings.accept == "any" or by_name[problem.task].grade(problem, result.answer)
 
-    return Asked(problems, sample, accept, engine.decoder, settings.window)
+    return Asked(problems, sample, accept, engine.decoder, settings.horizons)

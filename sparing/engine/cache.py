@@ -23,12 +23,12 @@ class Kind(IntEnum):
 
 
 class SlotCache:
-    """Keys and values ``[2, B, G, S, D]`` a layer, with per slot a position, a score and a kind.
+    """Keys and values ``[2, B, G, S, D]`` a layer, with per slot a position, scores and a kind.
 
     ``lengths[row]`` slots of a row are in use, in position order; whatever lies behind them is
     free to drafts. ``capacity`` slots a row are allocated; up to ``limit`` are taken in blocks by
     ``reserve``. With a budget both are the budget, so the bytes never change. ``nbytes``: of all
-    keys and values, measured when they are allocated.
+    keys and values, measured when they are allocated. ``scores``: how many each slot has.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class SlotCache:
         head_dim: int,
         capacity: int,
         limit: int | None = None,
+        scores: int = 1,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -48,7 +49,7 @@ class SlotCache:
         self.nbytes = self._measure()
         self.lengths = [0] * rows
         self.positions = np.zeros((rows, capacity), np.int64)
-        self.scores = np.zeros((rows, capacity), np.float32)
+        self.scores = np.zeros((rows, capacity, scores), np.float32)
         self.kinds = np.zeros((rows, capacity), np.int8)
 
     @property
@@ -83,7 +84,9 @@ class SlotCache:
             self.kv[layer][:, :, :, :old] = tensor
         self.nbytes = self._measure()
         for name in ("positions", "scores", "kinds"):
-            setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, new - old))))
+            values = getattr(self, name)
+            more = [(0, 0), (0, new - old), (0, 0)]
+            setattr(self, name, np.pad(values, more[: values.ndim]))
 
     def commit(
         self,
@@ -91,7 +94,7 @@ class SlotCache:
         path: Sequence[int],
         positions: Sequence[int],
         kinds: Sequence[Kind],
-        scores: Sequence[float] | None = None,
+        scores: Sequence[Sequence[float]] | None = None,
     ) -> None:
         """Keep the new tokens at the offsets ``path`` behind the row's length; roll back the rest.
 
@@ -105,7 +108,7 @@ class SlotCache:
         used = slice(begin, begin + count)
         self.positions[row, used] = positions
         self.kinds[row, used] = kinds
-        self.scores[row, used] = 0.0 if scores is None else scores
+        self.scores[row, used] = scores or 0.0
         self.lengths[row] = begin + count
 
     def evict(self, row: int, keep: np.ndarray) -> list[int]:

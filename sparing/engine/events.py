@@ -38,8 +38,9 @@ class TokenEvent(StepEvent):
 
     ``text``: what became readable with it (half a code point or half a stop string waits);
     ``kind``: thought or answer; ``origin``: model, draft or forced; ``confidence``: the model's
-    top-1 probability there; ``score``: its predicted importance, None without a predictor, and
-    while it is not known: the last token of a step gets it in the next one.
+    top-1 probability there; ``score``: its predicted importance (for the first of the predictor's
+    horizons), None without a predictor, and while it is not known: the last token of a step gets
+    it in the next one.
     """
 
     type: ClassVar[str] = "token"

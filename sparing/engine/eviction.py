@@ -103,15 +103,15 @@ def top(
 class SlotView:
     """What a policy sees of a row: its slots in use, in position order.
 
-    ``ids``: token ids, ``NO_TOKEN`` for latents; ``scores``: predicted importance, 0 without a
-    predictor; ``keys``: per layer, each in the rotary position it was written with; ``attention``:
-    None unless the policy watches it.
+    ``ids``: token ids, ``NO_TOKEN`` for latents; ``scores``: predicted importance for each of the
+    predictor's horizons, 0 without one; ``keys``: per layer, each in the rotary position it was
+    written with; ``attention``: None unless the policy watches it.
     """
 
     positions: Int[np.ndarray, " S"]
     kinds: Int[np.ndarray, " S"]
     ids: Int[np.ndarray, " S"]
-    scores: Float[np.ndarray, " S"]
+    scores: Float[np.ndarray, "S K"]
     seed: int
     keys: Sequence[Float[Tensor, "G S D"]] = ()
     attention: "AttentionRecord | None" = None

@@ -15,7 +15,7 @@ from sparing.engine.switch import NoSwitch, ThoughtSwitch
 from sparing.model.chat import ChatFormat
 from sparing.model.inputs import Forward, Output, RowInput, scored, split
 
-Predictor = Callable[[Float[Tensor, "N E"]], Float[Tensor, " N"]]
+Predictor = Callable[[Float[Tensor, "N E"]], Float[Tensor, "N K"]]
 PREFILL_CHUNK = 256
 
 
@@ -110,7 +110,7 @@ class Loop:
         output: Output,
     ) -> None:
         """Committed tokens and their predicted importance enter the cache; nothing else does."""
-        scores: Sequence[list[float] | None] = [None] * len(rows)
+        scores: Sequence[list[list[float]] | None] = [None] * len(rows)
         if self.predictor is not None:
             scores = [part.tolist() for part in split(self.predictor(output.hidden), new)]
         attention: Sequence[Tensor | None] = output.attention or [None] * len(rows)

@@ -104,23 +104,24 @@ class Row:
         cache: SlotCache,
         new: RowInput,
         accepted: Accepted | None,
-        scores: list[float] | None = None,
+        scores: list[list[float]] | None = None,
         attention: Tensor | None = None,
     ) -> None:
         """Put what was pending and the accepted path into the cache; the rest is rolled back.
 
         ``accepted`` is None for a chunk that leaves some of the prompt to read. ``scores``: the
-        new tokens' predicted importance; ``attention [m, S]``: of those that are attended.
+        new tokens' predicted importance, ``K`` each; ``attention [m, S]``: of those attended.
         """
         taken = len(new.ids) if accepted is None else len(new.ids) - new.scored + 1
         path, kinds = (accepted.path, accepted.kinds) if accepted else ([], [])
         offsets = [*range(taken), *(taken + node for node in path)]
+        kept = None if scores is None else [scores[offset] for offset in offsets]
         cache.commit(
             self.index,
             offsets,
             [new.positions[offset] for offset in offsets],
             [self.pending.kind] * taken + kinds,
-            None if scores is None else [scores[offset] for offset in offsets],
+            kept,
         )
         taken_ids = [new.ids[offset] for offset in offsets]
         self._ids += [NO_TOKEN] * taken if self.pending.kind == Kind.LATENT else taken_ids[:taken]
@@ -130,16 +131,16 @@ class Row:
             queries = [offset - len(new.ids) + new.attended for offset in offsets]
             self.watched.add(attention[queries][:, slots].double().cpu().numpy())
         if accepted:
-            self._tell_scores(accepted, None if scores is None else [scores[o] for o in offsets])
+            self._tell_scores(accepted, kept)
         self.position = new.positions[offsets[-1]] + 1
         rest = Pending(self.pending.ids[taken:], self.pending.kind)
         self.pending = accepted.pending if accepted else rest
 
-    def _tell_scores(self, accepted: Accepted, scores: list[float] | None) -> None:
-        """Put the committed tokens' scores into their events; the first one was sent before."""
+    def _tell_scores(self, accepted: Accepted, scores: list[list[float]] | None) -> None:
+        """Put the committed tokens' first scores into their events; one was sent before."""
         events = accepted.events
         if scores is not None:
-            before, *path = scores[-1 - len(accepted.path) :]
+            before, *path = [of_token[0] for of_token in scores[-1 - len(accepted.path) :]]
             if self._unscored is not None:
                 self._unscored.score = events[0].score_before = before
             for event, score in zip(events, path, strict=False):

@@ -128,7 +128,8 @@ def chosen_policies(names: Sequence[str] | None, predicts: bool) -> list[str]:
         return [name for name in POLICIES if predicts or name not in PREDICTED]
     for name in names:
         if name in PREDICTED:
-            find_policy(Memory(budget=LEAST_ROOM, policy=name), None, predicts)  # type: ignore[arg-type]
+            memory = Memory(budget=LEAST_ROOM, policy=name)  # type: ignore[arg-type]
+            find_policy(memory, None, (0,) if predicts else None)
     return list(dict.fromkeys(names))
 
 

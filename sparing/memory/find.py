@@ -1,6 +1,6 @@
 """From a policy's name to the policy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sparing.engine.eviction import EvictionPolicy
@@ -17,33 +17,35 @@ from sparing.memory.policies.window import Window
 from sparing.options import Memory
 
 PREDICTED = ("learned", "bottom")  # policies that need a predictor
-POLICIES: dict[str, Callable[[Any], EvictionPolicy]] = {  # each made for a tokenizer
-    "window": lambda tokenizer: Window(),
-    "streaming": lambda tokenizer: Streaming(),
-    "h2o": lambda tokenizer: H2O(),
-    "snapkv": lambda tokenizer: SnapKV(),
-    "rkv": lambda tokenizer: RKV(),
-    "sepllm": lambda tokenizer: SepLLM(separator_ids(tokenizer)),
-    "random": lambda tokenizer: Random(),
-    "bottom": lambda tokenizer: Bottom(),
-    "learned": lambda tokenizer: Learned(),
+POLICIES: dict[str, Callable[[Any, Sequence[int]], EvictionPolicy]] = {
+    "window": lambda tokenizer, horizons: Window(),
+    "streaming": lambda tokenizer, horizons: Streaming(),
+    "h2o": lambda tokenizer, horizons: H2O(),
+    "snapkv": lambda tokenizer, horizons: SnapKV(),
+    "rkv": lambda tokenizer, horizons: RKV(),
+    "sepllm": lambda tokenizer, horizons: SepLLM(separator_ids(tokenizer)),
+    "random": lambda tokenizer, horizons: Random(),
+    "bottom": lambda tokenizer, horizons: Bottom(horizons),
+    "learned": lambda tokenizer, horizons: Learned(horizons),
 }
 
 
-def find_policy(memory: Memory, tokenizer: Any, predicts: bool) -> EvictionPolicy | None:
+def find_policy(
+    memory: Memory, tokenizer: Any, horizons: Sequence[int] | None
+) -> EvictionPolicy | None:
     """The policy that the options ask for; None keeps everything.
 
-    ``auto`` is learned where the model ``predicts`` importance, else window. Raises OptionError
-    where a policy needs a predictor and there is none.
+    ``auto`` is learned where the model predicts importance, for some ``horizons``, else window.
+    Raises OptionError where a policy needs a predictor and there is none.
     """
     if memory.budget is None:
         return None
     name = memory.policy
     if name == "auto":
-        name = "learned" if predicts else "window"
-    if name in PREDICTED and not predicts:
+        name = "learned" if horizons else "window"
+    if name in PREDICTED and not horizons:
         raise OptionError(
             f"policy {name} needs a model with an importance predictor, got one without; "
             "use window, or train one with `sparing train predictor`"
         )
-    return POLICIES[name](tokenizer)
+    return POLICIES[name](tokenizer, horizons or ())

@@ -26,7 +26,8 @@ PAIRED_TOKENS = 512  # of a trace, at most, are compared pair by pair
 
 
 class Loss(nn.Module):
-    """``sum (p - y)^2`` over the tokens of traces, and a pairwise term, over given totals.
+    """``(p - y)^2`` over the tokens of traces, and a pairwise term, over given totals; each as a
+    mean over horizons.
 
     The pairwise term of a trace is the mean over pairs with ``y_i > y_j`` of
     ``log(1 + exp(-(p_i - p_j) / temperature))``, a smooth Kendall tau; it is averaged over traces.
@@ -39,14 +40,14 @@ class Loss(nn.Module):
     def forward(
         self,
         hidden: Float[Tensor, "N E"],
-        y: Float[Tensor, " N"],
+        y: Float[Tensor, "N K"],
         lengths: list[int],
         tokens: int,
         traces: int,
     ) -> Tensor:
         """``tokens``, ``traces``: of the whole step, over all processes."""
         p = self.predictor(hidden)
-        loss = (p - y).square().sum() / tokens
+        loss = (p - y).square().mean(1).sum() / tokens
         if self.settings.kendall:
             pairs = zip(p.split(lengths), y.split(lengths), strict=True)
             ordered = [kendall(p_, y_, self.settings.temperature) for p_, y_ in pairs]
@@ -54,13 +55,13 @@ class Loss(nn.Module):
         return loss
 
 
-def kendall(p: Float[Tensor, " T"], y: Float[Tensor, " T"], temperature: float) -> Tensor:
+def kendall(p: Float[Tensor, "T K"], y: Float[Tensor, "T K"], temperature: float) -> Tensor:
     """The pairwise logistic term of one trace; long ones by evenly spaced tokens."""
     stride = -(-len(p) // PAIRED_TOKENS)
     p, y = p[::stride], y[::stride]
     above = y[:, None] > y[None]
     terms = F.softplus(-(p[:, None] - p[None]) / temperature)
-    return (terms * above).sum() / above.sum().clamp(min=1)
+    return ((terms * above).sum((0, 1)) / above.sum((0, 1)).clamp(min=1)).mean()
 
 
 class Fit:
@@ -79,7 +80,9 @@ class Fit:
         self.traces, self.settings, self.out, self.on_report = traces, settings, out, on_report
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         torch.manual_seed(settings.seed)
-        self.predictor = ImportancePredictor(traces.train[0].read("hidden").shape[1])
+        width = traces.train[0].read("hidden").shape[1]
+        horizons = (0,) if settings.target == "answer" else traces.horizons
+        self.predictor = ImportancePredictor(width, horizons)
         optimizer = torch.optim.AdamW(
             self.predictor.parameters(),
             settings.lr,
@@ -157,26 +160,27 @@ def evaluate(
     predictor: ImportancePredictor, traces: TraceSet, settings: FitSettings
 ) -> dict[str, Any]:
     """On held-out traces: squared error a token beside a constant's, Spearman's rank correlation
-    and the share of the true top fifth that the predicted top fifth holds, as means over traces."""
+    and the share of the true top fifth that the predicted top fifth holds, as means over traces
+    and horizons; those where all tokens are worth the same are left out, as there is no order."""
     device = next(predictor.parameters()).device
-    constant = float(
-        torch.cat([length_free(trace.read(settings.target)) for trace in traces.train]).mean()
-    )
+    constant = torch.cat([length_free(t.read(settings.target)) for t in traces.train]).mean(0)
     errors, flat, ranks, recalls = [], [], [], []
     for trace in traces.held_out:
         y = length_free(trace.read(settings.target))
         p = predictor(trace.read("hidden").to(device)).cpu()
         errors.append((p - y).square())
         flat.append((constant - y).square())
-        if len(y.unique()) > 1 and len(p.unique()) > 1:
-            ranks.append(float(spearmanr(p.numpy(), y.numpy()).statistic))
-        recalls.append(top_recall(p, y))
+        for p_, y_ in zip(p.T, y.T, strict=True):
+            if len(y_.unique()) > 1:
+                ranked = len(p_.unique()) > 1
+                ranks.append(float(spearmanr(p_, y_).statistic) if ranked else 0.0)
+                recalls.append(top_recall(p_, y_))
     return {
         "mse": float(torch.cat(errors).mean()),
         "mse_of_constant": float(torch.cat(flat).mean()),
         "spearman": float(np.mean(ranks)) if ranks else 0.0,
-        "top20_recall": float(np.mean(recalls)),
-        "traces": len(recalls),
+        "top20_recall": float(np.mean(recalls)) if recalls else 0.0,
+        "traces": len(errors),
     }
 
 

@@ -1,6 +1,7 @@
 """The importance predictor: from a token's last hidden state to how much will depend on it."""
 
 import json
+from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -23,21 +24,23 @@ SAMPLED_ROWS = 8  # of each tensor, for the fingerprint
 
 
 class ImportancePredictor(nn.Module):
-    """Three linear maps d -> 2d -> d/2 -> 1 without biases, a softplus behind each.
+    """Three linear maps d -> 2d -> d/2 -> K without biases, a softplus behind each.
 
-    DynTS (arXiv 2601.18383), whose 7B and 8B models have 3584 or 4096 -> 8192 -> 2048 -> 1.
+    DynTS (arXiv 2601.18383), whose 7B and 8B models have 3584 or 4096 -> 8192 -> 2048 -> 1. K is
+    ours: an output for each of ``horizons``, see ``targets.importance``; the paper has one, for 0.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, horizons: Sequence[int] = (0,)) -> None:
         super().__init__()
-        sizes = (width, 2 * width, max(width // 2, 1), 1)
+        self.horizons = tuple(horizons)
+        sizes = (width, 2 * width, max(width // 2, 1), len(self.horizons))
         self.maps = nn.ModuleList(nn.Linear(i, o, bias=False) for i, o in pairwise(sizes))
 
-    def forward(self, hidden: Float[Tensor, "N E"]) -> Float[Tensor, " N"]:
+    def forward(self, hidden: Float[Tensor, "N E"]) -> Float[Tensor, "N K"]:
         """Predicted importance on the length-free scale of ``targets``, each above 0."""
         for linear in self.maps:
             hidden = F.softplus(linear(hidden))
-        return hidden[:, 0]
+        return hidden
 
 
 def fingerprint(directory: Path, tokenizer: Any) -> str:
@@ -99,7 +102,7 @@ def load_predictor(
     """
     try:
         config = read_json(directory / CONFIG_FILE)
-        predictor = ImportancePredictor(int(config["width"]))
+        predictor = ImportancePredictor(int(config["width"]), [int(h) for h in config["horizons"]])
         trained_for = str(config["fingerprint"])
         predictor.load_state_dict(load_file(directory / WEIGHTS_FILE))
     except ModelError:

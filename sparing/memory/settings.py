@@ -2,28 +2,36 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sparing.options import Options
 from sparing.tasks.families import POCKET_TASKS
 
 Count = Annotated[int, Field(ge=1)]
+Horizon = Annotated[int, Field(ge=0)]
 TargetName = Literal["answer", "future-mean", "future-max"]
 
 
 class TraceSettings(Options):
     """The traces. ``n`` questions of each task; ``accept``: verified keeps traces whose answer is
-    right, any keeps all; ``window``: positions behind a token that do not count as its future."""
+    right, any keeps all; ``horizons``: as in ``targets.importance``, rising."""
 
     model: str
     task: str = POCKET_TASKS
     n: Count = 300
     seed: Annotated[int, Field(ge=0)] = 0
     accept: Literal["verified", "any"] = "verified"
-    window: Annotated[int, Field(ge=0)] = 16
+    horizons: tuple[Horizon, ...] = (16, 32, 64, 128, 256, 512)
     max_new_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     dtype: str = "float32"
+
+    @field_validator("horizons")
+    @classmethod
+    def _rising(cls, horizons: tuple[int, ...]) -> tuple[int, ...]:
+        if not horizons or list(horizons) != sorted(set(horizons)):
+            raise ValueError("horizons must be one or more numbers that rise")
+        return horizons
 
 
 class FitSettings(Options):

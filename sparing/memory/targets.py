@@ -20,16 +20,16 @@ class Importance:
     """Of each thinking token: what the predictor reads, and the raw targets it can learn.
 
     ``hidden``: the last hidden state, after the final norm. ``answer``: attention from the answer.
-    ``future_mean``, ``future_max``: from all later tokens outside its local window.
+    ``future_mean``, ``future_max``: from all later tokens beyond each of K horizons.
     """
 
     hidden: Float[Tensor, "T E"]
-    answer: Float[Tensor, " T"]
-    future_mean: Float[Tensor, " T"]
-    future_max: Float[Tensor, " T"]
+    answer: Float[Tensor, "T 1"]
+    future_mean: Float[Tensor, "T K"]
+    future_max: Float[Tensor, "T K"]
 
-    def target(self, name: str) -> Float[Tensor, " T"]:
-        """One of ``TARGETS``."""
+    def target(self, name: str) -> Float[Tensor, "T K"]:
+        """One of ``TARGETS``; the answer's has one column whatever the horizons."""
         if name not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {name}")
         return getattr(self, name.replace("-", "_"))
@@ -40,7 +40,7 @@ def importance(
     ids: Sequence[int],
     begin: int,
     end: int,
-    window: int,
+    horizons: Sequence[int],
     chunk: int = 64,
 ) -> Importance:
     """The targets of a trace, whose thinking is ``ids[begin:end]``, in one teacher-forced pass.
@@ -48,49 +48,54 @@ def importance(
     With A the mean attention map over all layers and heads, i attending to j:
 
     answer        I_j = mean of A[i, j] over end <= i, 0 without an answer  (DynTS, 2601.18383)
-    future mean   F_j = mean of A[i, j] over i - j > window, and 0 where there is no such i
-    future max    M_j = the largest of them, or 0
+    future mean   F_jh = mean of A[i, j] over i - j > h, and 0 where there is no such i
+    future max    M_jh = the largest of them, or 0
 
+    with a column for each h of ``horizons``: what is still to come when token j is h positions old.
     The paper zeroes the diagonal; no answer token is a thinking token, so it never counts here.
     Future targets are ours. Of A only ``chunk`` rows ever exist: the extra memory is O(H chunk S).
     Float32, or float64 from a float64 decoder.
     """
-    _check(len(ids), begin, end, window, chunk)
+    _check(len(ids), begin, end, horizons, chunk)
     dtype = torch.promote_types(decoder.dtype, torch.float32)
-    zeros = torch.zeros(end - begin, dtype=dtype, device=decoder.device)
-    answer, total, most = zeros, zeros.clone(), zeros.clone()
-    hidden = []
-    for i, output in _passes(decoder, ids, chunk, first=min(begin + window + 1, end)):
-        hidden.append(output.hidden[max(begin - i.cached, 0) : max(end - i.cached, 0)].to(dtype))
-        if i.attended:
-            from_answer, far = _received(output.attention[0].to(dtype), begin, end, window)
-            seen = far.shape[1]
-            answer[:seen] += from_answer
-            total[:seen] += far.sum(0)
-            most[:seen] = most[:seen].maximum(far.amax(0))
-    later = len(ids) - 1 - window - torch.arange(begin, end, device=decoder.device)
-    return Importance(
-        torch.cat(hidden), answer / max(len(ids) - end, 1), total / later.clamp(1), most
-    )
+    total = torch.zeros(end - begin, len(horizons), dtype=dtype, device=decoder.device)
+    answer, most, hidden = torch.zeros_like(total[:, 0]), torch.zeros_like(total), []
+    for new, output in _passes(decoder, ids, chunk, first=min(begin + min(horizons) + 1, end)):
+        cached, stop = new.cached, new.cached + len(new.ids)
+        hidden.append(output.hidden[max(begin - cached, 0) : max(end - cached, 0)].to(dtype))
+        if new.attended:
+            received = output.attention[0].to(dtype)[:, begin:end]
+            i = torch.arange(stop - new.attended, stop, device=decoder.device)[:, None]
+            j = torch.arange(begin, min(end, stop), device=decoder.device)
+            answer[: len(j)] += received[i[:, 0] >= end].sum(0)
+            for column, horizon in enumerate(horizons):
+                far = received.masked_fill(i - j <= horizon, 0)
+                total[: len(j), column] += far.sum(0)
+                most[: len(j), column] = most[: len(j), column].maximum(far.amax(0))
+    at = torch.arange(begin, end, device=decoder.device)
+    later = len(ids) - 1 - at[:, None] - torch.tensor(horizons, device=decoder.device)
+    answer = answer[:, None] / max(len(ids) - end, 1)
+    return Importance(torch.cat(hidden), answer, total / later.clamp(1), most)
 
 
-def length_free(raw: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
-    """A target on a scale that does not shrink as traces grow: y_j = log1p(I_j / mean_j(I)).
+def length_free(raw: Float[Tensor, "T K"]) -> Float[Tensor, "T K"]:
+    """A target on a scale that does not shrink as traces grow: y_jh = log1p(I_jh / mean_j(I_j0)).
 
+    One mean for all columns, that of the first: tokens of different age are ranked together.
     0 where the mean is 0. The scale is ours.
     """
-    mean = raw.mean()
+    mean = raw[:, 0].mean()
     return torch.zeros_like(raw) if mean == 0 else torch.log1p(raw / mean)
 
 
-def _check(length: int, begin: int, end: int, window: int, chunk: int) -> None:
+def _check(length: int, begin: int, end: int, horizons: Sequence[int], chunk: int) -> None:
     if not 0 <= begin < end <= length:
         raise ValueError(
             f"thinking must be at least one token of the {length}, got those from {begin} to {end}"
         )
-    if window < 0 or chunk < 1:
+    if not horizons or min(horizons) < 0 or chunk < 1:
         raise ValueError(
-            f"window must be 0 or more and chunk 1 or more, got window {window}, chunk {chunk}"
+            f"horizons must be 0 or more and chunk 1 or more, got {list(horizons)}, chunk {chunk}"
         )
 
 
@@ -115,17 +120,3 @@ def _passes(
         positions = list(range(start, stop))
         i = RowInput(0, start, new, positions, scored=0, attended=attended)
         yield i, decoder([i], cache)
-
-
-def _received(
-    attention: Float[Tensor, "m S"], begin: int, end: int, window: int
-) -> tuple[Float[Tensor, " n"], Float[Tensor, "m n"]]:
-    """What the thinking tokens seen so far get from the last m tokens.
-
-    First the sum over those of the answer; then each one's share, 0 within the window.
-    """
-    rows, slots = attention.shape
-    i = torch.arange(slots - rows, slots, device=attention.device)[:, None]
-    j = torch.arange(begin, min(end, slots), device=attention.device)
-    thoughts = attention[:, begin:end]
-    return thoughts[i[:, 0] >= end].sum(0), thoughts.masked_fill(i - j <= window, 0)

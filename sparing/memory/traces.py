@@ -34,7 +34,7 @@ Sample = Callable[[Sequence[Problem]], list[Result]]
 class Asked:
     """The questions of a run, and what makes a trace of one.
 
-    ``sample``: the model's answers; ``accept``: whether to keep one; ``window`` as in
+    ``sample``: the model's answers; ``accept``: whether to keep one; ``horizons`` as in
     ``targets.importance``.
     """
 
@@ -42,7 +42,7 @@ class Asked:
     sample: Sample
     accept: Callable[[Problem, Result], bool]
     decoder: Any
-    window: int
+    horizons: Sequence[int]
 
     @property
     def shards(self) -> int:
@@ -57,6 +57,7 @@ class Asked:
         measured = [self._measure(result) for _, result in kept]
         told = {
             "sampled": len(problems),
+            "horizons": list(self.horizons),
             "traces": [[p.task, p.id, len(r.token_ids)] for p, r in kept],
         }
         return save(packed(measured), {"told": json.dumps(told)})
@@ -64,7 +65,7 @@ class Asked:
     def _measure(self, result: Result) -> Importance:
         ids = [*result.prompt_token_ids, *result.token_ids]
         begin = len(result.prompt_token_ids)
-        return importance(self.decoder, ids, begin, begin + thought(result), self.window)
+        return importance(self.decoder, ids, begin, begin + thought(result), self.horizons)
 
 
 def thought(result: Result) -> int:
@@ -74,7 +75,7 @@ def thought(result: Result) -> int:
 
 
 def packed(measured: Sequence[Importance]) -> dict[str, Tensor]:
-    """Traces behind each other: ``hidden [N, E]``, a ``[N]`` for each target, their lengths."""
+    """Traces behind each other: ``hidden [N, E]``, each target ``[N, K]``, their lengths."""
     if not measured:
         return {LENGTHS: torch.zeros(0, dtype=torch.long)}
     tensors = {name: torch.cat([m.target(name) for m in measured]).float() for name in TARGETS}
@@ -113,7 +114,7 @@ class TraceRef:
     id: int
 
     def read(self, name: str) -> Tensor:
-        """``hidden [T, E]``, or a target ``[T]``, in float32."""
+        """``hidden [T, E]``, or a target ``[T, K]``, in float32."""
         return self.file.get_slice(name)[self.start : self.start + self.length].float()
 
 
@@ -121,11 +122,12 @@ class TraceSet:
     """All traces of a folder; they stay on disk until they are read.
 
     ``train`` and ``held_out`` part them by question: every tenth question is held out.
+    ``horizons``: those of the future targets' columns.
     """
 
     def __init__(self, folder: Path, shards: int) -> None:
         """Raises OptionError where a shard is missing or broken."""
-        self.sampled = 0
+        self.sampled, self.horizons = 0, (0,)
         self.traces: list[TraceRef] = []
         for index in range(shards):
             self._open(shard_path(folder, index))
@@ -136,6 +138,7 @@ class TraceSet:
             told = json.loads(file.metadata()["told"])
             lengths = file.get_tensor(LENGTHS).tolist()
             self.sampled += told["sampled"]
+            self.horizons = tuple(told["horizons"])
             start = 0
             for length, (task, id_, _) in zip(lengths, told["traces"], strict=True):
                 self.traces.append(TraceRef(file, start, length, task, id_))

@@ -17,7 +17,7 @@ from sparing.train import checkpoint
 from sparing.train.loop import EVERY, Pace, Report
 from sparing.train.settings import keep_settings
 
-SCALE = "log1p(I / mean of I over the trace)"
+SCALE = "log1p(I / mean over the trace of I at the first horizon)"
 
 
 def traces_content(settings: TraceSettings, fingerprint: str) -> dict[str, Any]:
@@ -75,6 +75,7 @@ def train_predictor(
             return None
         config = {
             "width": fit.predictor.maps[0].in_features,
+            "horizons": list(fit.predictor.horizons),
             "scale": SCALE,
             **about,
             "fit": settings.model_dump(mode="json"),

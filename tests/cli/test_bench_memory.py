@@ -12,7 +12,7 @@ from tests.tiny import tiny
 
 SHORT = {"num_hidden_layers": 2, "max_position_embeddings": 300}
 CLOCK = ("--budget", 0.5, "--new-tokens", 60, "--rounds", 1)
-TOLD = {"fit": {"target": "answer"}, "traces": {"window": 16}}
+TOLD = {"fit": {"target": "answer"}, "horizons": [16, 32]}
 
 
 def command(*options):
@@ -49,7 +49,7 @@ def test_bench_memory_writes_its_rows_with_all_they_are_made_of(sparing, tmp_pat
     assert rows["accuracy/learned/0.5/sums-hard"]["value"] == sum(kept["correct"]) / 2
     assert picture.stat().st_size > 5000
     assert sorted(os.listdir(figures.parent)) == ["memory.json"]
-    assert "no trace drawn: the full cache solved no problem" in outcome.err
+    assert "no trace drawn: none of the first task was solved" in outcome.err
     assert "full cache" in outcome.out
 
 

@@ -21,7 +21,7 @@ from tests.train.small import forget_accelerate
 WIDTHS = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
           "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
 QUESTIONS = SHARD + 8  # two shards
-QUICK = ("--accept", "any", "--max-new-tokens", 24, "--temperature", 1, "--window", 3,
+QUICK = ("--accept", "any", "--max-new-tokens", 24, "--temperature", 1, "--horizons", "3,9",
          "--epochs", 3, "--batch", 8, "--threads", 1)  # fmt: skip
 MOMENTS = 8
 
@@ -80,7 +80,7 @@ def test_from_a_model_to_a_run_that_remembers_what_it_learnt(sparing, tmp_path, 
     assert [json.loads(line)["step"] for line in reports] == [epoch, 2 * epoch, 3 * epoch]
     assert done.startswith(f"{out} is done: ")
     assert json.loads(done.partition(": ")[2])["traces"] == config["held_out"]["traces"] > 0
-    assert (config["model"], config["width"]) == (str(model), 16)
+    assert (config["model"], config["width"], config["horizons"]) == (str(model), 16, [3, 9])
     assert config["traces"]["accept"] == "any"
     assert (config["fit"]["epochs"], config["fit"]["target"]) == (3, "future-max")
     assert set(load_file(out / "predictor.safetensors")) == {f"maps.{i}.weight" for i in range(3)}
@@ -193,7 +193,7 @@ def test_what_does_not_go_on_is_one_line(sparing, tmp_path, model, command, stop
         (("--lr", 0.1), "was begun with lr 0.0005, got 0.1"),
         (("--target", "future-mean"), "was begun with target 'future-max', got 'future-mean'"),
         (("--n", 39), "traces was begun with n 300, got 39"),
-        (("--window", 4), "traces was begun with window 3, got 4"),
+        (("--horizons", "4"), "traces was begun with horizons [3, 9], got [4]"),
         (("--seed", 4), "traces was begun with seed 0, got 4"),
         (("--dtype", "bfloat16"), "was begun with dtype 'float32', got 'bfloat16'"),
     ):
@@ -238,7 +238,12 @@ WRONG = {
     "target": (("--target", "future"), "target must be 'answer', 'future-mean' or 'future-max'"),
     "accept": (("--accept", "some"), "accept must be 'verified' or 'any', got 'some'"),
     "n": (("--n", 0), "n must be greater than or equal to 1, got 0"),
-    "window": (("--window", -1), "window must be greater than or equal to 0, got -1"),
+    "horizon": (("--horizons", "-1,3"), "must be greater than or equal to 0, got -1"),
+    "falling": (("--horizons", "9,3"), "horizons must be one or more numbers that rise"),
+    "no numbers": (
+        ("--horizons", "a,b"),
+        "must be whole numbers with commas, got 'a,b'",
+    ),
     "epochs": (("--epochs", 0), "epochs must be greater than or equal to 1, got 0"),
     "lr": (("--lr", 0), "lr must be greater than 0"),
     "task": (("--task", "pokcet"), "did you mean pocket"),

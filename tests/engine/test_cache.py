@@ -15,7 +15,7 @@ from sparing.options import Memory
 from tests.engine.driving import greedy
 from tests.tiny import engine, tiny
 
-LAYERS, ROWS, HEADS, DIM = 2, 3, 2, 3
+LAYERS, ROWS, HEADS, DIM, SCORES = 2, 3, 2, 3, 2
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Token:
 
     position: int
     kind: Kind
-    score: float
+    scores: list[float]
     content: int
 
 
@@ -45,7 +45,7 @@ class Slots(RuleBasedStateMachine):
     @initialize(capacity=st.integers(0, 40), limit=st.integers(0, 700))
     def start(self, capacity: int, limit: int) -> None:
         self.cache = SlotCache(
-            LAYERS, ROWS, HEADS, DIM, capacity, limit=max(capacity, limit), dtype=torch.float64
+            LAYERS, ROWS, HEADS, DIM, capacity, max(capacity, limit), SCORES, torch.float64
         )
         self.rows: list[list[Token]] = [[] for _ in range(ROWS)]
         self.next = 1
@@ -63,18 +63,19 @@ class Slots(RuleBasedStateMachine):
         for offset in range(drafted):
             self.write(row, begin + offset, self.next)
             kind = data.draw(st.sampled_from(list(Kind)))
-            score = data.draw(st.floats(-1e6, 1e6, width=32))
-            tokens.append(Token(0, kind, score, self.next))
+            each = st.floats(-1e6, 1e6, width=32)
+            scores = data.draw(st.lists(each, min_size=SCORES, max_size=SCORES))
+            tokens.append(Token(0, kind, scores, self.next))
             self.next += 1
         path = sorted(data.draw(st.sets(st.integers(0, drafted - 1))))
         kept = [tokens[offset] for offset in path]
         for token in kept:
             token.position = self.ends[row]
             self.ends[row] += 1
-        scores = [token.score for token in kept] if data.draw(st.booleans()) else None
+        scores = [token.scores for token in kept] if data.draw(st.booleans()) else None
         if scores is None:
             for token in kept:
-                token.score = 0.0
+                token.scores = [0.0] * SCORES
         kinds, positions = [token.kind for token in kept], [token.position for token in kept]
         self.cache.commit(row, path, positions, kinds, scores)
         self.rows[row] += kept
@@ -119,7 +120,7 @@ class Slots(RuleBasedStateMachine):
             used = slice(0, len(tokens))
             assert self.cache.positions[row, used].tolist() == [t.position for t in tokens]
             assert self.cache.kinds[row, used].tolist() == [t.kind for t in tokens]
-            assert self.cache.scores[row, used].tolist() == [t.score for t in tokens]
+            assert self.cache.scores[row, used].tolist() == [t.scores for t in tokens]
             if tokens:
                 expected = torch.stack([contents(token.content) for token in tokens], dim=2)
                 found = torch.stack(
@@ -148,8 +149,8 @@ def three_tokens() -> SlotCache:
     [
         ("positions", [0, 2, 1], "positions must rise"),
         ("positions", [0, 1, 1], "positions must rise"),
-        ("scores", [0, np.nan, 0], "scores must be finite"),
-        ("scores", [0, np.inf, 0], "scores must be finite"),
+        ("scores", [[0], [np.nan], [0]], "scores must be finite"),
+        ("scores", [[0], [np.inf], [0]], "scores must be finite"),
         ("kinds", [0, 9, 1], "unknown kind"),
     ],
 )

@@ -111,7 +111,7 @@ class ByScore:
     watches = 0
 
     def score(self, view: SlotView) -> Any:
-        return view.scores
+        return view.scores[:, 0]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -119,7 +119,7 @@ class ByScore:
 def test_predicted_importance_decides(temperature):
     """Scores come from the hidden states of committed tokens, rejected drafts leave none."""
     model = engine(tiny(num_hidden_layers=2))
-    direction = torch.randn(48, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    direction = torch.randn(48, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     parts = {"predictor": lambda hidden: hidden @ direction, "policy": ByScore()}
     sampling = Sampling(temperature=temperature, seed=3, max_new_tokens=80, ignore_eos=True)
     memories = [Memory(budget=len(p) + 20) for p in PROMPTS]

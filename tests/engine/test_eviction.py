@@ -36,7 +36,7 @@ class Letters:
             slot = self.cache.lengths[0]
             for tensor in (*self.cache.keys, *self.cache.values):
                 tensor[0, :, slot] = ord(letter)
-            self.cache.commit(0, [0], [self.next], [kind], [score])
+            self.cache.commit(0, [0], [self.next], [kind], [[score]])
             self.next += 1
 
     def evict(self) -> str:
@@ -77,10 +77,10 @@ def test_the_worked_example_two_evictions_long():
     row.write("LMNO", [0.7, 0.4, 0.1, 0.2], THOUGHT)
     assert row.evict() == "GIJK"
     assert row.held == "ABELMNO"
-    assert row.cache.scores[0, :7] == pytest.approx([0, 0, 0.5, 0.7, 0.4, 0.1, 0.2])
+    assert row.cache.scores[0, :7, 0] == pytest.approx([0, 0, 0.5, 0.7, 0.4, 0.1, 0.2])
     row.write("P", [0.2], THOUGHT)  # the figure's X, "processed next"
     assert row.held == "ABELMNOP"
-    assert row.cache.scores[0, 7] == np.float32(0.2)
+    assert row.cache.scores[0, 7, 0] == np.float32(0.2)
     assert row.cache.positions[0, :8].tolist() == [0, 1, 4, 11, 12, 13, 14, 15]
 
 
@@ -90,7 +90,7 @@ def test_the_worked_example_in_the_engine():
     to_say = iter(figure)
 
     def predictor(hidden):
-        return torch.tensor([next(to_say) for _ in hidden])
+        return torch.tensor([[next(to_say)] for _ in hidden])
 
     memory = Memory(budget=11, local=3, selection=2)
     [result] = run(
@@ -246,7 +246,7 @@ def test_budgets_as_counts_and_shares():
 def test_policies_score_and_every_policy_frees_as_much():
     kinds = np.array([PROMPT] * 3 + [THOUGHT] * 20, np.int8)
     positions = np.array([0, 1, 2, *range(5, 45, 2)])
-    view = SlotView(positions, kinds, positions, np.zeros(23, np.float32), seed=5)
+    view = SlotView(positions, kinds, positions, np.zeros((23, 1), np.float32), seed=5)
     budget = Budget(23, 3, 6, 0.5)
     keeps = [select(p.score(view), kinds, budget) for p in (Window(), Streaming(), Random())]
     assert [int(keep.sum()) for keep in keeps] == [3 + 6 + 7] * 3
@@ -268,5 +268,5 @@ def test_kept_scores_stay_with_their_slots(selection):
             row.evict()
         length = row.cache.lengths[0]
         held = row.cache.positions[0, :length]
-        assert np.array_equal(row.cache.scores[0, :length], scores[held])
+        assert np.array_equal(row.cache.scores[0, :length, 0], scores[held])
     assert len(row.held) < 20

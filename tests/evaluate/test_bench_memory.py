@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 from rich.progress import Progress
 
 from sparing.api import load
-from sparing.engine.cache import Kind
 from sparing.engine.events import EvictEvent, TokenEvent
 from sparing.engine.eviction import Budget
 from sparing.errors import OptionError, PromptError
@@ -25,7 +23,7 @@ from sparing.evaluate.bench_memory_speed import (
     against_transformers,
     predictor_share,
 )
-from sparing.evaluate.bench_memory_trace import Target, evictions, read, trace
+from sparing.evaluate.bench_memory_trace import Target, read, trace
 from sparing.evaluate.intervals import paired_bootstrap, wilson
 from sparing.evaluate.part import Part
 from sparing.evaluate.plots_memory import (
@@ -39,6 +37,7 @@ from sparing.evaluate.plots_memory import (
 from sparing.evaluate.report import report
 from sparing.evaluate.tables import memory_table
 from sparing.memory.find import POLICIES
+from sparing.memory.targets import importance
 from sparing.options import Depth, Memory, Sampling
 from tests.evaluate.questions import Asked, Words
 from tests.memory import small
@@ -420,40 +419,25 @@ def opened(**options):
     return plan, replace(plan.settings, raw=True, sampling=sampling)
 
 
-@pytest.mark.parametrize(
-    ("local", "selection"), [(None, None), (5, 0), (3, 0.8), (0.2, 4)], ids=str
-)
-@unchecked()
-def test_evictions_of_a_given_trace_are_those_of_the_engine(local, selection):
-    engine = predicting("single")
-    plan, how = opened(local=local, selection=selection)
-    memory = plan.memory(("learned", 0.5), 1, THOUGHT)
-    [full] = answers(engine, plan.problems, how)
-    [spared] = answers(engine, plan.problems, replace(how, memory=memory))
-    said = [event for event in full.result.events if isinstance(event, TokenEvent)]
-    scores = np.array([0.0, *(event.score or 0.0 for event in said)])
-    kinds = np.array([Kind.PROMPT, *(Kind[event.kind.upper()] for event in said)])
-    found = evictions(scores, kinds, Budget.of(memory, 1, 0))
-    happened = [event for event in spared.result.events if isinstance(event, EvictEvent)]
-    assert len(happened) > 1
-    assert found[0] == happened[0].positions  # what is said after it is no longer the same
-    assert len(found) == len(happened)
-    assert [len(positions) for positions in found] == [len(e.positions) for e in happened]
-
-
 @unchecked()
 def test_a_trace_tells_of_each_thinking_token_what_was_predicted_and_what_came_true():
     engine = predicting("single")
     plan, how = opened()
-    budget = Budget.of(plan.memory(("learned", 0.8), 1, THOUGHT), 1, 0)
-    found = read(engine, plan.problems[0], how, budget, Target("future-mean", 3))
-    [full] = answers(engine, plan.problems, how)
-    said = [event for event in full.result.events if isinstance(event, TokenEvent)]
+    memory = plan.memory(("learned", 0.8), 1, THOUGHT)
+    [spared] = answers(engine, plan.problems, replace(how, memory=memory))
+    found = read(engine, plan.problems[0], spared.result, Target("future-mean", 3))
+    said = [event for event in spared.result.events if isinstance(event, TokenEvent)]
     assert found["tokens"] == [event.text for event in said[:THOUGHT]]
-    assert found["tokens"][-1] == "</think>"
+    assert found["tokens"][-1].endswith("</think>")
     assert found["predicted"] == [event.score for event in said[:THOUGHT]]
-    assert len(found["true"]) == len(found["evicted"]) == THOUGHT
-    assert 0 < sum(found["evicted"]) < THOUGHT
+    ids = spared.result.prompt_token_ids + spared.result.token_ids
+    truth = importance(engine.decoder, ids, 1, 1 + THOUGHT, [3]).future_mean
+    assert found["true"] == truth[:, 0].tolist()
+    gone = [p for e in spared.result.events if isinstance(e, EvictEvent) for p in e.positions]
+    assert len(gone) > 2
+    assert [at for at, out in enumerate(found["evicted"], 1) if out] == [
+        position for position in sorted(gone) if position <= THOUGHT
+    ]
 
 
 def test_a_trace_is_drawn_whatever_it_says(tmp_path):
@@ -485,14 +469,19 @@ def test_the_trace_is_the_first_tasks_first_that_was_solved_with_an_answer(tmp_p
 
 
 def test_a_trace_needs_a_predictor_that_says_what_it_was_trained_on(tmp_path):
-    fit, traces = {"target": "future-mean"}, {"window": 3}
-    for content in ({}, {"fit": fit}, {"fit": None, "traces": traces}):
+    fit, horizons = {"target": "future-mean"}, [3, 9]
+    for content in (
+        {},
+        {"fit": fit},
+        {"fit": None, "horizons": horizons},
+        {"fit": fit, "horizons": []},
+    ):
         (tmp_path / "predictor.json").write_text(json.dumps(content))
         with pytest.raises(OptionError, match="--trace-plot needs an importance predictor"):
             Target.of(tmp_path)
     with pytest.raises(OptionError, match="--trace-plot needs an importance predictor"):
         Target.of(None)
-    (tmp_path / "predictor.json").write_text(json.dumps({"fit": fit, "traces": traces}))
+    (tmp_path / "predictor.json").write_text(json.dumps({"fit": fit, "horizons": horizons}))
     assert Target.of(tmp_path) == Target("future-mean", 3)
 
 

@@ -1,7 +1,7 @@
 """Predictors of random weights, and made-up traces in shards."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,31 @@ from sparing.memory.targets import Importance
 from sparing.memory.traces import TraceSet, packed, shard_path
 from tests.tiny import checkpoint, engine, tokenizer
 
+HORIZONS = (2, 7)
+
 
 @torch.no_grad()
 def random_predictor(
-    width: int, seed: int = 0, dtype: torch.dtype = torch.float32
+    width: int,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    horizons: Sequence[int] = HORIZONS,
 ) -> ImportancePredictor:
     """Its weights are large enough for scores to differ from token to token."""
     noise = torch.Generator().manual_seed(seed)
-    predictor = ImportancePredictor(width)
+    predictor = ImportancePredictor(width, horizons)
     for weight in predictor.parameters():
         weight.copy_(2 * torch.randn(weight.shape, generator=noise) / weight.shape[1] ** 0.5)
+    predictor.maps[-1].weight.abs_()  # a softplus is flat where what goes in is negative
     return predictor.to(dtype).eval().requires_grad_(False)
 
 
-def predicting(path: Path, dtype: str = "float64", seed: int = 0) -> Engine:
+def predicting(
+    path: Path, dtype: str = "float64", seed: int = 0, horizons: Sequence[int] = HORIZONS
+) -> Engine:
     """The checkpoint loaded by Sparing, with a random predictor."""
     bare = engine(path, dtype)
-    predictor = random_predictor(bare.decoder.shape.width, seed, bare.decoder.dtype)
+    predictor = random_predictor(bare.decoder.shape.width, seed, bare.decoder.dtype, horizons)
     return Engine(bare.decoder, bare.chat, bare.name, predictor)
 
 
@@ -61,21 +69,25 @@ def write_predictor(out: Path, model: Path, seed: int = 0, **changed: Any) -> Im
     """A random predictor for the checkpoint ``model`` in ``out``, its config ``changed``."""
     width = json.loads((model / "config.json").read_text())["hidden_size"]
     predictor = random_predictor(width, seed)
-    config = {"width": width, "fingerprint": fingerprint(model, vocabulary_of(model))}
+    config = {
+        "width": width,
+        "horizons": list(predictor.horizons),
+        "fingerprint": fingerprint(model, vocabulary_of(model)),
+    }
     save_predictor(predictor, config | changed, out)
     return predictor
 
 
 def made_up(hidden: Tensor, raw: Tensor) -> Importance:
-    """A trace with the same target under every name."""
-    return Importance(hidden, raw, raw, raw)
+    """A trace with the same target ``[T, K]`` under every name; the answer's has one column."""
+    return Importance(hidden, raw[:, :1], raw, raw)
 
 
 def write_traces(folder: Path, traces: Iterable[Importance]) -> TraceSet:
     """The traces of questions 1, 2 ... in a shard."""
     measured = list(traces)
     named = [["task", id_, len(m.hidden)] for id_, m in enumerate(measured, 1)]
-    told = {"sampled": len(measured), "traces": named}
+    told = {"sampled": len(measured), "traces": named, "horizons": list(HORIZONS)}
     content = save(packed(measured), {"told": json.dumps(told)})
     write_atomically(shard_path(folder, 0), content)
     return TraceSet(folder, 1)

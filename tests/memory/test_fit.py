@@ -19,7 +19,7 @@ from sparing.memory.targets import TARGETS, importance, length_free
 from sparing.memory.train import train_predictor
 from sparing.train import checkpoint
 from sparing.train.loop import Pace
-from tests.memory.small import made_up, random_predictor, write_traces
+from tests.memory.small import HORIZONS, made_up, random_predictor, write_traces
 from tests.tiny import checkpoint as write_checkpoint
 from tests.tiny import engine
 from tests.train.small import ctrl_c_at, forget_accelerate
@@ -29,16 +29,16 @@ SELDOM = Pace(save_every=1000)
 
 
 def planted(count=40, seed=0, marked=0.2):
-    """Random hidden states; a fixed direction marks the tokens with a large target."""
-    random = np.random.default_rng(seed)
-    mark = np.random.default_rng(99).standard_normal(WIDTH)
-    mark *= 4 / np.linalg.norm(mark)
+    """Random hidden states; for each horizon a direction marks the tokens with a large target."""
+    random, columns = np.random.default_rng(seed), len(HORIZONS)
+    marks = np.linalg.qr(np.random.default_rng(99).standard_normal((WIDTH, columns)))[0].T
     for _ in range(count):
         length = int(random.integers(20, 60))
-        important = np.zeros(length, bool)
-        important[random.choice(length, int(marked * length), replace=False)] = True
-        hidden = random.standard_normal((length, WIDTH)) + important[:, None] * mark
-        raw = np.where(important, random.uniform(5, 6, length), random.uniform(0, 1, length))
+        important = np.zeros((length, columns), bool)
+        for column in important.T:
+            column[random.choice(length, int(marked * length), replace=False)] = True
+        hidden = random.standard_normal((length, WIDTH)) + important @ (4 * marks)
+        raw = random.uniform(0, 1, important.shape) + 5 * important
         yield made_up(torch.tensor(hidden, dtype=torch.float32), torch.tensor(raw / length).float())
 
 
@@ -130,7 +130,7 @@ def test_it_finds_what_a_model_looks_at(looking, tmp_path, target):
     for _ in range(40):
         ids = torch.randint(66, 250, (100,), generator=noise)
         ids[torch.randperm(80, generator=noise)[:16] + 10] = ATTENDED
-        measured.append(importance(looking, ids.tolist(), 10, 90, window=4))
+        measured.append(importance(looking, ids.tolist(), 10, 90, HORIZONS))
         marked.append(ids[10:90] == ATTENDED)
     attended = [m.target("answer")[at].sum() for m, at in zip(measured, marked, strict=True)]
     assert min(attended) > 0.5, "the answer must look at the marked tokens"
@@ -142,8 +142,9 @@ def test_it_finds_what_a_model_looks_at(looking, tmp_path, target):
         found = []
         for trace in traces.held_out:
             wanted = set(marked[trace.id - 1].nonzero()[:, 0].tolist())
-            best = fit.predictor(trace.read("hidden")).topk(len(wanted)).indices
-            found.append(len(wanted & set(best.tolist())) / len(wanted))
+            for scores in fit.predictor(trace.read("hidden")).T:
+                best = set(scores.topk(len(wanted)).indices.tolist())
+                found.append(len(wanted & best) / len(wanted))
         return np.mean(found)
 
     assert len(traces.held_out) == 4
@@ -168,18 +169,21 @@ def test_the_pairwise_term_is_a_double_loop():
                 if y[i] > y[j]
             ]
             expected = sum(terms) / max(len(terms), 1)
-            assert float(kendall(p, y, temperature)) == pytest.approx(expected, rel=1e-5)
+            found = kendall(p[:, None], y[:, None], temperature)
+            assert float(found) == pytest.approx(expected, rel=1e-5)
+            two = kendall(torch.stack([p, p], 1), torch.stack([y, 0 * y], 1), temperature)
+            assert float(two) == pytest.approx(expected / 2, rel=1e-5)  # no pair in the second
 
 
 def test_the_pairwise_term_of_long_traces_takes_every_nth_token():
     noise = torch.Generator().manual_seed(0)
-    p, y = (torch.rand(2 * PAIRED_TOKENS + 9, generator=noise) for _ in range(2))
+    p, y = (torch.rand(2 * PAIRED_TOKENS + 9, 1, generator=noise) for _ in range(2))
     assert kendall(p, y, 0.5) == kendall(p[::3], y[::3], 0.5)
     assert kendall(p[:PAIRED_TOKENS], y[:PAIRED_TOKENS], 0.5) != kendall(p[:511], y[:511], 0.5)
 
 
 def test_better_order_is_a_lower_pairwise_term():
-    y = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    y = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     found = [float(kendall(sign * y, y, 0.5)) for sign in (1, 0, -1)]
     assert found == sorted(found)
     assert found[1] == pytest.approx(math.log(2))
@@ -201,8 +205,8 @@ def test_each_step_is_plain_descent_on_all_its_tokens(traces, tmp_path, kendall_
             p, y = trace.read("hidden"), length_free(trace.read("future-max"))
             for w in weights:
                 p = softplus(p @ w.T)
-            errors.append((p[:, 0] - y) ** 2)
-            terms.append(kendall(p[:, 0], y, 0.7))
+            errors.append((p - y) ** 2)
+            terms.append(kendall(p, y, 0.7))
         loss = torch.cat(errors).mean() + kendall_weight * torch.stack(terms).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 0.05)
@@ -249,17 +253,18 @@ def test_the_learning_rate_rises_and_falls(traces, tmp_path, epochs, warmup):
 def test_evaluation_is_as_written_out(traces):
     predictor = random_predictor(WIDTH)
     found = evaluate(predictor, traces, settings())
-    constant = torch.cat([length_free(t.read("future-max")) for t in traces.train]).mean()
+    constant = torch.cat([length_free(t.read("future-max")) for t in traces.train]).mean(0)
     squares, flat, ranks, recalls = [], [], [], []
     for trace in traces.held_out:
-        y = length_free(trace.read("future-max"))
-        p = predictor(trace.read("hidden"))
-        squares += [float(a - b) ** 2 for a, b in zip(p, y, strict=True)]
-        flat += [float(constant - b) ** 2 for b in y]
-        ranks.append(spearmanr(p, y).statistic)
-        count = int(0.2 * len(y))
-        ours, theirs = (sorted(range(len(y)), key=lambda i, v=v: -v[i])[:count] for v in (p, y))
-        recalls.append(len(set(ours) & set(theirs)) / count)
+        truth = length_free(trace.read("future-max"))
+        said = predictor(trace.read("hidden"))
+        for p, y, c in zip(said.T, truth.T, constant, strict=True):
+            squares += [float(a - b) ** 2 for a, b in zip(p, y, strict=True)]
+            flat += [float(c - b) ** 2 for b in y]
+            ranks.append(spearmanr(p, y).statistic)
+            count = int(0.2 * len(y))
+            ours, theirs = (sorted(range(len(y)), key=lambda i, v=v: -v[i])[:count] for v in (p, y))
+            recalls.append(len(set(ours) & set(theirs)) / count)
     assert found == {
         "mse": pytest.approx(np.mean(squares), rel=1e-5),
         "mse_of_constant": pytest.approx(np.mean(flat), rel=1e-5),
@@ -270,7 +275,7 @@ def test_evaluation_is_as_written_out(traces):
 
 
 def test_a_constant_prediction_has_no_order(traces):
-    predictor = ImportancePredictor(WIDTH)
+    predictor = ImportancePredictor(WIDTH, HORIZONS)
     for weight in predictor.parameters():
         weight.data.zero_()
     assert evaluate(predictor, traces, settings())["spearman"] == 0.0

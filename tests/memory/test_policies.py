@@ -23,7 +23,9 @@ from sparing.engine.eviction import (
 from sparing.engine.result import Result
 from sparing.memory.find import POLICIES, find_policy
 from sparing.memory.policies import rkv
+from sparing.memory.policies.bottom import Bottom
 from sparing.memory.policies.h2o import H2O
+from sparing.memory.policies.learned import Learned
 from sparing.memory.policies.rkv import RKV
 from sparing.memory.policies.sepllm import SepLLM, separator_ids
 from sparing.memory.policies.snapkv import SnapKV
@@ -54,7 +56,7 @@ def watched(
     positions = np.sort(random.choice(3 * slots, slots, replace=False))
     kinds = np.array([Kind.PROMPT] * question + [Kind.THOUGHT] * (slots - question), np.int8)
     keys = [torch.from_numpy(random.standard_normal((2, slots, 4))) for _ in range(3)]
-    scores = np.zeros(slots, np.float32)
+    scores = np.zeros((slots, 1), np.float32)
     return SlotView(positions, kinds, positions, scores, 0, keys, record), attention
 
 
@@ -211,7 +213,7 @@ def test_sepllm_ranks_sinks_then_separators_then_the_recent(slots, sinks, seed):
     kinds = random.choice([Kind.THOUGHT, Kind.LATENT, Kind.ANSWER], slots).astype(np.int8)
     kinds[:question] = Kind.PROMPT
     ids = np.where(kinds == Kind.LATENT, NO_TOKEN, random.integers(0, 8, slots))
-    view = SlotView(positions, kinds, ids, np.zeros(slots, np.float32), 0)
+    view = SlotView(positions, kinds, ids, np.zeros((slots, 1), np.float32), 0)
     scores = SepLLM(frozenset({2, 5}), sinks).score(view)
 
     def rank(slot: int) -> tuple[bool, bool, int]:
@@ -219,6 +221,25 @@ def test_sepllm_ranks_sinks_then_separators_then_the_recent(slots, sinks, seed):
         return sink, not sink and ids[slot] in (2, 5), slot
 
     assert sorted(range(slots), key=lambda slot: scores[slot]) == sorted(range(slots), key=rank)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sets(st.integers(0, 60), min_size=1, max_size=5),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+)
+def test_learned_takes_the_score_of_a_slots_age(horizons, slots, seed):
+    random, rising = np.random.default_rng(seed), sorted(horizons)
+    positions = np.sort(random.choice(3 * slots, slots, replace=False))
+    scores = random.standard_normal((slots, len(rising))).astype(np.float32)
+    view = SlotView(positions, np.full(slots, Kind.THOUGHT), positions, scores, 0)
+    expected = []
+    for position, of_slot in zip(positions, scores, strict=True):
+        reached = [h for h in rising if h <= positions[-1] - position]
+        expected.append(of_slot[rising.index(max(reached, default=rising[0]))])
+    assert Learned(tuple(rising)).score(view).tolist() == expected
+    assert Bottom(tuple(rising)).score(view).tolist() == [-score for score in expected]
 
 
 def test_separators_of_pocket():
@@ -258,7 +279,7 @@ def test_separators_with_spaces_around_and_once_a_tokenizer():
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_vocabulary_is_decoded_for_sepllm_alone(name):
     counted = Counted("a", ".")
-    policy = find_policy(Memory(budget=9, policy=name), counted, predicts=True)
+    policy = find_policy(Memory(budget=9, policy=name), counted, horizons=(0,))
     assert policy is not None
     assert policy.name == name
     assert counted.decoded == (name == "sepllm")

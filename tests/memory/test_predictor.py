@@ -25,7 +25,13 @@ from sparing.memory.predictor import (
 from sparing.options import Depth, Memory, Sampling
 from tests.engine.drafters import all_drafters
 from tests.engine.driving import greedy, run
-from tests.memory.small import predicting, random_predictor, vocabulary_of, write_predictor
+from tests.memory.small import (
+    HORIZONS,
+    predicting,
+    random_predictor,
+    vocabulary_of,
+    write_predictor,
+)
 from tests.model.passes import expected, oracle
 from tests.tiny import checkpoint, engine, tiny, tokenizer, unchecked
 
@@ -47,16 +53,16 @@ def other(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("width", "shapes"),
+    ("of", "shapes"),
     [
-        (4096, [(8192, 4096), (2048, 8192), (1, 2048)]),  # the paper's, for 8B models
-        (7, [(14, 7), (3, 14), (1, 3)]),
-        (1, [(2, 1), (1, 2), (1, 1)]),
+        ((4096,), [(8192, 4096), (2048, 8192), (1, 2048)]),  # the paper's, for 8B models
+        ((7, [1, 5, 9]), [(14, 7), (3, 14), (3, 3)]),
+        ((1,), [(2, 1), (1, 2), (1, 1)]),
     ],
 )
-def test_three_maps_without_biases(width, shapes):
+def test_three_maps_without_biases(of, shapes):
     with torch.device("meta"):
-        predictor = ImportancePredictor(width)
+        predictor = ImportancePredictor(*of)
     assert [tuple(weight.shape) for weight in predictor.parameters()] == shapes
 
 
@@ -67,10 +73,10 @@ def test_it_is_a_softplus_behind_each_map(width):
     found = predictor(torch.from_numpy(x))
     for weight in predictor.parameters():
         x = np.log1p(np.exp(x @ weight.numpy().T))
-    assert found.shape == (20,)
-    assert found.numpy() == pytest.approx(x[:, 0], rel=1e-12)
+    assert found.shape == (20, len(HORIZONS))
+    assert found.numpy() == pytest.approx(x, rel=1e-12)
     assert (found > 0).all()
-    assert found.unique().numel() == 20
+    assert found.unique().numel() == found.numel()
 
 
 def test_saved_and_loaded(model, tmp_path):
@@ -79,6 +85,7 @@ def test_saved_and_loaded(model, tmp_path):
     loaded = load_predictor(tmp_path / "out", model, vocabulary_of(model), torch.float32)
     hidden = torch.randn(5, 16)
     assert torch.equal(loaded(hidden), saved(hidden))
+    assert loaded.horizons == saved.horizons == HORIZONS
     assert not loaded.training
     assert not any(weight.requires_grad for weight in loaded.parameters())
     half = load_predictor(tmp_path / "out", model, vocabulary_of(model), torch.bfloat16)
@@ -162,8 +169,11 @@ BROKEN = {
     ),
     "config of another width": lambda out, sound: write_json(out, **sound | {"width": 12}),
     "weights of another width": cut_weights,
-    "no width": lambda out, sound: write_json(out, fingerprint=sound["fingerprint"]),
-    "no fingerprint": lambda out, sound: write_json(out, width=16),
+    "no width": lambda out, sound: write_json(out, **{k: sound[k] for k in sound if k != "width"}),
+    "no horizons": lambda out, sound: write_json(out, width=16, fingerprint=sound["fingerprint"]),
+    "more horizons": lambda out, sound: write_json(out, **sound | {"horizons": [1, 2, 3]}),
+    "horizons are a number": lambda out, sound: write_json(out, **sound | {"horizons": 2}),
+    "no fingerprint": lambda out, sound: write_json(out, width=16, horizons=[2, 7]),
     "width is no number": lambda out, sound: write_json(out, **sound | {"width": "wide"}),
     "width -1": lambda out, sound: write_json(out, **sound | {"width": -1}),
     "a list": lambda out, sound: (out / CONFIG_FILE).write_text("[]"),
@@ -255,10 +265,10 @@ def tokens_of(result):
 
 
 def full_pass(path, predictor, result):
-    """What the predictor says of every token of a result, from one pass of transformers."""
+    """What the predictor says first of every token of a result, from one pass of transformers."""
     ids = result.prompt_token_ids + result.token_ids
     states = expected(oracle(path), ids, output_hidden_states=True).hidden_states
-    return predictor(states[-1][0]).tolist()
+    return predictor(states[-1][0])[:, 0].tolist()
 
 
 def assert_scores(result, truth):
@@ -351,7 +361,8 @@ class Watchful:
     watches = 0
 
     def score(self, view):
-        self.seen.append((view.positions.copy(), view.scores.copy()))
+        assert view.scores.shape == (len(view.positions), len(HORIZONS))
+        self.seen.append((view.positions.copy(), view.scores[:, 0].copy()))
         return view.positions.astype(np.float64)
 
 

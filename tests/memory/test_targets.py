@@ -20,22 +20,23 @@ IDS = random_ids(50)
 SPAN = (11, 37)
 # Other traces: no question; a lone thought; an answer of one token; no answer; nothing but thought.
 SPANS = [SPAN, (0, 20), (30, 31), (5, 49), (11, 50), (0, 50)]
-WINDOWS = [0, 5, 12, 1000]
+HORIZONS = [(0,), (5,), (0, 3, 12), (12, 25), (7, 1000), (1000,)]
 
 
 def eager(path: Path) -> Any:
     return exact_norms(reference(path, "float64", "eager"))
 
 
-def naive(path, ids, begin, end, window):
+def naive(path, ids, begin, end, horizons):
     """answer, future-mean and future-max of every thought, column by column of the whole map."""
     maps = expected(eager(path), ids, output_attentions=True).attentions
     attention = torch.cat(maps).mean((0, 1))
     answer = [attention[end:, j].mean() if end < len(ids) else 0.0 for j in range(begin, end)]
-    later = [attention[j + window + 1 :, j] for j in range(begin, end)]
-    mean = [column.mean() if len(column) else 0.0 for column in later]
-    most = [column.max() if len(column) else 0.0 for column in later]
-    return dict(zip(TARGETS, torch.tensor([answer, mean, most], dtype=torch.float64), strict=True))
+    later = [[attention[j + h + 1 :, j] for h in horizons] for j in range(begin, end)]
+    mean = [[column.mean() if len(column) else 0.0 for column in token] for token in later]
+    most = [[column.max() if len(column) else 0.0 for column in token] for token in later]
+    values = ([[value] for value in answer], mean, most)
+    return {n: torch.tensor(v, dtype=torch.float64) for n, v in zip(TARGETS, values, strict=True)}
 
 
 def assert_targets(found, truth, within):
@@ -44,49 +45,49 @@ def assert_targets(found, truth, within):
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("horizons", HORIZONS, ids=str)
 @pytest.mark.parametrize("chunk", [1, 7, 64])
-def test_targets_are_those_of_the_whole_map(path, window, chunk):
-    found = importance(decoder(path), IDS, *SPAN, window, chunk)
-    assert_targets(found, naive(path, IDS, *SPAN, window), 1e-7)
+def test_targets_are_those_of_the_whole_map(path, horizons, chunk):
+    found = importance(decoder(path), IDS, *SPAN, horizons, chunk)
+    assert_targets(found, naive(path, IDS, *SPAN, horizons), 1e-7)
 
 
 @pytest.mark.parametrize("span", SPANS)
-@pytest.mark.parametrize("window", WINDOWS)
-def test_any_span(span, window):
+@pytest.mark.parametrize("horizons", HORIZONS, ids=str)
+def test_any_span(span, horizons):
     path = PATHS["qwen3"]
-    found = importance(decoder(path), IDS, *span, window, 8)
-    assert_targets(found, naive(path, IDS, *span, window), 1e-7)
+    found = importance(decoder(path), IDS, *span, horizons, 8)
+    assert_targets(found, naive(path, IDS, *span, horizons), 1e-7)
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 @pytest.mark.parametrize("chunk", [1, 7, 11, 64])
 def test_hidden_is_the_last_hidden_state(path, chunk):
     truth = expected(oracle(path), IDS, output_hidden_states=True).hidden_states[-1][0]
-    found = importance(decoder(path), IDS, *SPAN, 3, chunk)
+    found = importance(decoder(path), IDS, *SPAN, [3], chunk)
     assert_close(found.hidden, truth[slice(*SPAN)], 1e-9)
 
 
 def test_through_transformers():
     path = PATHS["qwen2"]
-    found = importance(ReferenceDecoder(eager(path)), IDS, *SPAN, 5, 8)
-    assert_targets(found, naive(path, IDS, *SPAN, 5), 1e-7)
+    found = importance(ReferenceDecoder(eager(path)), IDS, *SPAN, [5], 8)
+    assert_targets(found, naive(path, IDS, *SPAN, [5]), 1e-7)
 
 
 @pytest.mark.parametrize(("dtype", "within"), [("float32", 1e-5), ("bfloat16", 1e-2)])
 @pytest.mark.parametrize("kind", ["plain", "blocked4", "packed"])
 def test_lower_precision_gives_float32(dtype, within, kind):
     path = PATHS["llama, group of 3"]
-    found = importance(decoder(path, dtype, kind), IDS, *SPAN, 5, 8)
-    assert_targets(found, naive(path, IDS, *SPAN, 5), within)
+    found = importance(decoder(path, dtype, kind), IDS, *SPAN, [5], 8)
+    assert_targets(found, naive(path, IDS, *SPAN, [5]), within)
     assert {t.dtype for t in vars(found).values()} == {torch.float32}
 
 
 def test_a_predictor_can_learn_from_it():
     """What a pass in inference mode returns could not be saved for backward."""
-    found = importance(decoder(PATHS["qwen3"], "float32"), IDS, *SPAN, 5)
-    predictor = ImportancePredictor(found.hidden.shape[1])
-    (predictor(found.hidden) - length_free(found.answer)).pow(2).mean().backward()
+    found = importance(decoder(PATHS["qwen3"], "float32"), IDS, *SPAN, [5, 9])
+    predictor = ImportancePredictor(found.hidden.shape[1], [5, 9])
+    (predictor(found.hidden) - length_free(found.future_max)).pow(2).mean().backward()
     assert all(p.grad.abs().sum() > 0 for p in predictor.parameters())
 
 
@@ -101,10 +102,12 @@ class Watched(Decoder):
         return super().__call__(inputs, *others, **options)
 
 
-@pytest.mark.parametrize(("window", "rows"), [(0, 38), (9, 29), (25, 13), (1000, 13)])
-def test_only_rows_that_count_are_attended(window, rows):
+@pytest.mark.parametrize(
+    ("horizons", "rows"), [([0], 38), ([9], 29), ([9, 20], 29), ([25], 13), ([1000], 13)]
+)
+def test_only_rows_that_count_are_attended(horizons, rows):
     watched = Watched(decoder(PATHS["qwen3"]))
-    importance(watched, IDS, *SPAN, window, 8)
+    importance(watched, IDS, *SPAN, horizons, 8)
     assert sum(i.attended for i in watched.asked) == rows
     assert [token for i in watched.asked for token in i.ids] == IDS
     assert not any(i.scored for i in watched.asked)
@@ -129,10 +132,10 @@ def test_no_full_map_is_ever_made():
     bound = config.heads * len(ids) * max(chunk, config.head_dim)
     assert bound < config.heads * len(ids) ** 2 / 4
     with Largest() as chunked:
-        importance(ours, ids, 40, 500, 20, chunk)
+        importance(ours, ids, 40, 500, [20, 99], chunk)
     assert chunked.numel <= bound
     with Largest() as at_once:
-        importance(ours, ids, 40, 500, 20, len(ids))
+        importance(ours, ids, 40, 500, [20], len(ids))
     assert at_once.numel > bound
     with Largest() as full:
         expected(theirs, ids, output_attentions=True)
@@ -140,10 +143,12 @@ def test_no_full_map_is_ever_made():
 
 
 def test_length_free():
-    raw = torch.tensor([0.0, 1.0, 3.0, 4.0])
-    assert_close(length_free(raw), torch.log1p(torch.tensor([0.0, 0.5, 1.5, 2.0])), 1e-6)
+    """The mean is the first column's in both: a second one half as large stays so."""
+    raw = torch.tensor([[0.0, 0.0], [1.0, 0.5], [3.0, 1.5], [4.0, 2.0]])
+    wanted = torch.tensor([[0.0, 0.0], [0.5, 0.25], [1.5, 0.75], [2.0, 1.0]])
+    assert_close(length_free(raw), torch.log1p(wanted), 1e-6)
     assert_close(length_free(raw / 1000), length_free(raw), 1e-6)
-    assert_close(length_free(torch.zeros(3)), torch.zeros(3), 1e-12)
+    assert_close(length_free(torch.zeros(3, 2)), torch.zeros(3, 2), 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -153,16 +158,17 @@ def test_length_free():
         ((21, 20), {}, "thinking must be at least one token"),
         ((-1, 20), {}, "thinking must be at least one token"),
         ((20, 51), {}, "thinking must be at least one token"),
-        (SPAN, {"window": -1}, "window must be 0 or more"),
+        (SPAN, {"horizons": [-1, 5]}, "horizons must be 0 or more"),
+        (SPAN, {"horizons": []}, "horizons must be 0 or more"),
         (SPAN, {"chunk": 0}, "chunk 1 or more"),
     ],
 )
 def test_refused(span, options, message):
     with pytest.raises(ValueError, match=message):
-        importance(decoder(PATHS["qwen3"]), IDS, *span, **{"window": 5} | options)
+        importance(decoder(PATHS["qwen3"]), IDS, *span, **{"horizons": [5]} | options)
 
 
 def test_unknown_target():
-    found = importance(decoder(PATHS["qwen3"]), IDS, *SPAN, 5)
+    found = importance(decoder(PATHS["qwen3"]), IDS, *SPAN, [5])
     with pytest.raises(ValueError, match="one of answer, future-mean, future-max, got future"):
         found.target("future")

@@ -21,7 +21,7 @@ from tests.memory.small import thinker
 from tests.tiny import engine, tiny, unchecked
 
 SHARD = 4
-WINDOW = 3
+HORIZONS = (3, 5)
 COUNT = 14
 
 
@@ -62,7 +62,7 @@ def problems(count=COUNT):
 def asked(sample=None, count=COUNT, **changed):
     model = engine(tiny(num_hidden_layers=2), "float32")
     plain = Asked(
-        problems(count), sample or Sampled(model), lambda p, r: True, model.decoder, WINDOW
+        problems(count), sample or Sampled(model), lambda p, r: True, model.decoder, HORIZONS
     )
     return replace(plain, **changed)
 
@@ -84,7 +84,7 @@ def test_a_trace_is_what_its_model_said_and_what_it_was_worth(tmp_path):
     collect(given, tmp_path)
     found = TraceSet(tmp_path, given.shards)
     assert given.shards == 4 == len(list(tmp_path.iterdir()))
-    assert found.sampled == COUNT
+    assert (found.sampled, found.horizons) == (COUNT, HORIZONS)
     assert [trace.id for trace in found.traces] == list(range(LEAST_THINKING, COUNT + 1))
     assert found.tokens == sum(range(LEAST_THINKING, COUNT + 1))
     for trace, problem in zip(found.traces, problems()[LEAST_THINKING - 1 :], strict=True):
@@ -93,7 +93,7 @@ def test_a_trace_is_what_its_model_said_and_what_it_was_worth(tmp_path):
         end += problem.id
         ids = result.prompt_token_ids + result.token_ids
         assert ids[end - 1] == given.sample.model.chat.markers.end_ids[0]
-        truth = importance(given.decoder, ids, begin, end, WINDOW)
+        truth = importance(given.decoder, ids, begin, end, HORIZONS)
         assert (trace.task, trace.length) == ("task", problem.id)
         for name in TARGETS:
             assert torch.equal(trace.read(name), truth.target(name))
@@ -223,7 +223,8 @@ BROKEN = {
     "told nothing": no_metadata,
     "told no JSON": lambda path: save_file(load_file(path), path, {"told": "nothing"}),
     "told too little": told(sampled=4),
-    "told of none": told(sampled=4, traces=[]),
+    "told of none": told(sampled=4, traces=[], horizons=[3, 5]),
+    "told no horizons": told(sampled=4, traces=[]),
     "no lengths": lambda path: save_file({"x": torch.ones(1)}, path, {"told": "{}"}),
 }
 
@@ -258,6 +259,7 @@ def test_another_run_is_refused_and_the_same_goes_on(tmp_path):
         ({"resume": False}, "pass --resume to go on with it"),
         ({"settings": {"n": 9}}, "was begun with n 14, got 9"),
         ({"settings": {"model": "n"}}, "was begun with model 'm', got 'n'"),
+        ({"settings": {"horizons": (4,)}}, r"was begun with horizons \[16, 32"),
         ({"settings": {"max_new_tokens": 9}}, "was begun with max_new_tokens None, got 9"),
         ({"fingerprint": "g"}, "was begun with fingerprint 'f', got 'g'"),
     ):
