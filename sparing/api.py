@@ -204,7 +204,7 @@ class Engine:
         template_options: Mapping[str, Any] | None = None,
     ) -> Request:
         """A prompt with its options resolved for this model; raises what ``generate`` raises."""
-        memory, sampling = memory or Memory(), sampling or Sampling()
+        memory, sampling = self._suited(memory or Memory()), sampling or Sampling()
         policy = find_policy(memory, self.chat.tokenizer, self.horizons)
         encoded = self.chat.encode(prompt, template_options)
         question, context = len(encoded.ids), self.decoder.shape.context
@@ -244,6 +244,15 @@ class Engine:
         drafter = find_drafter(depth or Depth(), cache.rows)
         return Loop(
             self.decoder, self.chat, cache, shape.vocabulary, drafter, predictor=self.predictor
+        )
+
+    def _suited(self, memory: Memory) -> Memory:
+        """The options, with what suits the model where they leave it open."""
+        if memory.budget is None or self.predictor is None:
+            return memory
+        known = self.predictor.memory
+        return memory.model_copy(
+            update={name: value for name, value in known.items() if getattr(memory, name) is None}
         )
 
     def _sampler(self, sampling: Sampling) -> Sampler:

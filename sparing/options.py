@@ -63,8 +63,9 @@ class Memory(Options):
     ``budget``: cached tokens that trigger an eviction; an int counts tokens, a float is a share
     ``s`` and means ``question + s * max_new_tokens``; ``None`` keeps everything.
     ``local``: how many of the most recent tokens are protected, a count or a ratio of what the
-    budget leaves beside the question (default 0.4). ``selection``: how many of the unprotected
-    survive an eviction, a count or a ratio of them (default 0.4).
+    budget leaves beside the question. ``selection``: how many of the unprotected survive an
+    eviction, a count or a ratio of them. By default both are what the model's importance predictor
+    says, else 0.4, the paper's.
     """
 
     budget: int | float | None = None

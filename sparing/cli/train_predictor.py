@@ -43,6 +43,8 @@ class FitFlags:
     batch: Annotated[int, flag("traces a step")] = 32
     lr: Annotated[float, flag("highest learning rate")] = 5e-4
     kendall: Annotated[float, flag("weight of the pairwise term")] = 0.0
+    local: Annotated[float | None, flag("of the model with this predictor, by default")] = None
+    selection: Annotated[float | None, flag("of the model with this predictor, by default")] = None
 
 
 def predictor(

@@ -1,10 +1,11 @@
 """The importance predictor: from a token's last hidden state to how much will depend on it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from sparing.errors import ModelError, reason
 from sparing.files import write_atomically
 from sparing.model.config import read_json
 from sparing.model.weights import shard_names
+from sparing.options import Memory
 
 WEIGHTS_FILE, CONFIG_FILE = "predictor.safetensors", "predictor.json"
 SAMPLED_ROWS = 8  # of each tensor, for the fingerprint
@@ -28,7 +30,10 @@ class ImportancePredictor(nn.Module):
 
     DynTS (arXiv 2601.18383), whose 7B and 8B models have 3584 or 4096 -> 8192 -> 2048 -> 1. K is
     ours: an output for each of ``horizons``, see ``targets.importance``; the paper has one, for 0.
+    ``memory``: ``local`` and ``selection`` that suit its model, where they are known.
     """
+
+    memory: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, width: int, horizons: Sequence[int] = (0,)) -> None:
         super().__init__()
@@ -104,6 +109,8 @@ def load_predictor(
         config = read_json(directory / CONFIG_FILE)
         predictor = ImportancePredictor(int(config["width"]), [int(h) for h in config["horizons"]])
         trained_for = str(config["fingerprint"])
+        predictor.memory = {name: float(value) for name, value in config.get("memory", {}).items()}
+        Memory(budget=1, **predictor.memory)  # raises what is wrong with it
         predictor.load_state_dict(load_file(directory / WEIGHTS_FILE))
     except ModelError:
         raise

@@ -9,6 +9,7 @@ from sparing.tasks.families import POCKET_TASKS
 
 Count = Annotated[int, Field(ge=1)]
 Horizon = Annotated[int, Field(ge=0)]
+Ratio = Annotated[float, Field(gt=0, lt=1)]
 TargetName = Literal["answer", "future-mean", "future-max"]
 
 
@@ -35,7 +36,8 @@ class TraceSettings(Options):
 
 
 class FitSettings(Options):
-    """The recipe; by default the paper's, in smaller batches.
+    """The recipe; by default the paper's, in smaller batches. ``local``, ``selection``: what its
+    model shall use where ``Memory`` does not say; None: the paper's.
 
     ``batch``: traces a step; ``warmup``: share of the steps; ``kendall``: weight of the pairwise
     term beside the squared error, ``temperature`` of its differences.
@@ -52,3 +54,5 @@ class FitSettings(Options):
     clip: Annotated[float, Field(gt=0)] = 1.0
     kendall: Annotated[float, Field(ge=0)] = 0.0
     temperature: Annotated[float, Field(gt=0)] = 0.5
+    local: Ratio | None = None
+    selection: Ratio | None = None

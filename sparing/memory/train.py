@@ -79,6 +79,7 @@ def train_predictor(
             "scale": SCALE,
             **about,
             "fit": settings.model_dump(mode="json"),
+            "memory": settings.model_dump(include={"local", "selection"}, exclude_none=True),
             "held_out": evaluate(fit.predictor, traces, settings),
         }
         if process.is_main_process:

@@ -70,7 +70,7 @@ def assert_one_line(outcome, *said):
 
 def test_from_a_model_to_a_run_that_remembers_what_it_learnt(sparing, tmp_path, model, command):
     out = tmp_path / "out"
-    outcome = sparing(*command, "--out", out)
+    outcome = sparing(*command, "--out", out, "--local", 0.3)
     assert outcome.code == 0, outcome.err
     *reports, done = outcome.err.splitlines()
     accepted = reports.pop(0)
@@ -82,6 +82,7 @@ def test_from_a_model_to_a_run_that_remembers_what_it_learnt(sparing, tmp_path, 
     assert json.loads(done.partition(": ")[2])["traces"] == config["held_out"]["traces"] > 0
     assert (config["model"], config["width"], config["horizons"]) == (str(model), 16, [3, 9])
     assert config["traces"]["accept"] == "any"
+    assert config["memory"] == {"local": 0.3}
     assert (config["fit"]["epochs"], config["fit"]["target"]) == (3, "future-max")
     assert set(load_file(out / "predictor.safetensors")) == {f"maps.{i}.weight" for i in range(3)}
     assert folders(out) == ["traces"]
@@ -244,6 +245,7 @@ WRONG = {
         ("--horizons", "a,b"),
         "must be whole numbers with commas, got 'a,b'",
     ),
+    "local": (("--local", 1), "local must be less than 1"),
     "epochs": (("--epochs", 0), "epochs must be greater than or equal to 1, got 0"),
     "lr": (("--lr", 0), "lr must be greater than 0"),
     "task": (("--task", "pokcet"), "did you mean pocket"),

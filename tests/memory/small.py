@@ -72,6 +72,7 @@ def write_predictor(out: Path, model: Path, seed: int = 0, **changed: Any) -> Im
     config = {
         "width": width,
         "horizons": list(predictor.horizons),
+        "memory": {},
         "fingerprint": fingerprint(model, vocabulary_of(model)),
     }
     save_predictor(predictor, config | changed, out)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from sparing.api import load
 from sparing.engine.drafting import NoDrafter
 from sparing.engine.events import TokenEvent
+from sparing.engine.eviction import Budget
 from sparing.errors import ModelError, OptionError
 from sparing.memory.predictor import (
     CONFIG_FILE,
@@ -173,6 +174,8 @@ BROKEN = {
     "no horizons": lambda out, sound: write_json(out, width=16, fingerprint=sound["fingerprint"]),
     "more horizons": lambda out, sound: write_json(out, **sound | {"horizons": [1, 2, 3]}),
     "horizons are a number": lambda out, sound: write_json(out, **sound | {"horizons": 2}),
+    "local 2": lambda out, sound: write_json(out, **sound | {"memory": {"local": 2.0}}),
+    "unknown in memory": lambda out, sound: write_json(out, **sound | {"memory": {"lokal": 0.2}}),
     "no fingerprint": lambda out, sound: write_json(out, width=16, horizons=[2, 7]),
     "width is no number": lambda out, sound: write_json(out, **sound | {"width": "wide"}),
     "width -1": lambda out, sound: write_json(out, **sound | {"width": -1}),
@@ -240,6 +243,23 @@ def test_auto_is_learned_with_it_and_window_without(model, dtype, decoder):
     assert policies() == ("full", False)
     assert policies(memory=Memory(budget=20, policy="window")) == ("window", True)
     assert policies(memory=Memory(budget=20, policy="bottom")) == ("bottom", True)
+
+
+def test_what_suits_the_model_is_its_default(model, tmp_path):
+    """Under every policy; whatever is said explicitly goes before it."""
+    write_predictor(model, model, memory={"local": 0.2, "selection": 0.9})
+    loaded = load(str(model))
+
+    def budget(**options):
+        return loaded.request([1] * 10, Memory(budget=60, **options)).budget
+
+    for policy in ("auto", "window", "learned"):
+        assert budget(policy=policy) == Budget(60, 10, 10, 0.9)
+    assert budget(local=7) == Budget(60, 10, 7, 0.9)
+    assert budget(selection=3) == Budget(60, 10, 10, 3)
+    assert loaded.request([1] * 10).budget is None
+    plain = load(str(model), predictor=False)
+    assert plain.request([1] * 10, Memory(budget=60)).budget == Budget(60, 10, 20, 0.4)
 
 
 @pytest.mark.parametrize("policy", ["learned", "bottom"])
