@@ -109,8 +109,9 @@ def load_predictor(
         config = read_json(directory / CONFIG_FILE)
         predictor = ImportancePredictor(int(config["width"]), [int(h) for h in config["horizons"]])
         trained_for = str(config["fingerprint"])
-        predictor.memory = {name: float(value) for name, value in config.get("memory", {}).items()}
-        Memory(budget=1, **predictor.memory)  # raises what is wrong with it
+        suited: dict[str, Any] = {k: float(v) for k, v in config.get("memory", {}).items()}
+        Memory(budget=1, **suited)  # raises what is wrong with it
+        predictor.memory = suited
         predictor.load_state_dict(load_file(directory / WEIGHTS_FILE))
     except ModelError:
         raise
