@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sparing.cli.bench import check_writable, read_prompts, show
-from sparing.cli.flags import LoadingFlags, flag, number
+from sparing.cli.flags import LoadingFlags, flag, number, numbers
 from sparing.errors import OptionError
 from sparing.evaluate.report import Figure, report, write_json
 from sparing.tasks.families import POCKET_TASKS
@@ -50,7 +50,7 @@ class ProblemFlags:
         given = vars(self) | {
             "tasks": find_tasks(self.task or ""),
             "policies": chosen_policies(named, predicts),
-            "shares": read_shares(self.shares),
+            "shares": list(dict.fromkeys(numbers("shares", self.shares, float))),
         }
         del given["task"]
         return Plan(**given)
@@ -154,7 +154,8 @@ def memory(
     if trace_plot and raw["trace"]:
         draw_trace(raw["trace"], trace_plot)
     elif trace_plot:
-        typer.echo("no trace drawn: none of the first task was solved with and without", err=True)
+        why = "none of the first task was solved with and without a budget"
+        typer.echo(f"no trace drawn: {why}", err=True)
 
 
 def check_no_problems(given: dict[str, Any]) -> None:
@@ -177,13 +178,6 @@ def kept(part: Any) -> str:
     if not part.rows:
         return "no row was done, nothing is kept"
     return f"{len(part.rows)} rows are kept in {part.path}, the same command goes on from there"
-
-
-def read_shares(text: str) -> list[float]:
-    try:
-        return list(dict.fromkeys(float(share) for share in text.split(",")))
-    except ValueError:
-        raise OptionError(f"--shares must be numbers with commas, got {text!r}") from None
 
 
 def show_memory(content: dict[str, Any]) -> None:

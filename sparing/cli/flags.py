@@ -4,11 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
+from sparing.errors import OptionError
 from sparing.options import Depth, Latent, Memory, PolicyName, Sampling
+
+N = TypeVar("N", int, float)
 
 
 def count_or_share(given: str | float) -> int | float:
@@ -22,6 +25,15 @@ def count_or_share(given: str | float) -> int | float:
 
 def flag(help_: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help_, **more)
+
+
+def numbers(name: str, text: str, of: type[N]) -> list[N]:
+    """What ``--name`` gives with commas between; raises OptionError."""
+    try:
+        return [of(part) for part in text.split(",")]
+    except ValueError:
+        kind = "whole numbers" if of is int else "numbers"
+        raise OptionError(f"--{name} must be {kind} with commas, got {text!r}") from None
 
 
 def number(help_: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sparing.cli.flags import ModelFlags, flag
+from sparing.cli.flags import ModelFlags, flag, numbers
 from sparing.cli.run import INTERRUPTED
 from sparing.cli.train import Shown, rounded
 from sparing.errors import OptionError
@@ -62,7 +62,7 @@ def predictor(
     from sparing.memory.settings import FitSettings, TraceSettings
     from sparing.tasks.find import find_tasks
 
-    given = vars(sampling) | {"horizons": read_horizons(sampling.horizons)}
+    given = vars(sampling) | {"horizons": tuple(numbers("horizons", sampling.horizons, int))}
     wanted = TraceSettings(model=loading.model, dtype=loading.dtype, **given)
     fit = FitSettings(seed=sampling.seed, **vars(fitting))
     tasks = find_tasks(wanted.task)
@@ -112,13 +112,6 @@ def predictor(
     except KeyboardInterrupt:
         typer.echo(f"interrupted, kept in {out}; the same command with --resume goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None
-
-
-def read_horizons(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(horizon) for horizon in text.split(","))
-    except ValueError:
-        raise OptionError(f"--horizons must be whole numbers with commas, got {text!r}") from None
 
 
 def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int) -> Any:

@@ -31,7 +31,7 @@ class TraceSettings(Options):
     @classmethod
     def _rising(cls, horizons: tuple[int, ...]) -> tuple[int, ...]:
         if not horizons or list(horizons) != sorted(set(horizons)):
-            raise ValueError("horizons must be one or more numbers that rise")
+            raise ValueError(f"must be one or more numbers that rise, got {list(horizons)}")
         return horizons
 
 

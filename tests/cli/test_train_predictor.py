@@ -240,7 +240,10 @@ WRONG = {
     "accept": (("--accept", "some"), "accept must be 'verified' or 'any', got 'some'"),
     "n": (("--n", 0), "n must be greater than or equal to 1, got 0"),
     "horizon": (("--horizons", "-1,3"), "must be greater than or equal to 0, got -1"),
-    "falling": (("--horizons", "9,3"), "horizons must be one or more numbers that rise"),
+    "falling": (
+        ("--horizons", "9,3"),
+        "horizons must be one or more numbers that rise, got [9, 3]",
+    ),
     "no numbers": (
         ("--horizons", "a,b"),
         "must be whole numbers with commas, got 'a,b'",
