@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench models build/pocket build/pocket-fine build/pocket-long build/short-with build/short-without clean
+.PHONY: help demo test lint bench models build/pocket build/pocket-long build/short-with build/short-without clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,14 +43,10 @@ build/short-with build/short-without: $(INSTALLED)
 build/pocket-long: $(INSTALLED)
 	$(TRAIN) --out $@ --seed 0 --steps 4500
 
-build/pocket-fine: build/pocket-long
+build/pocket: build/pocket-long
 	$(TRAIN) --out $@ --seed 1 --base $< --share 0.3 --steps 1200 --lr 2e-3 --decay 1
 
-# rows whose cache has holes, so that it can do with a budget
-build/pocket: build/pocket-fine
-	$(TRAIN) --out $@ --seed 2 --base $< --share 0.6 --steps 1800 --lr 2.5e-3 --decay 0.8 --cache-dropout 0.75
-
-models: build/pocket  ## train every shipped weight from nothing (2 hours on 2 quiet cores; interrupted, it goes on)
+models: build/pocket  ## train every shipped weight from nothing (75 minutes on 2 quiet cores; interrupted, it goes on)
 	rm -rf sparing/pocket/weights && cp -r $< sparing/pocket/weights
 
 clean:  ## remove the environment and whatever tools left behind (the model cache stays)
