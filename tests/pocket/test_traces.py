@@ -122,7 +122,8 @@ def test_sums_goes_below_zero_and_comes_back():
 
 
 @pytest.mark.parametrize("level", TRAINED)
-def test_countdown_tries_each_way_once_and_truly(level):
+def test_countdown_tries_each_way_once_and_truly(level, monkeypatch):
+    monkeypatch.setattr(countdown, "PASSED_BY", 0)
     for at, entry in enumerate(drawn("countdown", level, 15)):
         trace = WRITERS["countdown"](entry, Random(at))
         if trace is None:
@@ -137,7 +138,48 @@ def test_countdown_tries_each_way_once_and_truly(level):
         assert lines[-1] == f"so {trace.answer}={entry['metadata']['target']}"
 
 
-def test_countdown_without_a_way_is_left_out():
+def test_countdown_that_passed_the_solution_by_begins_again(monkeypatch):
+    """Two searches: one slips wherever the solution is and comes to its end, one finds it."""
+    found, kinds = 0, set()
+    for at, entry in enumerate(drawn("countdown", "standard", 15)):
+        monkeypatch.setattr(countdown, "PASSED_BY", 0)
+        wanted = WRITERS["countdown"](entry, Random(at))
+        monkeypatch.setattr(countdown, "PASSED_BY", 1)
+        trace = WRITERS["countdown"](entry, OneSearchMore(at))
+        if wanted is None:
+            assert trace is None
+            continue
+        found += 1
+        missed, again = trace.thinking.split("again\n")
+        target = entry["metadata"]["target"]
+        assert f"make {target}\n{again}" == wanted.thinking
+        assert trace.answer == wanted.answer
+        assert missed.count("\n") > again.count("\n") - 2
+        assert not re.search(rf", .*={target} ", missed)
+        slips = [piece.text for piece in trace.pieces if not piece.taught]
+        assert slips
+        kinds |= {slip[0] for slip in slips if slip[0] == " "} | {s[-1] for s in slips}
+        for left, right in re.findall(r"(\d+[-+*/]\d+)=(\d+)", taught(trace)):
+            assert eval(left) == int(right)
+        for slip in slips:
+            left, _, wrong = slip.strip(" ,").partition("=")
+            assert eval(left) != int(wrong)
+    assert found > 5
+    assert {" ", ","} <= kinds  # slips of the second step and of the first
+
+
+class OneSearchMore(Random):
+    """Draws 0 once and then 1: one search with slips where ``PASSED_BY`` is 1."""
+
+    getrandbits = Random.getrandbits  # what ``choice`` draws from
+
+    def random(self) -> float:
+        self.random = lambda: 1.0
+        return 0.0
+
+
+def test_countdown_without_a_way_is_left_out(monkeypatch):
+    monkeypatch.setattr(countdown, "PASSED_BY", 0)
     entry = {"metadata": {"numbers": [1, 1, 1], "target": 99}}
     assert countdown.write(entry, Random(0)) is None
 

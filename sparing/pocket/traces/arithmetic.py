@@ -43,8 +43,13 @@ def _written(trace: Trace, head: str, columns: list[str], result: int, rng: Rand
 
 def _with_a_slip(column: str, rng: Random) -> str:
     left, _, right = column.rpartition("=")
-    wrong = int(right) + rng.choice([-1, 1, 10 if int(right) < 10 else -10])
-    return f"{left}={wrong if wrong >= 0 else 1}"
+    return f"{left}={off(int(right), rng)}"
+
+
+def off(result: int, rng: Random) -> int:
+    """A result as a slip gives it: one too many or too few, or ten; never below zero."""
+    wrong = result + rng.choice([-1, 1, 10 if result < 10 else -10])
+    return wrong if wrong >= 0 else 1
 
 
 def _add_columns(a: int, b: int) -> list[str]:

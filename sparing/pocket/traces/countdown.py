@@ -1,13 +1,18 @@
-"""countdown with three numbers: join two, try the third on the result, go back where it fails."""
+"""countdown with three numbers: join two, try the third on the result, go back where it fails.
+
+A search that passes the solution by, through a slip, comes to the end of its list and begins again.
+"""
 
 from collections.abc import Iterator
 from itertools import combinations
 from random import Random
 from typing import Any
 
+from sparing.pocket.traces.arithmetic import off
 from sparing.pocket.traces.trace import Trace
 
 LARGEST = 120  # a product beyond it is not worked out: no target is that far
+PASSED_BY = 0.1  # share of the searches that slip where the solution is
 
 
 def write(entry: dict[str, Any], rng: Random) -> Trace | None:
@@ -15,22 +20,47 @@ def write(entry: dict[str, Any], rng: Random) -> Trace | None:
     numbers, target = entry["metadata"]["numbers"], entry["metadata"]["target"]
     trace = Trace()
     trace.say(f"make {target}\n")
+    while rng.random() < PASSED_BY:
+        _search(trace, numbers, target, slips=rng)
+        trace.say("again\n")
+    found = _search(trace, numbers, target)
+    if found is None:
+        return None
+    trace.answer = found
+    trace.say(f"so {found}={target}\n")
+    return trace
+
+
+def _search(
+    trace: Trace, numbers: list[int], target: int, slips: Random | None = None
+) -> str | None:
+    """The first expression that gives the target; with ``slips`` each of them is passed by."""
     for i, j in combinations(range(3), 2):
         rest = numbers[3 - i - j]
         for first, value in _joined(numbers[i], numbers[j]):
-            trace.say(f"{first}={_shown(value)}")
             if value is None:
-                trace.say(" no\n")
+                trace.say(f"{first}=big no\n")
                 continue
-            trace.say(",")
+            wrong = slips.choice((value, off(value, slips))) if slips else value
+            if _leads(value, rest, target) and not _leads(wrong, rest, target):
+                trace.slip(f"{first}={wrong},")
+                value = wrong
+            else:
+                trace.say(f"{first}={value},")
             for second, result in _joined(value, rest):
-                trace.say(f" {second}={_shown(result)}")
-                if result == target:
-                    trace.answer = _expression(first, value, second)
-                    trace.say(f" yes\nso {trace.answer}={target}\n")
-                    return trace
+                if result == target and slips:
+                    trace.slip(f" {second}={off(target, slips)}")
+                elif result == target:
+                    trace.say(f" {second}={result} yes\n")
+                    return _expression(first, value, second)
+                else:
+                    trace.say(f" {second}={'big' if result is None else result}")
             trace.say(" no\n")
     return None
+
+
+def _leads(value: int, rest: int, target: int) -> bool:
+    return any(result == target for _, result in _joined(value, rest))
 
 
 def _joined(a: int, b: int) -> Iterator[tuple[str, int | None]]:
@@ -41,10 +71,6 @@ def _joined(a: int, b: int) -> Iterator[tuple[str, int | None]]:
     yield f"{a}*{b}", a * b if a * b <= LARGEST else None
     if low and high % low == 0:
         yield f"{high}/{low}", high // low
-
-
-def _shown(value: int | None) -> str:
-    return "big" if value is None else str(value)
 
 
 def _expression(first: str, value: int, second: str) -> str:
