@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 import torch
 from pydantic import Field, field_validator, model_validator
 
+from sparing.depth.find import Known, find_drafter
 from sparing.engine.cache import SlotCache
-from sparing.engine.drafting import Drafter, NoDrafter, PromptLookup
 from sparing.engine.events import DoneEvent, Event
 from sparing.engine.eviction import Budget
 from sparing.engine.loop import Loop
@@ -37,7 +37,6 @@ DTYPES = {
     "float64": torch.float64,
 }
 DEFAULT_NEW_TOKENS = 1024
-AUTO_DRAFT_ROWS = 2
 SAMPLED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 T = TypeVar("T")
 Each: TypeAlias = T | Sequence[T] | None
@@ -138,6 +137,7 @@ class Engine:
         predictor: ImportancePredictor | None = None,
     ) -> None:
         self.decoder, self.chat, self.name, self.predictor = decoder, chat, name, predictor
+        self.drafting = Known(decoder)
 
     @property
     def horizons(self) -> tuple[int, ...] | None:
@@ -241,7 +241,7 @@ class Engine:
             dtype=self.decoder.dtype,
             device=self.decoder.device,
         )
-        drafter = find_drafter(depth or Depth(), cache.rows)
+        drafter = find_drafter(depth or Depth(), self.drafting, cache)
         return Loop(
             self.decoder, self.chat, cache, shape.vocabulary, drafter, predictor=self.predictor
         )
@@ -332,13 +332,6 @@ class Stream:
             self._events if ended else [*self._events, self._run.loop.done(row, interrupted=True)]
         )
         return Result.of(row.transcript, events)
-
-
-def find_drafter(depth: Depth, rows: int) -> Drafter:
-    """The drafter that the options ask for; auto drafts for few rows, many fill a pass as it is."""
-    if depth.draft == "off" or (depth.draft == "auto" and rows > AUTO_DRAFT_ROWS):
-        return NoDrafter()
-    return PromptLookup(longest=depth.max_draft)
 
 
 def each(option: Each[T], prompts: Sequence[Any]) -> Sequence[T | None]:

@@ -1,0 +1,171 @@
+"""Layer sets found on the live stream (SWIFT, arXiv 2410.06916, sec. 4.1; figure 003)."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sparing.depth.costs import Costs
+from sparing.depth.proposals import Mask, Proposals, as_layer_set, as_mask
+from sparing.depth.replay import Replay
+from sparing.engine.cache import SlotCache
+from sparing.engine.events import LayersEvent
+from sparing.engine.row import Row
+from sparing.model.decoder import Decoder
+from sparing.model.layer_set import LayerSet
+from sparing.model.matrix import Matrix
+
+ENOUGH = 0.95  # matchness: the paper's schedule stops there
+NO_GAIN, MOST_TRIED = 300, 1000  # candidates: it stops after so many without gain, or in all
+SHARE = 0.05  # of the decoding time that ours may take
+CANDIDATES = 8  # of a block
+WORTH = 1.02  # tokens a plain step's time: below it nothing is drafted
+FALLEN = 0.15  # below its matchness: acceptance at which a set is looked for again
+MEMORY = 64  # drafts that acceptance is a mean of, nearly
+
+Phase = Literal["accumulation", "optimization", "acceleration"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """``interval`` N tokens come before each of ``blocks`` m blocks of candidates, which are tried
+    on the last ``window`` tokens. With the ``objective`` speed, ours, they get ``SHARE`` of the
+    time; matchness is the paper's: one ratio, a candidate a step, a single block."""
+
+    interval: int = 64
+    blocks: int = 8
+    window: int = 32
+    objective: Literal["speed", "matchness"] = "speed"
+
+
+class LayerSearch:
+    """The layer set of an engine, for all its rows and requests, and how it is looked for.
+
+    ``layer_set``: None while none is known that is worth it; ``matchness``: its own when it was
+    last tried; ``seconds``: what the search has cost, ``decoding`` of how many all in all.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        schedule: Schedule | None = None,
+        known: LayerSet | None = None,
+        head: Matrix | None = None,
+        most: int = 25,
+    ) -> None:
+        """``known``: a set found before, so that none is looked for until acceptance falls;
+        ``head``, ``most``: of drafts, whose speed is estimated."""
+        self.decoder, self.schedule = decoder, schedule or Schedule()
+        self.head, self.most = head, most
+        self.layer_set, self.matchness, self.score = known, 0.0, 0.0
+        self.seconds = self.decoding = 0.0
+        self.acceptance: float | None = None
+        self._candidate_s = 0.0
+        self._by_speed = self.schedule.objective == "speed"
+        self._proposals = Proposals(decoder.shape.layers, near=self._by_speed)
+        self._best = as_mask(known) if known else self._proposals.first()
+        self._costs: Costs | None = None
+        self._events: list[LayersEvent] = []
+        self._begin("acceleration" if known else "accumulation")
+
+    def step(self, rows: Sequence[Row], cache: SlotCache) -> None:
+        """Before a step's drafts: one candidate, where one is due and can be afforded."""
+        if self.phase == "acceleration" or self._tokens < self._next_block:
+            return
+        if self._by_speed and self.seconds + self._candidate_s > SHARE * self.decoding:
+            return
+        begun = time.perf_counter()
+        replays = (Replay.of(row, cache, self.schedule.window) for row in rows)
+        if replay := next(filter(None, replays), None):
+            self._advance(replay)
+            self._candidate_s = time.perf_counter() - begun
+        self.seconds += time.perf_counter() - begun
+
+    def passed(self, seconds: float, tokens: int) -> None:
+        """What a row's step took and brought."""
+        self.decoding += seconds
+        self._tokens += tokens
+
+    def learn(self, drafted: int, accepted: int) -> None:
+        """How a draft of the layer set fared."""
+        if not drafted:
+            return
+        share = accepted / drafted
+        before = share if self.acceptance is None else self.acceptance
+        self.acceptance = before + (share - before) / MEMORY
+        expected = self.matchness - FALLEN
+        if self.phase == "acceleration" and self.acceptance < expected:
+            self._begin("accumulation")
+
+    def told(self) -> list[LayersEvent]:
+        """What has happened since it was last asked."""
+        events, self._events = self._events, []
+        return events
+
+    def _begin(self, phase: Phase) -> None:
+        self.acceptance = None
+        self._tokens = self._blocks = self._tried = self._without_gain = 0
+        self._next_block = self.schedule.interval if self._by_speed else self.schedule.window
+        self._enter(phase)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._events.append(LayersEvent(skipped(self.layer_set), self.matchness, phase))
+
+    def _advance(self, replay: Replay) -> None:
+        """A candidate; where a block begins, the best set anew on the context of now."""
+        if self.phase == "accumulation":
+            self._enter("optimization")
+            if self._by_speed and self._costs is None:
+                self._costs = replay.costs(self.decoder, self.head)
+            self._take(self._best, *self._tried_on(replay, self._best))
+            return
+        candidate = self._proposals.next(self._best)
+        matchness, score = self._tried_on(replay, candidate)
+        self._tried += 1
+        self._without_gain += 1
+        if score > self.score:
+            self._without_gain = 0
+            self._take(candidate, matchness, score)
+        self._end_block()
+
+    def _end_block(self) -> None:
+        if not self._by_speed:
+            done = self.matchness > ENOUGH or self._without_gain >= NO_GAIN
+            if done or self._tried >= MOST_TRIED:
+                self._enter("acceleration")
+        elif self._tried % CANDIDATES == 0:
+            self._blocks += 1
+            self._next_block = self._tokens + self.schedule.interval
+            over = self._blocks >= self.schedule.blocks
+            self._enter("acceleration" if over else "accumulation")
+
+    def _tried_on(self, replay: Replay, mask: Mask) -> tuple[float, float]:
+        """Matchness, and what is to be high. A window says little of the last per cent: it is
+        drawn towards a half by two tokens more, one right and one wrong."""
+        layer_set, window = as_layer_set(mask), self.schedule.window
+        matchness = score = replay.matchness(self.decoder, layer_set)
+        if self._costs:
+            agreement = (matchness * window + 1) / (window + 2)
+            score = self._costs.speed(layer_set, agreement, self.most)
+        self._proposals.scores.append((mask, score))
+        return matchness, score
+
+    def _take(self, mask: Mask, matchness: float, score: float) -> None:
+        self._best, self.matchness, self.score = mask, matchness, score
+        worth = not self._by_speed or score >= WORTH
+        self.layer_set = as_layer_set(mask) if worth else None
+        self._enter(self.phase)
+
+
+def skipped(layer_set: LayerSet | None) -> list[str]:
+    """The sub-layers that a set leaves out, in the order in which they would run."""
+    if layer_set is None:
+        return []
+    pairs = enumerate(zip(layer_set.attention, layer_set.mlp, strict=True))
+    return [
+        f"{name}.{layer}"
+        for layer, runs in pairs
+        for name, here in zip(("attention", "mlp"), runs, strict=True)
+        if not here
+    ]

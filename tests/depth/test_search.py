@@ -1,0 +1,130 @@
+"""Layer sets are found on the live stream, from its own tokens, in time that is rationed."""
+
+import numpy as np
+import pytest
+import torch
+
+from sparing import Depth, Memory, Sampling
+from sparing.depth.proposals import RATIO, Proposals, as_layer_set, as_mask
+from sparing.depth.replay import Replay
+from sparing.depth.search import LayerSearch, Schedule, skipped
+from sparing.engine.events import LayersEvent
+from sparing.model.inputs import RowInput
+from sparing.model.layer_set import LayerSet
+from tests.depth.planted import IDLE, LAYERS, planted
+from tests.tiny import engine, unchecked
+
+PROMPT = list(b"what is")
+
+
+def row_after(model, count, memory=None, temperature=0.0):
+    """A live row that has said so much, in its loop."""
+    sampling = Sampling(temperature=temperature, seed=3, max_new_tokens=400, ignore_eos=True)
+    loop = model.loop([request := model.request(PROMPT, memory, sampling)], Depth(draft="off"))
+    row = loop.admit(request)
+    while row.transcript.new_tokens < count:
+        loop.step()
+    return row, loop
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("budget", [None, 60])
+@unchecked()
+def test_the_full_model_matches_itself(temperature, budget):
+    model = engine(planted())
+    memory = budget and Memory(budget=budget, local=40, selection=0.2)
+    row, loop = row_after(model, 50, memory, temperature)
+    before = [layer.clone() for layer in loop.cache.kv]
+    replay = Replay.of(row, loop.cache, 16 if budget is None else 8)
+    assert replay.matchness(model.decoder, LayerSet.full(LAYERS)) == 1.0
+    assert replay.matchness(model.decoder, IDLE) == 1.0
+    other = LayerSet.skipping(LAYERS, {2}, {1, 4})
+    assert replay.matchness(model.decoder, other) < 0.9
+    length = loop.cache.lengths[row.index]
+    for old, new in zip(before, loop.cache.kv, strict=True):
+        assert torch.equal(old[:, :, :, :length], new[:, :, :, :length]), "live slots stay"
+
+
+@unchecked()
+def test_a_replay_is_what_a_pass_over_the_masked_past_gives():
+    """Logits of the window's tokens, run again behind themselves, are those of their first pass."""
+    model = engine(planted())
+    row, loop = row_after(model, 40)
+    replay, length = Replay.of(row, loop.cache, 16), loop.cache.lengths[row.index]
+    again = model.decoder([replay.new], loop.cache).logits
+    first = RowInput(row.index, length - 16, replay.new.ids, replay.new.positions, scored=16)
+    torch.testing.assert_close(model.decoder([first], loop.cache).logits, again)
+    assert replay.said.tolist() == row.tokens[-16:]
+
+
+@unchecked()
+def test_no_room_no_search():
+    model = engine(planted())
+    row, loop = row_after(model, 40, Memory(budget=50, local=10, selection=0.9))
+    spare = 50 - loop.cache.lengths[row.index]
+    assert Replay.of(row, loop.cache, spare) is None
+    assert Replay.of(row, loop.cache, 41) is None, "the question is not what the model said"
+
+
+@pytest.mark.parametrize("objective", ["matchness", "speed"])
+@unchecked()
+def test_finds_the_planted_set(objective, monkeypatch):
+    """No-op sub-layers: what the search skips in the end changes no token, and is not little."""
+    monkeypatch.setattr("sparing.depth.search.SHARE", 1e9)
+    monkeypatch.setattr("sparing.depth.search.CANDIDATES", 80)
+    monkeypatch.setattr("sparing.depth.proposals.RATIO", 5 / (2 * LAYERS))
+    model = engine(planted())
+    model.drafting.forget()
+    model.drafting.sets = {}
+    depth = Depth(draft="layers", objective=objective, interval=16, window=64, confidence=0.0)
+    sampling = Sampling(temperature=0, max_new_tokens=1500, ignore_eos=True)
+    [result] = model.generate([PROMPT], depth=depth, sampling=sampling)
+    told = [event for event in result.events if isinstance(event, LayersEvent)]
+    assert [told[0].phase, told[-1].phase] == ["accumulation", "acceleration"]
+    assert "optimization" in {event.phase for event in told}
+    search = model.drafting.search(depth)
+    assert search.matchness == told[-1].matchness > 0.95
+    assert told[-1].skipped == skipped(search.layer_set)
+    assert set(told[-1].skipped) <= set(skipped(IDLE))
+    assert len(told[-1].skipped) >= 4
+    assert search.seconds > 0
+
+
+def test_masks_and_layer_sets():
+    proposals = Proposals(LAYERS, near=False)
+    first = as_layer_set(proposals.first())
+    assert first == LayerSet.skipping(LAYERS, {1, 3}, {1, 3})
+    assert skipped(first) == ["attention.1", "mlp.1", "attention.3", "mlp.3"]
+    assert (as_mask(first) == proposals.first()).all()
+
+
+@pytest.mark.parametrize("near", [False, True])
+def test_proposals(near):
+    """Drawn ones skip the paper's ratio; the Gaussian process takes turns; its picks are good."""
+    proposals, best = Proposals(12, near=near), Proposals(12, near=near).first()
+    hidden = np.random.default_rng(0).random(20)
+    seen = []
+    for _ in range(120):
+        mask = proposals.next(best)
+        if not near:
+            assert mask.sum() == min(round(24 * RATIO), 20)
+        score = float(hidden[mask].sum())
+        proposals.scores.append((mask, score))
+        seen.append(score)
+        best = max(proposals.scores, key=lambda pair: pair[1])[0]
+    turns = seen[24::25]
+    others = [score for at, score in enumerate(seen) if at % 25 != 24]
+    assert np.mean(turns) > np.mean(others)
+
+
+def test_searches_again_when_acceptance_falls():
+    model = engine(planted())
+    search = LayerSearch(model.decoder, Schedule(), known=IDLE)
+    search.matchness = 0.9
+    for _ in range(5):
+        search.learn(10, 10)
+    assert search.phase == "acceleration"
+    for _ in range(200):
+        search.learn(10, 2)
+    assert search.phase == "accumulation"
+    assert search.layer_set == IDLE, "used as long as nothing better is known"
