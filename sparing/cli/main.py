@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from sparing.cli.bench import bench
+from sparing.cli.bench_depth import depth
 from sparing.cli.bench_memory import memory
 from sparing.cli.chat import chat
 from sparing.cli.compare import compare
@@ -32,6 +33,7 @@ for command in (run, chat, models, compare):
     app.command()(takes_flags(command))
 app.command("eval")(takes_flags(evaluate))
 bench.command("memory")(takes_flags(memory))
+bench.command("depth")(takes_flags(depth))
 app.add_typer(bench, name="bench")
 train.command("predictor")(takes_flags(predictor))
 app.add_typer(train, name="train")
