@@ -114,7 +114,9 @@ class Guard:
         return due[0] if arms[fastest].steps >= TRIAL else fastest
 
     def _judge(self, arm: Arm) -> None:
-        """After a trial: twice the wait for one that is slower than another, else none."""
+        """After a trial: the first wait for the fastest, for another twice what it was."""
+        if arm.steps < TRIAL:  # rows came or went meanwhile
+            return
         best = max(other.speed for other in self._arms.values() if other.steps >= TRIAL)
         arm.wait = FIRST_WAIT if arm.speed >= best else min(2 * arm.wait, LONGEST_WAIT)
         arm.due = self.record.step + arm.wait

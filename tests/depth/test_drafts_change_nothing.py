@@ -17,8 +17,9 @@ COUNT = 60
 
 
 def drafting(draft: str, trees: bool = False, **more: Any) -> Depth:
-    """Confident enough that a random model drafts many tokens."""
-    return Depth(draft=draft, trees=trees, confidence=0.02, max_draft=9, **more)  # type: ignore[arg-type]
+    """However unsure a random model is, it drafts many tokens."""
+    most = 30 if trees else 9
+    return Depth(draft=draft, trees=trees, confidence=0.0, max_draft=most, **more)  # type: ignore[arg-type]
 
 
 def loaded(family: str, known: bool = True, **options: Any) -> Any:
@@ -51,7 +52,7 @@ def test_every_drafter(family, budget, temperature):
         for batch_size in (1, 3):
             found = answers(model, drafting(draft, trees), *chosen, batch_size=batch_size)
             assert [said(a) for a in found] == [said(b) for b in plain], (draft, trees, batch_size)
-            if draft == "layers":
+            if draft == "layers" and not budget:
                 steps = COUNT - sum(r.stats.accepted for r in found) / len(PROMPTS)
                 assert steps < COUNT / 2, "a set of idle sub-layers skipped drafts rightly"
 
