@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from sparing.depth.find import Known, find_drafter
+from sparing.depth.store import Tuned, read_sets
 from sparing.engine.cache import SlotCache
 from sparing.engine.events import DoneEvent, Event
 from sparing.engine.eviction import Budget
@@ -79,7 +80,8 @@ def load(
     learned = None
     if home:
         learned = load_predictor(home, directory, chat.tokenizer, DTYPES[dtype], device)
-    return Engine(decoder_, chat, name=str(name_or_path), predictor=learned)
+    sets = read_sets(directory, chat.tokenizer)
+    return Engine(decoder_, chat, name=str(name_or_path), predictor=learned, sets=sets)
 
 
 class Loading(Options):
@@ -127,6 +129,7 @@ class Engine:
     """A loaded model, its ``decoder`` and ``chat`` format; every call starts a fresh cache.
 
     ``predictor``: of importance, from the last hidden states; None where the model has none.
+    ``sets``: of layers to draft with, by task.
     """
 
     def __init__(
@@ -135,9 +138,10 @@ class Engine:
         chat: ChatFormat,
         name: str,
         predictor: ImportancePredictor | None = None,
+        sets: Mapping[str, Tuned] | None = None,
     ) -> None:
         self.decoder, self.chat, self.name, self.predictor = decoder, chat, name, predictor
-        self.drafting = Known(decoder)
+        self.drafting = Known(decoder, dict(sets or {}))
 
     @property
     def horizons(self) -> tuple[int, ...] | None:

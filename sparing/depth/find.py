@@ -10,11 +10,12 @@ from sparing.depth.lookup import PromptLookup
 from sparing.depth.on_the_fly import OnTheFly
 from sparing.depth.search import LayerSearch, Schedule
 from sparing.depth.shortlist import Shortlist, shortlist
+from sparing.depth.store import Tuned
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Drafter, NoDrafter
 from sparing.errors import OptionError
 from sparing.model.decoder import Decoder
-from sparing.model.layer_set import LayerSet
+from sparing.model.matrix import Matrix
 from sparing.options import Depth
 
 
@@ -24,7 +25,7 @@ class Known:
     task."""
 
     decoder: Any
-    sets: dict[str, LayerSet] = field(default_factory=dict)
+    sets: dict[str, Tuned] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._shortlist: Shortlist | None = None
@@ -42,14 +43,20 @@ class Known:
         """Whether layers can be left out at all: the first and the last one always run."""
         return isinstance(self.decoder, Decoder) and self.decoder.shape.layers > 2
 
+    @property
+    def draft_head(self) -> Matrix | None:
+        """What scores the words of drafts; None: the model's own head."""
+        return self._shortlist.head if self._shortlist else None
+
     def search(self, depth: Depth) -> LayerSearch:
         """The one that goes by these options, begun where there is none."""
         schedule = Schedule(depth.interval, depth.blocks, depth.window, depth.objective)
         known = self.sets.get(depth.task) if depth.task else next(iter(self.sets.values()), None)
         key = schedule, depth.task, depth.max_draft
         if key not in self._searches:
-            head = self._shortlist.head if self._shortlist else None
-            self._searches[key] = LayerSearch(self.decoder, schedule, known, head, depth.max_draft)
+            self._searches[key] = LayerSearch(
+                self.decoder, schedule, known, self.draft_head, depth.max_draft
+            )
         return self._searches[key]
 
     def layers(self, depth: Depth, cache: SlotCache) -> LayerDrafter:

@@ -48,6 +48,12 @@ class Proposals:
         skipped[::2] = True
         return skipped.reshape(-1)
 
+    def late(self) -> Mask:
+        """The later half of the layers: an early exit."""
+        skipped = np.zeros((self.layers - 2, 2), bool)
+        skipped[self.layers // 2 :] = True
+        return skipped.reshape(-1)
+
     def next(self, best: Mask) -> Mask:
         """One to try; ``scores`` are those of all that have been tried."""
         if len(self.scores) % EVERY == EVERY - 1:

@@ -8,11 +8,11 @@ from typing import Literal
 from sparing.depth.costs import Costs
 from sparing.depth.proposals import Mask, Proposals, as_layer_set, as_mask
 from sparing.depth.replay import Replay
+from sparing.depth.store import Tuned
 from sparing.engine.cache import SlotCache
 from sparing.engine.events import LayersEvent
 from sparing.engine.row import Row
 from sparing.model.decoder import Decoder
-from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import Matrix
 
 ENOUGH = 0.95  # matchness: the paper's schedule stops there
@@ -49,7 +49,7 @@ class LayerSearch:
         self,
         decoder: Decoder,
         schedule: Schedule | None = None,
-        known: LayerSet | None = None,
+        known: Tuned | None = None,
         head: Matrix | None = None,
         most: int = 25,
     ) -> None:
@@ -57,13 +57,14 @@ class LayerSearch:
         ``head``, ``most``: of drafts, whose speed is estimated."""
         self.decoder, self.schedule = decoder, schedule or Schedule()
         self.head, self.most = head, most
-        self.layer_set, self.matchness, self.score = known, 0.0, 0.0
+        self.layer_set = known.layer_set if known else None
+        self.matchness, self.score = known.matchness if known else 0.0, 0.0
         self.seconds = self.decoding = 0.0
         self.acceptance: float | None = None
         self._candidate_s = 0.0
         self._by_speed = self.schedule.objective == "speed"
         self._proposals = Proposals(decoder.shape.layers, near=self._by_speed)
-        self._best = as_mask(known) if known else self._proposals.first()
+        self._best = as_mask(known.layer_set) if known else self._proposals.first()
         self._costs: Costs | None = None
         self._events: list[LayersEvent] = []
         self._begin("acceleration" if known else "accumulation")
@@ -110,7 +111,8 @@ class LayerSearch:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self._events.append(LayersEvent(skipped(self.layer_set), self.matchness, phase))
+        names = self.layer_set.names if self.layer_set else []
+        self._events.append(LayersEvent(names, self.matchness, phase))
 
     def _advance(self, replay: Replay) -> None:
         """A candidate; where a block begins, the best set anew on the context of now."""
@@ -156,16 +158,3 @@ class LayerSearch:
         worth = not self._by_speed or score >= WORTH
         self.layer_set = as_layer_set(mask) if worth else None
         self._enter(self.phase)
-
-
-def skipped(layer_set: LayerSet | None) -> list[str]:
-    """The sub-layers that a set leaves out, in the order in which they would run."""
-    if layer_set is None:
-        return []
-    pairs = enumerate(zip(layer_set.attention, layer_set.mlp, strict=True))
-    return [
-        f"{name}.{layer}"
-        for layer, runs in pairs
-        for name, here in zip(("attention", "mlp"), runs, strict=True)
-        if not here
-    ]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sparing import Depth, Memory, Sampling
+from sparing.depth.store import Tuned
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Draft
 from sparing.model.inputs import RowInput
@@ -38,7 +39,7 @@ class Mixed:
 def test_the_cache_equals_one_rebuilt(trees):
     model = engine(planted())
     model.drafting.forget()
-    model.drafting.sets = {"planted": IDLE}
+    model.drafting.sets = {"planted": Tuned(IDLE, 1.0, 2.0)}
     depth = Depth(draft="layers", confidence=0.02, max_draft=6, trees=trees)
     sampling = Sampling(temperature=0.7, seed=2, max_new_tokens=1900, ignore_eos=True)
     memories = [Memory(budget=len(p) + 60, policy="random") for p in PROMPTS]

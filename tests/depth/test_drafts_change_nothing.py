@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sparing import Depth, Memory, Sampling
+from sparing.depth.store import Tuned
 from sparing.engine.result import Result
 from tests.depth.planted import IDLE, planted
 from tests.engine.driving import said
@@ -26,7 +27,7 @@ def loaded(family: str, known: bool = True, **options: Any) -> Any:
     """With the planted layer set, or with one yet to be found."""
     model = engine(planted(family, **options))
     model.drafting.forget()
-    model.drafting.sets = {"planted": IDLE} if known else {}
+    model.drafting.sets = {"planted": Tuned(IDLE, 1.0, 2.0)} if known else {}
     return model
 
 

@@ -7,7 +7,8 @@ import torch
 from sparing import Depth, Memory, Sampling
 from sparing.depth.proposals import RATIO, Proposals, as_layer_set, as_mask
 from sparing.depth.replay import Replay
-from sparing.depth.search import LayerSearch, Schedule, skipped
+from sparing.depth.search import LayerSearch, Schedule
+from sparing.depth.store import Tuned
 from sparing.engine.events import LayersEvent
 from sparing.model.inputs import RowInput
 from sparing.model.layer_set import LayerSet
@@ -88,8 +89,8 @@ def test_finds_the_planted_set(objective, monkeypatch):
     assert "optimization" in {event.phase for event in told}
     search = model.drafting.search(depth)
     assert search.matchness == told[-1].matchness > 0.95
-    assert told[-1].skipped == skipped(search.layer_set)
-    assert set(told[-1].skipped) <= set(skipped(IDLE))
+    assert told[-1].skipped == search.layer_set.names
+    assert set(told[-1].skipped) <= set(IDLE.names)
     assert len(told[-1].skipped) >= 4
     assert search.seconds > 0
 
@@ -98,7 +99,7 @@ def test_masks_and_layer_sets():
     proposals = Proposals(LAYERS, near=False)
     first = as_layer_set(proposals.first())
     assert first == LayerSet.skipping(LAYERS, {1, 3}, {1, 3})
-    assert skipped(first) == ["attention.1", "mlp.1", "attention.3", "mlp.3"]
+    assert first.names == ["attention.1", "mlp.1", "attention.3", "mlp.3"]
     assert (as_mask(first) == proposals.first()).all()
 
 
@@ -123,8 +124,7 @@ def test_proposals(near):
 
 def test_searches_again_when_acceptance_falls():
     model = engine(planted())
-    search = LayerSearch(model.decoder, Schedule(), known=IDLE)
-    search.matchness = 0.9
+    search = LayerSearch(model.decoder, Schedule(), known=Tuned(IDLE, 0.9, 2.0))
     for _ in range(5):
         search.learn(10, 10)
     assert search.phase == "acceleration"
