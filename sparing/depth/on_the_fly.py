@@ -16,6 +16,8 @@ class OnTheFly:
     def __init__(self, drafter: Drafter, search: LayerSearch, cache: SlotCache) -> None:
         self.drafter, self.search, self.cache = drafter, search, cache
         self.name = drafter.name
+        if not search.news:
+            search.tell()
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
         self._since = time.perf_counter()

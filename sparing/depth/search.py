@@ -42,7 +42,8 @@ class LayerSearch:
     """The layer set of an engine, for all its rows and requests, and how it is looked for.
 
     ``layer_set``: None while none is known that is worth it; ``matchness``: its own when it was
-    last tried; ``seconds``: what the search has cost, ``decoding`` of how many all in all.
+    last tried; ``seconds``: what the search has cost, ``decoding`` of how many all in all;
+    ``news``: what has happened and not been told.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class LayerSearch:
         self._proposals = Proposals(decoder.shape.layers, near=self._by_speed)
         self._best = as_mask(known.layer_set) if known else self._proposals.first()
         self._costs: Costs | None = None
-        self._events: list[LayersEvent] = []
+        self.news: list[LayersEvent] = []
         self._begin("acceleration" if known else "accumulation")
 
     def step(self, rows: Sequence[Row], cache: SlotCache) -> None:
@@ -98,9 +99,14 @@ class LayerSearch:
         if self.phase == "acceleration" and self.acceptance < expected:
             self._begin("accumulation")
 
+    def tell(self) -> None:
+        """Put the state of now among what is ``told``."""
+        names = self.layer_set.names if self.layer_set else []
+        self.news.append(LayersEvent(names, self.matchness, self.phase))
+
     def told(self) -> list[LayersEvent]:
         """What has happened since it was last asked."""
-        events, self._events = self._events, []
+        events, self.news = self.news, []
         return events
 
     def _begin(self, phase: Phase) -> None:
@@ -111,8 +117,7 @@ class LayerSearch:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        names = self.layer_set.names if self.layer_set else []
-        self._events.append(LayersEvent(names, self.matchness, phase))
+        self.tell()
 
     def _advance(self, replay: Replay) -> None:
         """A candidate; where a block begins, the best set anew on the context of now."""
