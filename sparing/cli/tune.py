@@ -54,7 +54,8 @@ def depth(
     if out:
         check_writable(out / SETS_FILE)
     asked = read_prompts(prompts)[:n] if prompts else []
-    asked += [p.question for t in find_tasks(task or "") for p in t.problems(n, seed, "validation")]
+    if task:
+        asked = [p.question for t in find_tasks(task) for p in t.problems(n, seed, "validation")]
     engine = loading.load()
     if not engine.drafting.can_skip:
         raise OptionError(

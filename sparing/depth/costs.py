@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import torch
+
 from sparing.engine.cache import SlotCache
 from sparing.model.decoder import Decoder
 from sparing.model.inputs import RowInput
 from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import Matrix
 
-REPEATS = 3
+REPEATS = 2
 VERIFIED = 8  # tokens of the pass that shows what more of them cost
 
 
@@ -61,6 +63,7 @@ def measure(
         return lambda: decoder([new], cache, layer_set, head=head if of_drafts else None)
 
     plain, verify, drafted, attention, mlp, rest = timed(
+        decoder.device,
         [
             step(whole, 1, False),
             step(whole, VERIFIED, False),
@@ -68,7 +71,7 @@ def measure(
             step(LayerSet(every, none), 1, True),
             step(LayerSet(none, every), 1, True),
             step(LayerSet(none, none), 1, True),
-        ]
+        ],
     )
     # of the two ways to see a sub-layer, alone and in company, the mean
     one_attention = (attention - rest + drafted - mlp) / 2 / layers
@@ -81,12 +84,14 @@ def measure(
     )
 
 
-def timed(passes: Sequence[Callable[[], object]]) -> list[float]:
-    """Median seconds of each, in turns."""
+def timed(device: torch.device, passes: Sequence[Callable[[], object]]) -> list[float]:
+    """Median seconds of each, in turns; a GPU is waited for."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     seconds: list[list[float]] = [[] for _ in passes]
     for _ in range(REPEATS):
         for run, found in zip(passes, seconds, strict=True):
             begun = time.perf_counter()
             run()
+            wait()
             found.append(time.perf_counter() - begun)
     return [median(found) for found in seconds]

@@ -30,12 +30,12 @@ class Known:
     def __post_init__(self) -> None:
         self._shortlist: Shortlist | None = None
         if self.can_skip:
-            self._shortlist = shortlist(self.decoder.head, self.decoder.shape.vocabulary)
+            self._shortlist = shortlist(self.decoder)
         self.forget()
 
     def forget(self) -> None:
         """Start cold again, but for the ``sets``."""
-        self.record = Record()
+        self._records: dict[tuple[Any, ...], Record] = {}
         self._searches: dict[tuple[Any, ...], LayerSearch] = {}
 
     @property
@@ -48,8 +48,20 @@ class Known:
         """What scores the words of drafts; None: the model's own head."""
         return self._shortlist.head if self._shortlist else None
 
+    def record(self, depth: Depth) -> Record:
+        """What was measured under these options."""
+        key = depth.max_draft, depth.confidence, depth.trees
+        return self._records.setdefault(key, Record())
+
     def search(self, depth: Depth) -> LayerSearch:
-        """The one that goes by these options, begun where there is none."""
+        """The one that goes by these options, begun where there is none; raises OptionError where
+        they name a task that no set is known for."""
+        if depth.task is not None and depth.task not in self.sets:
+            known_tasks = ", ".join(self.sets) or "none"
+            raise OptionError(
+                f"task must be one with a tuned layer set ({known_tasks}), got {depth.task!r}; "
+                "make one with `sparing tune depth`, or leave it out"
+            )
         schedule = Schedule(depth.interval, depth.blocks, depth.window, depth.objective)
         known = self.sets.get(depth.task) if depth.task else next(iter(self.sets.values()), None)
         key = schedule, depth.task, depth.max_draft
@@ -80,13 +92,13 @@ def find_drafter(depth: Depth, known: Known, cache: SlotCache) -> Drafter:
         return lookup
     if not known.can_skip:
         if depth.draft == "auto":
-            return Guard(known.record, (NoDrafter(), lookup))
+            return Guard(known.record(depth), (NoDrafter(), lookup))
         raise OptionError(
             f"draft {depth.draft} needs Sparing's own decoder and a model of 3 layers or more; "
             "use lookup, or load without decoder='reference'"
         )
     search, layers = known.search(depth), known.layers(depth, cache)
     hybrid = Hybrid(lookup, layers)
-    guard = Guard(known.record, (NoDrafter(), lookup), (layers, hybrid), search)
+    guard = Guard(known.record(depth), (NoDrafter(), lookup), (layers, hybrid), search)
     chosen: dict[str, Drafter] = {"layers": layers, "hybrid": hybrid, "auto": guard}
     return OnTheFly(chosen[depth.draft], search, cache)

@@ -12,33 +12,36 @@ from sparing.model.layer_set import LayerSet
 
 TRIAL = 4  # steps
 FIRST_WAIT, LONGEST_WAIT = 32, 1024  # steps until a slower drafter gets its next trial
-HALF_LIFE = 32  # steps that a speed remembers
+FRESH_WAIT = 64  # at most, when a request begins
+HALF_LIFE = 32  # steps, of any drafter, after which what was measured counts half
 
 
 @dataclass
 class Arm:
     """One drafter's record for a number of rows. ``wait``: steps between its trials; ``due``: the
-    step of the next one."""
+    step of the next one; ``last``: of the last one."""
 
     seconds: float = 0.0
     tokens: float = 0.0
     steps: int = 0
     wait: int = FIRST_WAIT
     due: int = 0
+    last: int = 0
 
     @property
     def speed(self) -> float:
         """Tokens a second; infinite before its first trial."""
         return self.tokens / self.seconds if self.steps >= TRIAL else float("inf")
 
-    def add(self, seconds: float, tokens: int) -> None:
-        keep = 0.5 ** (1 / HALF_LIFE)
+    def add(self, seconds: float, tokens: int, now: int) -> None:
+        keep = 0.5 ** ((now - self.last) / HALF_LIFE)
         self.seconds, self.tokens = self.seconds * keep + seconds, self.tokens * keep + tokens
-        self.steps += 1
+        self.steps, self.last = self.steps + 1, now
 
 
 class Record:
-    """What guards have measured: it stays with the engine, so that the next request starts warm."""
+    """What guards have measured under the same options: it stays with the engine, so that the next
+    request starts warm."""
 
     def __init__(self) -> None:
         self._arms: dict[tuple[str, LayerSet | None, int], Arm] = {}
@@ -47,6 +50,11 @@ class Record:
     def arm(self, name: str, layer_set: LayerSet | None, rows: int) -> Arm:
         """With that layer set, for up to 1, 2, 4, 8, ... rows, on which a pass's cost depends."""
         return self._arms.setdefault((name, layer_set, (rows - 1).bit_length()), Arm())
+
+    def begin(self) -> None:
+        """A request: its text may be of another kind, so losers are tried sooner."""
+        for arm in self._arms.values():
+            arm.due = min(arm.due, self.step + FRESH_WAIT)
 
 
 class Guard:
@@ -70,6 +78,7 @@ class Guard:
         self.record, self.plain, self.layers, self.search = record, plain, layers, search
         self._asked = plain[0]
         self._trial = 0  # steps that are left of it
+        record.begin()
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
         self._arms = self._known(len(rows))
@@ -85,8 +94,9 @@ class Guard:
         self._tokens += accepted + 1
         self._waiting -= 1
         if self._counts and not self._waiting:
-            self._arms[self._asked].add(time.perf_counter() - self._begun, self._tokens)
             self.record.step += 1
+            seconds = time.perf_counter() - self._begun
+            self._arms[self._asked].add(seconds, self._tokens, self.record.step)
         return told
 
     def _known(self, rows: int) -> dict[Drafter, Arm]:

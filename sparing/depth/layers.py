@@ -52,19 +52,21 @@ class LayerDrafter:
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
         begun = time.perf_counter()
-        drafts = [Growing(row, min(room, self.most)) for row, room in zip(rows, rooms, strict=True)]
-        live = [draft for draft in drafts if draft.room > 0] if self.search.layer_set else []
+        drafts = [Growing(row, room, self.most) for row, room in zip(rows, rooms, strict=True)]
+        live = [draft for draft in drafts if draft.grows] if self.search.layer_set else []
         if live:
-            lengths = [self.cache.lengths[d.row.index] + d.room for d in live]
+            lengths = [self.cache.lengths[d.row.index] + self.most for d in live]
             self.cache.reserve(min(max(lengths) + 1, self.cache.limit))
         while live:
             self._grow(live)
-            live = [draft for draft in live if draft.room > 0]
+            live = [draft for draft in live if draft.grows]
+        for draft in drafts:
+            draft.row.notes[self.name] = len(draft.stem)
         self.seconds += time.perf_counter() - begun
         return [draft.draft() for draft in drafts]
 
     def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
-        self.search.learn(drafted, accepted)
+        self.search.learn(row.notes[self.name], accepted)
         if self.shortlist:
             self.shortlist.use(row.tokens[-accepted - 1 :])
         return ()
@@ -83,21 +85,26 @@ class LayerDrafter:
             count = breadth(words.confidence[at], draft.row.sampled) if self.trees else 1
             draft.extend(logits, likeliest, count)
             if words.confidence[at] < self.confidence:
-                draft.room = 0
+                draft.most = 0
 
 
 @dataclass
 class Growing:
     """A row's draft while it grows: a chain, each of its tokens perhaps with siblings.
 
-    ``room``: for how many more nodes there is; 0: it is done.
+    ``room``: for how many more nodes there is; ``most``: tokens in a row, 0 where it is done.
     """
 
     row: Row
     room: int
+    most: int
     ids: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     stem: list[int] = field(default_factory=list)  # nodes that are followed by others
+
+    @property
+    def grows(self) -> bool:
+        return self.room > 0 and len(self.stem) < self.most
 
     def input(self, cache: SlotCache) -> RowInput:
         """What the next pass takes in: the pending token at first, then the last of the stem."""
@@ -116,13 +123,12 @@ class Growing:
     def extend(self, logits: Float[Tensor, " V"], likeliest: int, count: int) -> None:
         """Append the token that would be picked and, where ``count`` is over 1, the next best."""
         ahead, parent = len(self.stem), self.stem[-1] if self.stem else PENDING
-        guess = self.row.transcript.guess(logits, likeliest, ahead)
-        siblings: list[int] = []
+        words = self.row.transcript
         if count > 1:
-            ranked = self.row.transcript.ranked(logits, ahead, count)
-            siblings = [token for token in ranked if token != guess]
+            found = words.ranked(logits, ahead, min(count, self.room))
+        else:
+            found = [words.guess(logits, likeliest, ahead)]
         self.stem.append(len(self.ids))
-        found = [guess, *siblings][: self.room]
         self.ids += found
         self.parents += [parent] * len(found)
         self.room -= len(found)

@@ -1,6 +1,7 @@
 """Which layer set to try next (SWIFT, arXiv 2410.06916, sec. 4.1)."""
 
 import random
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,7 +56,9 @@ class Proposals:
         return skipped.reshape(-1)
 
     def next(self, best: Mask) -> Mask:
-        """One to try; ``scores`` are those of all that have been tried."""
+        """One to try; ``scores`` are those of all that have been tried, first of the start."""
+        if self.near and len(self.scores) == 1:
+            return self.late()
         if len(self.scores) % EVERY == EVERY - 1:
             return self._bayesian(best)
         return self._changed(best) if self.near else self._drawn()
@@ -80,7 +83,9 @@ class Proposals:
 
         known = self.scores[-REMEMBERED:]
         process = GaussianProcessRegressor(Matern(nu=2.5), alpha=NOISE, normalize_y=True)
-        process.fit(np.array([mask for mask, _ in known], float), [score for _, score in known])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a length scale met its bound
+            process.fit(np.array([mask for mask, _ in known], float), [s for _, s in known])
         pool = [self._changed(best) if self.near else self._drawn() for _ in range(POOL)]
         mean, spread = process.predict(np.array(pool, float), return_std=True)
         bound: Float[np.ndarray, " P"] = mean + KAPPA * spread

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sparing.depth.costs import VERIFIED, Costs, measure
 from sparing.engine.cache import SlotCache
+from sparing.engine.eviction import NO_TOKEN
 from sparing.engine.row import Row
 from sparing.model.decoder import Decoder
 from sparing.model.inputs import RowInput
@@ -27,16 +28,17 @@ class Replay:
 
     @classmethod
     def of(cls, row: Row, cache: SlotCache, window: int) -> "Replay | None":
-        """None where fewer tokens have been generated, or fewer slots are spare."""
+        """None where fewer tokens went by since the prompt and since the last eviction, before
+        which the context was another, or fewer slots are spare."""
         length = cache.lengths[row.index]
         spare = min(cache.limit, row.request.slots) - length
-        if row.reading or min(spare, row.transcript.position - row.transcript.question) <= max(
-            window, VERIFIED
-        ):
+        if row.reading or min(spare, row.position - row.settled) <= max(window, VERIFIED):
             return None
         positions = cache.positions[row.index, length - window : length].tolist()
         ids = [row.id_at(position) for position in positions]
         after = [row.id_at(position + 1) for position in positions]
+        if all(token == NO_TOKEN for token in after):
+            return None
         vectors = {at: row.vectors[p] for at, p in enumerate(positions) if p in row.vectors}
         new = RowInput(
             row.index,
@@ -65,5 +67,5 @@ class Replay:
             ahead = [position + 1 - now for position in self.new.positions]
             guess = self.row.transcript.guess
             picks = [guess(*each) for each in zip(logits, picks, ahead, strict=True)]
-        counted = self.said >= 0
+        counted = self.said != NO_TOKEN
         return float((torch.tensor(picks) == self.said)[counted].float().mean())

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sparing.model.decoder import Decoder
 from sparing.model.matrix import Matrix, TransposedMatrix
 
 SIZE = 4096  # words
@@ -43,6 +44,11 @@ class Shortlist:
         return whole
 
 
-def shortlist(full: Matrix, vocabulary: int) -> Shortlist | None:
-    """Where scoring all words costs enough to do without most of them."""
-    return Shortlist(full, vocabulary) if vocabulary > SMALL else None
+def shortlist(decoder: Decoder) -> Shortlist | None:
+    """Where scoring all words costs enough to do without most of them, and single rows of the head
+    can be read (of a packed one they cannot, but for the embedding that it is tied to)."""
+    vocabulary = decoder.shape.vocabulary
+    source = decoder.embedding if decoder.config.tied else decoder.head
+    if vocabulary <= SMALL or source.kind == "packed":
+        return None
+    return Shortlist(source, vocabulary)

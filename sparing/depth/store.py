@@ -63,14 +63,14 @@ def read_file(path: Path, model: Path, tokenizer: Any) -> dict[str, Tuned]:
         raise
     except Exception as error:  # whatever is wrong with it
         raise ModelError(
-            f"{path} must hold layer sets, got: {reason(error)}; make it again with "
-            "`sparing tune depth`, or remove it"
+            f"{path} must hold layer sets, got: {reason(error)}; remove it, and make it again with "
+            "`sparing tune depth`"
         ) from None
     here = fingerprint(model, tokenizer)
     if made_for != here:
         raise ModelError(
             f"layer sets must be tuned for their model: those in {path} are for the model "
-            f"{made_for}, this model is {here}; make them again with `sparing tune depth`"
+            f"{made_for}, this model is {here}; remove it, and tune anew with `sparing tune depth`"
         )
     return found
 

@@ -54,6 +54,7 @@ class Row:
         )
         self.pending = Pending(list(request.prompt.ids), Kind.PROMPT)
         self.position = 0  # of the first pending token
+        self.settled = len(request.prompt.ids)  # since this position nothing has been evicted
         self.notes: dict[str, Any] = {}
         watches = request.policy.watches if request.policy else 0
         self.watched = AttentionRecord(watches) if watches else None
@@ -177,6 +178,7 @@ class Row:
             return []
         if self.watched:
             self.watched.keep(keep)
+        self.settled = self.position
         return cache.evict(self.index, keep)
 
     def _view(self, cache: SlotCache) -> SlotView:

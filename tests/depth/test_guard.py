@@ -71,6 +71,20 @@ def test_changes_its_mind_where_the_fastest_slows_down(monkeypatch):
     assert guard_._asked is one
 
 
+def test_a_loser_that_becomes_the_fastest_is_found_in_the_next_request(monkeypatch):
+    clock = Clock(monkeypatch)
+    plain, other = Paced("off", clock, 1.0, 1), Paced("lookup", clock, 2.0, 1)
+    record = Record()
+    guard_ = Guard(record, [plain, other])
+    guard_.clock = clock
+    drive(guard_, 2000)
+    other.tokens = 6
+    again = Guard(record, [plain, other])
+    again.clock = clock
+    drive(again, 80)
+    assert again._asked is other
+
+
 def test_a_loser_costs_little(monkeypatch):
     clock = Clock(monkeypatch)
     plain, slow = Paced("off", clock, 1.0, 1), Paced("lookup", clock, 2.0, 1)

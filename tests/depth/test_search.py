@@ -5,14 +5,17 @@ import pytest
 import torch
 
 from sparing import Depth, Memory, Sampling
+from sparing.depth.find import Known, find_drafter
 from sparing.depth.proposals import RATIO, Proposals, as_layer_set, as_mask
 from sparing.depth.replay import Replay
 from sparing.depth.search import LayerSearch, Schedule
 from sparing.depth.store import Tuned
 from sparing.engine.events import LayersEvent
+from sparing.errors import OptionError
 from sparing.model.inputs import RowInput
 from sparing.model.layer_set import LayerSet
 from tests.depth.planted import IDLE, LAYERS, planted
+from tests.engine.test_latent_steps import Saying
 from tests.tiny import engine, unchecked
 
 PROMPT = list(b"what is")
@@ -125,10 +128,70 @@ def test_proposals(near):
 def test_searches_again_when_acceptance_falls():
     model = engine(planted())
     search = LayerSearch(model.decoder, Schedule(), known=Tuned(IDLE, 0.9, 2.0))
-    for _ in range(5):
-        search.learn(10, 10)
-    assert search.phase == "acceleration"
+    search.learn(10, 0)
+    assert search.phase == "acceleration", "one bad draft says little"
+    for _ in range(300):
+        search.learn(25, 9)
+    assert search.phase == "acceleration", "of long drafts nine in ten tokens were right"
+    assert search.acceptance == pytest.approx(0.9, abs=0.01)
     for _ in range(200):
-        search.learn(10, 2)
+        search.learn(10, 1)
     assert search.phase == "accumulation"
     assert search.layer_set == IDLE, "used as long as nothing better is known"
+
+
+class Clock:
+    """Time that passes in the decoder alone: a second a pass."""
+
+    def __init__(self, decoder, monkeypatch):
+        self.decoder, self.now, self.config = decoder, 0.0, decoder.config
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+
+    def __call__(self, *args, **more):
+        self.now += 1.0
+        return self.decoder(*args, **more)
+
+    def __getattr__(self, name):
+        return getattr(self.decoder, name)
+
+
+@unchecked()
+def test_takes_no_more_than_its_share_and_goes_on(monkeypatch):
+    """Passes that cost the same: 5 % of them are the search's, and they are many candidates."""
+    model = engine(planted())
+    known = Known(clock := Clock(model.decoder, monkeypatch))
+    monkeypatch.setattr(Known, "can_skip", True)
+    depth = Depth(draft="layers", max_draft=1)
+    sampling = Sampling(temperature=0, max_new_tokens=1600, ignore_eos=True)
+    request = model.request(PROMPT, None, sampling)
+    loop = model.loop([request], Depth(draft="off"))
+    loop.decoder, loop.drafter = clock, find_drafter(depth, known, loop.cache)
+    loop.admit(request)
+    while loop.live:
+        loop.step()
+    search = known.search(depth)
+    assert 0.03 < search.seconds / clock.now <= 0.06
+    assert len(search._proposals.scores) > 10
+
+
+@unchecked()
+def test_latents_are_replayed_with_their_vectors():
+    """The full model matches what it said itself, between thoughts without words."""
+    model = engine(planted())
+    sampling = Sampling(temperature=0, max_new_tokens=400, ignore_eos=True)
+    request = model.request(PROMPT, None, sampling)
+    loop = model.loop([request], Depth(draft="off"))
+    loop.switch = Saying(model, lambda token, latents: token % 3 == 0)
+    row = loop.admit(request)
+    while row.transcript.position < 80:
+        loop.step()
+    replay = Replay.of(row, loop.cache, 24)
+    assert len(replay.new.vectors) >= 3
+    assert (replay.said < 0).sum() >= 3
+    assert replay.matchness(model.decoder, LayerSet.full(LAYERS)) == 1.0
+
+
+def test_a_task_without_a_set_is_refused():
+    model = engine(planted())
+    with pytest.raises(OptionError, match="task must be one with a tuned layer set"):
+        model.generate([PROMPT], depth=Depth(draft="layers", task="chess"))
