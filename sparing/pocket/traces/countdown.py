@@ -14,6 +14,7 @@ from sparing.pocket.traces.arithmetic import off
 from sparing.pocket.traces.trace import Trace
 
 LARGEST = 120  # a product beyond it is not worked out: no target is that far
+BIG, BROKEN = "big", "~"  # what is said of it; and of a quotient that is not whole
 SEARCHES = 2  # without a solution after which it gives up
 PASSED_BY = 0.12  # share of the searches that slip where the solution is
 NONE = "none"  # the answer of one that gives up
@@ -41,8 +42,9 @@ def _search(trace: Trace, numbers: list[int], target: int, slips: Random | None)
         a, b, rest = numbers[i], numbers[j], numbers[3 - i - j]
         for first, value in _joined(a, b):
             taken = _slipped(value, rest, target, slips)
-            seconds = _cancelled(a, b, rest) if taken is None else list(_joined(taken, rest))
-            head = f"{first}={_shown(taken)}{',' if seconds else ''}"
+            seconds = _cancelled(a, b, rest) if taken == BIG else []
+            seconds = list(_joined(taken, rest)) if isinstance(taken, int) else seconds
+            head = f"{first}={taken}{',' if seconds else ''}"
             if taken == value:
                 trace.say(head)
             else:
@@ -54,22 +56,22 @@ def _search(trace: Trace, numbers: list[int], target: int, slips: Random | None)
                     trace.say(f" {second}={result} yes\n")
                     return _expression(first, value, second, rest)
                 else:
-                    trace.say(f" {second}={_shown(result)}")
+                    trace.say(f" {second}={result}")
             trace.say(" no\n")
     return None
 
 
-def _joined(a: int, b: int) -> Iterator[tuple[str, int | None]]:
-    """What two numbers give: sum, difference, product (None: too large), quotient where whole."""
+def _joined(a: int, b: int) -> Iterator[tuple[str, int | str]]:
+    """What two numbers give: sum, difference, product, quotient; ``BIG``, ``BROKEN`` are not
+    followed."""
     high, low = max(a, b), min(a, b)
     yield f"{a}+{b}", a + b
     yield f"{high}-{low}", high - low
-    yield f"{a}*{b}", a * b if a * b <= LARGEST else None
-    if low and high % low == 0:
-        yield f"{high}/{low}", high // low
+    yield f"{a}*{b}", a * b if a * b <= LARGEST else BIG
+    yield f"{high}/{low}", high // low if low and high % low == 0 else BROKEN
 
 
-def _cancelled(a: int, b: int, c: int) -> list[tuple[str, int | None]]:
+def _cancelled(a: int, b: int, c: int) -> list[tuple[str, int | str]]:
     """a * b / c, the product too large, where it is whole and neither a / c nor b / c is."""
     if c == 0 or a % c == 0 or b % c == 0 or a * b % c:
         return []
@@ -77,28 +79,24 @@ def _cancelled(a: int, b: int, c: int) -> list[tuple[str, int | None]]:
     left, below = a // common, c // common
     right = b // below
     steps = f"{a}/{common}={left} {c}/{common}={below} {b}/{below}={right} {left}*{right}"
-    return [(steps, left * right if left * right <= LARGEST else None)]
+    return [(steps, left * right if left * right <= LARGEST else BIG)]
 
 
-def _slipped(value: int | None, rest: int, target: int, slips: Random | None) -> int | None:
+def _slipped(value: int | str, rest: int, target: int, slips: Random | None) -> int | str:
     """The value; every other time where ``slips`` and it leads to the target, one that does not."""
-    if value is None or slips is None or not _leads(value, rest, target):
+    if slips is None or not _leads(value, rest, target):
         return value
-    wrong = slips.choice((value, off(value, slips)))
+    wrong = slips.choice((value, off(int(value), slips)))
     return value if _leads(wrong, rest, target) else wrong
 
 
-def _leads(value: int, rest: int, target: int) -> bool:
-    return any(result == target for _, result in _joined(value, rest))
+def _leads(value: int | str, rest: int, target: int) -> bool:
+    return isinstance(value, int) and target in (result for _, result in _joined(value, rest))
 
 
-def _shown(value: int | None) -> str:
-    return "big" if value is None else str(value)
-
-
-def _expression(first: str, value: int | None, second: str, rest: int) -> str:
+def _expression(first: str, value: int | str, second: str, rest: int) -> str:
     """The second step with the first in brackets: ``28+2`` of ``4*7=28`` is ``(4*7)+2``."""
-    if value is None:
+    if value == BIG:
         return f"({first})/{rest}"
     for sign in "+-*/":
         left, found, right = second.partition(sign)
