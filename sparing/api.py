@@ -208,7 +208,7 @@ class Engine:
         template_options: Mapping[str, Any] | None = None,
     ) -> Request:
         """A prompt with its options resolved for this model; raises what ``generate`` raises."""
-        memory, sampling = self._suited(memory or Memory()), sampling or Sampling()
+        memory, sampling = self.suited(memory or Memory()), sampling or Sampling()
         policy = find_policy(memory, self.chat.tokenizer, self.horizons)
         encoded = self.chat.encode(prompt, template_options)
         question, context = len(encoded.ids), self.decoder.shape.context
@@ -250,7 +250,7 @@ class Engine:
             self.decoder, self.chat, cache, shape.vocabulary, drafter, predictor=self.predictor
         )
 
-    def _suited(self, memory: Memory) -> Memory:
+    def suited(self, memory: Memory) -> Memory:
         """The options, with what suits the model where they leave it open."""
         if memory.budget is None or self.predictor is None:
             return memory

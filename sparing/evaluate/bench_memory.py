@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from sparing.api import Engine
 from sparing.engine.cache import BLOCK_SLOTS
+from sparing.engine.eviction import DEFAULT_RATIO
 from sparing.evaluate.bench_memory_rows import (
     FULL,
     Arm,
@@ -25,6 +26,7 @@ from sparing.evaluate.intervals import paired_bootstrap, wilson
 from sparing.evaluate.part import Part
 from sparing.evaluate.report import Figure
 from sparing.evaluate.tables import policy_label
+from sparing.options import Memory
 from sparing.tasks.families import HARD, STANDARD
 
 LEARNED = "learned"
@@ -47,10 +49,17 @@ def bench_memory(
     see ``collect``.
     """
     rows = collect(engine, plan, part, progress, runner)
-    raw: dict[str, Any] = {"plan": plan.to_dict(), "rows": columns(rows)}
+    raw: dict[str, Any] = {"plan": plan.to_dict() | in_effect(engine, plan), "rows": columns(rows)}
     if target:
         raw["trace"] = trace(engine, plan, rows[FULL], target)
     return memory_figures(rows), raw
+
+
+def in_effect(engine: Engine, plan: Plan) -> dict[str, int | float]:
+    """``local`` and ``selection`` of the rows: what was given, the predictor's, or the paper's."""
+    memory = engine.suited(Memory(budget=1, local=plan.local, selection=plan.selection))
+    given = {"local": memory.local, "selection": memory.selection}
+    return {name: DEFAULT_RATIO if value is None else value for name, value in given.items()}
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,21 @@ def accuracy_table(path: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def agreement_table(path: str, controls: str) -> str:
+    """How often pocket says the same with sub-layers left out, and short trainings with and without
+    layer dropout, which are in another report."""
+    lines = ["| sub-layers skipped | pocket | with layer dropout | without |", "|---|---|---|---|"]
+    rows, others = (
+        {row["name"]: row["value"] for row in json.loads(Path(file).read_text())["rows"]}
+        for file in (path, controls)
+    )
+    for share in (50, 70):
+        name = f"agreement/{share}"
+        values = [rows[name], others[f"{name}/short_with"], others[f"{name}/short_without"]]
+        lines.append(f"| {share} % | {' | '.join(f'{value:.1%}' for value in values)} |")
+    return "\n".join(lines) + "\n"
+
+
 def memory_table(path: str) -> str:
     """What each policy solves at each share of the thoughts' room, beside the full cache."""
     header, *rows = memory_cells(json.loads(Path(path).read_text()))

@@ -14,7 +14,7 @@ from sparing.engine.events import EvictEvent, TokenEvent
 from sparing.engine.eviction import Budget
 from sparing.errors import OptionError, PromptError
 from sparing.evaluate.answering import answers
-from sparing.evaluate.bench_memory import memory_figures
+from sparing.evaluate.bench_memory import in_effect, memory_figures
 from sparing.evaluate.bench_memory_rows import FULL, LEAST_ROOM, Plan, chosen_policies, collect
 from sparing.evaluate.bench_memory_speed import (
     BUDGET,
@@ -103,6 +103,14 @@ def test_every_policy_has_the_same_budget_and_says_what_generate_says():
             assert policy == "full" or row["evictions"] > 0
             peaks.setdefault((share, problem.id), set()).add(row["kv_bytes_peak"])
     assert all(len(found) == 1 for found in peaks.values())
+
+
+def test_the_report_says_which_local_and_selection_were_in_effect(monkeypatch):
+    engine = predicting()
+    assert in_effect(engine, plan_of()) == {"local": 0.4, "selection": 0.4}
+    monkeypatch.setattr(engine.predictor, "memory", {"local": 0.3, "selection": 0.6})
+    assert in_effect(engine, plan_of()) == {"local": 0.3, "selection": 0.6}
+    assert in_effect(engine, plan_of(local=7)) == {"local": 7, "selection": 0.6}
 
 
 class Interrupt:

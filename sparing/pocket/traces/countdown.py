@@ -1,10 +1,12 @@
 """countdown with three numbers: join two, try the third on the result, go back where it fails.
 
-A search that passes the solution by, through a slip, comes to the end of its list and begins again.
+A search that passes the solution by, through a slip, comes to the end of its list and begins again,
+once; then it gives up.
 """
 
 from collections.abc import Iterator
 from itertools import combinations
+from math import gcd
 from random import Random
 from typing import Any
 
@@ -12,69 +14,90 @@ from sparing.pocket.traces.arithmetic import off
 from sparing.pocket.traces.trace import Trace
 
 LARGEST = 120  # a product beyond it is not worked out: no target is that far
-PASSED_BY = 0.1  # share of the searches that slip where the solution is
+BIG, BROKEN = "big", "~"  # what is said of it; and of a quotient that is not whole
+SEARCHES = 2  # without a solution after which it gives up
+PASSED_BY = 0.12  # share of the searches that slip where the solution is
+NONE = "none"  # the answer of one that gives up
 
 
-def write(entry: dict[str, Any], rng: Random) -> Trace | None:
-    """None where the search, which leaves out large products, finds nothing."""
+def write(entry: dict[str, Any], rng: Random) -> Trace:
     numbers, target = entry["metadata"]["numbers"], entry["metadata"]["target"]
-    trace = Trace()
+    trace = Trace(answer=NONE)
     trace.say(f"make {target}\n")
-    while rng.random() < PASSED_BY:
-        _search(trace, numbers, target, slips=rng)
-        trace.say("again\n")
-    found = _search(trace, numbers, target)
-    if found is None:
-        return None
-    trace.answer = found
-    trace.say(f"so {found}={target}\n")
+    for search in range(SEARCHES):
+        if search:
+            trace.say("again\n")
+        found = _search(trace, numbers, target, rng if rng.random() < PASSED_BY else None)
+        if found:
+            trace.answer = found
+            trace.say(f"so {found}={target}\n")
+            return trace
+    trace.say("no way\n")
     return trace
 
 
-def _search(
-    trace: Trace, numbers: list[int], target: int, slips: Random | None = None
-) -> str | None:
+def _search(trace: Trace, numbers: list[int], target: int, slips: Random | None) -> str | None:
     """The first expression that gives the target; with ``slips`` each of them is passed by."""
     for i, j in combinations(range(3), 2):
-        rest = numbers[3 - i - j]
-        for first, value in _joined(numbers[i], numbers[j]):
-            if value is None:
-                trace.say(f"{first}=big no\n")
-                continue
-            wrong = slips.choice((value, off(value, slips))) if slips else value
-            if _leads(value, rest, target) and not _leads(wrong, rest, target):
-                trace.slip(f"{first}={wrong},")
-                value = wrong
+        a, b, rest = numbers[i], numbers[j], numbers[3 - i - j]
+        for first, value in _joined(a, b):
+            taken = _slipped(value, rest, target, slips)
+            seconds = _cancelled(a, b, rest) if taken == BIG else []
+            seconds = list(_joined(taken, rest)) if isinstance(taken, int) else seconds
+            head = f"{first}={taken}{',' if seconds else ''}"
+            if taken == value:
+                trace.say(head)
             else:
-                trace.say(f"{first}={value},")
-            for second, result in _joined(value, rest):
+                trace.slip(head)
+            for second, result in seconds:
                 if result == target and slips:
                     trace.slip(f" {second}={off(target, slips)}")
                 elif result == target:
                     trace.say(f" {second}={result} yes\n")
-                    return _expression(first, value, second)
+                    return _expression(first, value, second, rest)
                 else:
-                    trace.say(f" {second}={'big' if result is None else result}")
+                    trace.say(f" {second}={result}")
             trace.say(" no\n")
     return None
 
 
-def _leads(value: int, rest: int, target: int) -> bool:
-    return any(result == target for _, result in _joined(value, rest))
-
-
-def _joined(a: int, b: int) -> Iterator[tuple[str, int | None]]:
-    """What two numbers give: sum, difference, product (None: too large), quotient where whole."""
+def _joined(a: int, b: int) -> Iterator[tuple[str, int | str]]:
+    """What two numbers give: sum, difference, product, quotient; ``BIG``, ``BROKEN`` are not
+    followed."""
     high, low = max(a, b), min(a, b)
     yield f"{a}+{b}", a + b
     yield f"{high}-{low}", high - low
-    yield f"{a}*{b}", a * b if a * b <= LARGEST else None
-    if low and high % low == 0:
-        yield f"{high}/{low}", high // low
+    yield f"{a}*{b}", a * b if a * b <= LARGEST else BIG
+    yield f"{high}/{low}", high // low if low and high % low == 0 else BROKEN
 
 
-def _expression(first: str, value: int, second: str) -> str:
+def _cancelled(a: int, b: int, c: int) -> list[tuple[str, int | str]]:
+    """a * b / c, the product too large, where it is whole and neither a / c nor b / c is."""
+    if c == 0 or a % c == 0 or b % c == 0 or a * b % c:
+        return []
+    common = gcd(a, c)
+    left, below = a // common, c // common
+    right = b // below
+    steps = f"{a}/{common}={left} {c}/{common}={below} {b}/{below}={right} {left}*{right}"
+    return [(steps, left * right if left * right <= LARGEST else BIG)]
+
+
+def _slipped(value: int | str, rest: int, target: int, slips: Random | None) -> int | str:
+    """The value; every other time where ``slips`` and it leads to the target, one that does not."""
+    if slips is None or not _leads(value, rest, target):
+        return value
+    wrong = slips.choice((value, off(int(value), slips)))
+    return value if _leads(wrong, rest, target) else wrong
+
+
+def _leads(value: int | str, rest: int, target: int) -> bool:
+    return isinstance(value, int) and target in (result for _, result in _joined(value, rest))
+
+
+def _expression(first: str, value: int | str, second: str, rest: int) -> str:
     """The second step with the first in brackets: ``28+2`` of ``4*7=28`` is ``(4*7)+2``."""
+    if value == BIG:
+        return f"({first})/{rest}"
     for sign in "+-*/":
         left, found, right = second.partition(sign)
         if found:
