@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 import torch
 from pydantic import Field, field_validator, model_validator
 
+from sparing.depth.find import Known, find_drafter
+from sparing.depth.store import Tuned, read_sets
 from sparing.engine.cache import SlotCache
-from sparing.engine.drafting import Drafter, NoDrafter, PromptLookup
 from sparing.engine.events import DoneEvent, Event
 from sparing.engine.eviction import Budget
 from sparing.engine.loop import Loop
@@ -37,7 +38,6 @@ DTYPES = {
     "float64": torch.float64,
 }
 DEFAULT_NEW_TOKENS = 1024
-AUTO_DRAFT_ROWS = 2
 SAMPLED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 T = TypeVar("T")
 Each: TypeAlias = T | Sequence[T] | None
@@ -80,7 +80,8 @@ def load(
     learned = None
     if home:
         learned = load_predictor(home, directory, chat.tokenizer, DTYPES[dtype], device)
-    return Engine(decoder_, chat, name=str(name_or_path), predictor=learned)
+    sets = read_sets(directory, chat.tokenizer)
+    return Engine(decoder_, chat, name=str(name_or_path), predictor=learned, sets=sets)
 
 
 class Loading(Options):
@@ -128,6 +129,7 @@ class Engine:
     """A loaded model, its ``decoder`` and ``chat`` format; every call starts a fresh cache.
 
     ``predictor``: of importance, from the last hidden states; None where the model has none.
+    ``sets``: of layers to draft with, by task.
     """
 
     def __init__(
@@ -136,8 +138,10 @@ class Engine:
         chat: ChatFormat,
         name: str,
         predictor: ImportancePredictor | None = None,
+        sets: Mapping[str, Tuned] | None = None,
     ) -> None:
         self.decoder, self.chat, self.name, self.predictor = decoder, chat, name, predictor
+        self.drafting = Known(decoder, dict(sets or {}))
 
     @property
     def horizons(self) -> tuple[int, ...] | None:
@@ -241,7 +245,7 @@ class Engine:
             dtype=self.decoder.dtype,
             device=self.decoder.device,
         )
-        drafter = find_drafter(depth or Depth(), cache.rows)
+        drafter = find_drafter(depth or Depth(), self.drafting, cache)
         return Loop(
             self.decoder, self.chat, cache, shape.vocabulary, drafter, predictor=self.predictor
         )
@@ -332,13 +336,6 @@ class Stream:
             self._events if ended else [*self._events, self._run.loop.done(row, interrupted=True)]
         )
         return Result.of(row.transcript, events)
-
-
-def find_drafter(depth: Depth, rows: int) -> Drafter:
-    """The drafter that the options ask for; auto drafts for few rows, many fill a pass as it is."""
-    if depth.draft == "off" or (depth.draft == "auto" and rows > AUTO_DRAFT_ROWS):
-        return NoDrafter()
-    return PromptLookup(longest=depth.max_draft)
 
 
 def each(option: Each[T], prompts: Sequence[Any]) -> Sequence[T | None]:

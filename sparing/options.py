@@ -22,7 +22,7 @@ PolicyName = Literal[
     "bottom",
     "learned",
 ]
-DraftName = Literal["auto", "off", "lookup"]
+DraftName = Literal["auto", "off", "lookup", "layers", "hybrid"]
 
 
 class Options(BaseModel):
@@ -107,11 +107,23 @@ class Memory(Options):
 class Depth(Options):
     """Drafting: which drafter proposes tokens that the full model verifies (nothing is lost).
 
-    ``auto`` is lookup for one or two rows and off for more; ``max_draft`` bounds a draft's tokens.
+    ``lookup`` goes on as the text did before, ``layers`` leaves sub-layers out (spec/depth.md,
+    SWIFT), ``hybrid`` is the first where it finds something, else the second; ``auto`` the fastest.
+    ``max_draft`` bounds a draft's tokens; ``confidence``: of the drafting layers, below which a
+    draft ends; ``trees``: likely siblings are verified too. The set is the one known for ``task``,
+    else looked for: ``interval`` tokens before each of ``blocks`` rounds, on the last ``window``
+    tokens; ``objective``: speed, or matchness at one ratio, as the paper.
     """
 
     draft: DraftName = "auto"
-    max_draft: Annotated[int, Field(ge=1, le=64)] = 16
+    max_draft: Annotated[int, Field(ge=1, le=64)] = 25
+    confidence: Annotated[float, Field(ge=0, le=1)] = 0.8
+    trees: bool = False
+    task: str | None = None
+    window: Annotated[int, Field(ge=8, le=256)] = 32
+    interval: Annotated[int, Field(ge=1)] = 64
+    blocks: Annotated[int, Field(ge=1)] = 8
+    objective: Literal["speed", "matchness"] = "speed"
 
 
 class Latent(Options):

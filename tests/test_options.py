@@ -14,7 +14,9 @@ from tests.tiny import unchecked
 WRONG = {
     (Memory, "budget"): [-1, 0.0, 1.5, -0.1, math.nan, math.inf, "96", True, [1]],
     (Memory, "policy"): ["lru", "Window", None, 3],
-    (Depth, "draft"): ["layers", "none", None, True],
+    (Depth, "draft"): ["trees", "none", None, True],
+    (Depth, "confidence"): [-0.1, 1.5, "much"],
+    (Depth, "window"): [7, 257, 16.0],
     (Depth, "max_draft"): [0, 65, -1, 1.5, "4", True, None],
     (Latent, "mode"): ["learned", "confidence", "on", None, False],
     (Sampling, "temperature"): [-1, -0.1, math.nan, math.inf, "hot", True],

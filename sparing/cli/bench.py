@@ -14,6 +14,9 @@ from sparing.cli.flags import LoadingFlags, flag, takes_flags
 from sparing.errors import OptionError, reason
 from sparing.evaluate.report import against_bar, origin_line, report, write_json
 
+CHAT = frozenset(  # categories of MT-bench, in Spec-Bench
+    ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"]
+)
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
 
 
@@ -89,20 +92,30 @@ def pocket(
 
 def read_prompts(path: Path) -> list[str]:
     """A prompt a line, as text or, in a .jsonl file, as an object with ``prompt`` or ``turns``."""
+    return [prompt for found in read_groups(path).values() for prompt in found]
+
+
+def read_groups(path: Path) -> dict[str, list[str]]:
+    """The prompts of ``read_prompts``, by the ``category`` of each; those of Spec-Bench that are
+    MT-bench's are one, chat."""
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
         found = [line for line in lines if line]
-        if path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in found]
-            found = [row["prompt"] if "prompt" in row else row["turns"][0] for row in rows]
+        groups: dict[str, list[str]] = {}
+        for line in found:
+            row = json.loads(line) if path.suffix == ".jsonl" else {"prompt": line}
+            prompt = row["prompt"] if "prompt" in row else row["turns"][0]
+            category = row.get("category", path.stem)
+            group = "chat" if category in CHAT else category
+            groups.setdefault(group, []).append(prompt)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise OptionError(
             f"--prompts must be a text file with a prompt a line, or a .jsonl file with prompt or "
             f"turns in each, got {path}: {reason(error)}"
         ) from None
-    if not found:
+    if not groups:
         raise OptionError(f"--prompts must hold a prompt or more, got none in {path}")
-    return found
+    return groups
 
 
 def check_writable(path: Path) -> None:

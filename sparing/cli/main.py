@@ -1,4 +1,4 @@
-"""`sparing`: run, chat, models, eval, compare, train, bench."""
+"""`sparing`: run, chat, models, eval, compare, train, tune, bench."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from sparing.cli.bench import bench
+from sparing.cli.bench_depth import depth as bench_depth
 from sparing.cli.bench_memory import memory
 from sparing.cli.chat import chat
 from sparing.cli.compare import compare
@@ -17,6 +18,8 @@ from sparing.cli.models import models
 from sparing.cli.run import INTERRUPTED, run
 from sparing.cli.train import train
 from sparing.cli.train_predictor import predictor
+from sparing.cli.tune import depth as tune_depth
+from sparing.cli.tune import tune
 from sparing.errors import SparingError
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # typer does not export it
@@ -32,9 +35,12 @@ for command in (run, chat, models, compare):
     app.command()(takes_flags(command))
 app.command("eval")(takes_flags(evaluate))
 bench.command("memory")(takes_flags(memory))
+bench.command("depth")(takes_flags(bench_depth))
 app.add_typer(bench, name="bench")
 train.command("predictor")(takes_flags(predictor))
 app.add_typer(train, name="train")
+tune.command("depth")(takes_flags(tune_depth))
+app.add_typer(tune, name="tune")
 
 
 def main() -> None:

@@ -66,8 +66,8 @@ def predictor(
     wanted = TraceSettings(model=loading.model, dtype=loading.dtype, **given)
     fit = FitSettings(seed=sampling.seed, **vars(fitting))
     tasks = find_tasks(wanted.task)
-    from sparing.memory.predictor import fingerprint
     from sparing.memory.train import sample_traces, traces_content, train_predictor
+    from sparing.model.fingerprint import fingerprint
     from sparing.model.sources import find_model
     from sparing.train.loop import Pace
     from sparing.train.settings import SETTINGS_FILE, check_resumed, check_same

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
+
+from sparing.engine.events import Event
+
+if TYPE_CHECKING:
+    from sparing.engine.row import Row
 
 PENDING = -1  # the parent of a draft's first nodes: the token before the draft
 
@@ -77,26 +82,15 @@ class Draft:
 
 
 @runtime_checkable
-class Drafted(Protocol):
-    """What a drafter may know of a row: prompt and output, and a place for its own notes."""
-
-    @property
-    def tokens(self) -> Sequence[int]: ...
-
-    @property
-    def notes(self) -> dict[str, Any]: ...
-
-
-@runtime_checkable
 class Drafter(Protocol):
     """Proposes for all rows at once; ``rooms`` bounds each row's nodes. May return empty drafts."""
 
     name: str
 
-    def propose(self, rows: Sequence[Drafted], rooms: Sequence[int]) -> list[Draft]: ...
+    def propose(self, rows: "Sequence[Row]", rooms: Sequence[int]) -> list[Draft]: ...
 
-    def learn(self, row: Drafted, drafted: int, accepted: int) -> None:
-        """How a row's last draft fared."""
+    def learn(self, row: "Row", drafted: int, accepted: int) -> Sequence[Event]:
+        """How a row's last draft fared, an empty one too; what there is to tell about it."""
         ...
 
 
@@ -105,65 +99,8 @@ class NoDrafter:
 
     name = "off"
 
-    def propose(self, rows: Sequence[Drafted], rooms: Sequence[int]) -> list[Draft]:
+    def propose(self, rows: "Sequence[Row]", rooms: Sequence[int]) -> list[Draft]:
         return [Draft() for _ in rows]
 
-    def learn(self, row: Drafted, drafted: int, accepted: int) -> None:
-        pass
-
-
-class PromptLookup:
-    """Continue as the text went on the last time its last ``n`` tokens stood there (Saxena 2023).
-
-    Longest match of ``most`` to ``least`` tokens first. The draft doubles after one that was
-    accepted whole and halves after one that was not, between 1 and ``longest`` tokens.
-    """
-
-    name = "lookup"
-
-    def __init__(self, most: int = 4, least: int = 2, longest: int = 16) -> None:
-        self.most, self.least, self.longest = most, least, longest
-
-    def propose(self, rows: Sequence[Drafted], rooms: Sequence[int]) -> list[Draft]:
-        return [self._propose(row, room) for row, room in zip(rows, rooms, strict=True)]
-
-    def learn(self, row: Drafted, drafted: int, accepted: int) -> None:
-        index = row.notes.get(self.name)
-        if index is not None and drafted:
-            index.length = index.length * 2 if accepted == drafted else index.length // 2
-            index.length = min(max(index.length, 1), self.longest)
-
-    def _propose(self, row: Drafted, room: int) -> Draft:
-        if room < 1:
-            return Draft()
-        index = row.notes.get(self.name)
-        if index is None:
-            index = row.notes[self.name] = NgramIndex(self.most, self.least, self.longest // 2)
-        tokens = row.tokens
-        start = index.find(tokens)
-        if start is None:
-            return Draft()
-        return Draft.chain(tokens[start : start + min(room, index.length)])
-
-
-class NgramIndex:
-    """Where each n-gram of a growing text last went on; ``length``: of the next draft."""
-
-    def __init__(self, most: int, least: int, length: int) -> None:
-        self.sizes, self.length = range(most, least - 1, -1), max(length, 1)
-        self._after: dict[tuple[int, ...], int] = {}
-        self._known = 0
-
-    def find(self, tokens: Sequence[int]) -> int | None:
-        """The offset that followed the longest earlier match of the last tokens."""
-        for end in range(self._known, len(tokens)):
-            for size in self.sizes:
-                if end >= size:
-                    self._after[tuple(tokens[end - size : end])] = end
-        self._known = len(tokens)
-        for size in self.sizes:
-            if len(tokens) >= size:
-                found = self._after.get(tuple(tokens[-size:]))
-                if found is not None:
-                    return found
-        return None
+    def learn(self, row: "Row", drafted: int, accepted: int) -> Sequence[Event]:
+        return ()

@@ -72,6 +72,18 @@ class EvictEvent(Event):
 
 
 @dataclass
+class LayersEvent(Event):
+    """The drafting layer set: what it ``skipped`` ("attention.3", "mlp.7"), none where it is not
+    used; its ``matchness``, the share of recent tokens on which it agreed with the full model; and
+    the ``phase``: accumulation, optimization or acceleration."""
+
+    type: ClassVar[str] = "layers"
+    skipped: list[str]
+    matchness: float
+    phase: str
+
+
+@dataclass
 class DoneEvent(Event):
     """The row's end: stop, length, budget or context. ``text``: what had been held back."""
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -144,9 +145,8 @@ class Loop:
         done.events[0].drafted = drafted
         for event in done.events:
             event.row, event.kv_bytes = row.request.tag, self.cache.nbytes // self.cache.rows
-        if drafted:
-            self.drafter.learn(row, drafted, len(done.path))
-        return done.events
+        told = self.drafter.learn(row, drafted, len(done.path) if drafted else 0)
+        return [*done.events, *(replace(event, row=row.request.tag) for event in told)]
 
     def done(self, row: Row, *, interrupted: bool = False) -> DoneEvent:
         """The event that ends a row, at its end or where its reader stopped listening."""

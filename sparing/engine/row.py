@@ -54,9 +54,11 @@ class Row:
         )
         self.pending = Pending(list(request.prompt.ids), Kind.PROMPT)
         self.position = 0  # of the first pending token
+        self.settled = len(request.prompt.ids)  # since this position nothing has been evicted
         self.notes: dict[str, Any] = {}
         watches = request.policy.watches if request.policy else 0
         self.watched = AttentionRecord(watches) if watches else None
+        self.vectors: dict[int, Tensor] = {}  # by position, of latents
         self._ids: list[int] = []  # by position, NO_TOKEN where a latent stands
         self._unscored: TokenEvent | None = None  # said last: its hidden state comes a step later
         self.started = time.perf_counter()
@@ -67,9 +69,20 @@ class Row:
         return self.transcript.tokens
 
     @property
+    def sampled(self) -> bool:
+        """Whether its tokens are drawn."""
+        return self.request.sampler.temperature > 0
+
+    @property
     def reading(self) -> bool:
         """Whether the prompt is still being taken in."""
         return self.pending.kind == Kind.PROMPT
+
+    def id_at(self, position: int) -> int:
+        """The token that stands there, committed or pending; ``NO_TOKEN`` for a latent."""
+        if position < len(self._ids):
+            return self._ids[position]
+        return NO_TOKEN if self.pending.thought else self.pending.ids[position - len(self._ids)]
 
     def forced_draft(self) -> Draft:
         """The tokens that must come next, as a draft that is always accepted."""
@@ -124,7 +137,9 @@ class Row:
             kept,
         )
         taken_ids = [new.ids[offset] for offset in offsets]
-        self._ids += [NO_TOKEN] * taken if self.pending.kind == Kind.LATENT else taken_ids[:taken]
+        if self.pending.thought:
+            self.vectors[self.position] = self.pending.thought.vector
+        self._ids += [NO_TOKEN] * taken if self.pending.thought else taken_ids[:taken]
         self._ids += taken_ids[taken:]
         if self.watched and new.attended and attention is not None:
             slots = [*range(new.cached), *(new.cached + offset for offset in offsets)]
@@ -163,6 +178,7 @@ class Row:
             return []
         if self.watched:
             self.watched.keep(keep)
+        self.settled = self.position
         return cache.evict(self.index, keep)
 
     def _view(self, cache: SlotCache) -> SlotView:

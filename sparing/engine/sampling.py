@@ -61,13 +61,27 @@ class Sampler:
         self, logits: Float[Tensor, " V"], position: int, seen: Bool[Tensor, " V"] | None
     ) -> int:
         """The token for ``position``; ``seen``: the ids of prompt and output, for the penalty."""
+        return self.ranked(logits, position, seen, 1)[0]
+
+    def ranked(
+        self, logits: Float[Tensor, " V"], position: int, seen: Bool[Tensor, " V"] | None, n: int
+    ) -> list[int]:
+        """The ``n`` best tokens for ``position``, or as many as pass the filters; the first is the
+        one to pick."""
         logits = logits.double() if logits.dtype == torch.float64 else logits.float()
         if self.repetition_penalty != 1.0 and seen is not None:
             logits = penalized(logits, seen, self.repetition_penalty)
         if self.temperature == 0:
-            return int(logits.argmax())
+            return (
+                [int(logits.argmax())]
+                if n == 1
+                else logits.topk(min(n, len(logits))).indices.tolist()
+            )
         ids, log_p = self.filtered(logits)
-        return int(ids[(log_p + gumbel(self.seed, position, ids)).argmax()])
+        noisy = log_p + gumbel(self.seed, position, ids)
+        best = noisy.argmax()[None] if n == 1 else noisy.topk(min(n, len(ids))).indices
+        found: list[int] = ids[best].tolist()
+        return found
 
     def filtered(
         self, logits: Float[Tensor, " V"]

@@ -79,6 +79,17 @@ class Transcript:
             return argmax, False
         return self._sampler.pick(logits, self.position, self._seen), False
 
+    def guess(self, logits: Tensor, argmax: int, ahead: int) -> int:
+        """What would be picked ``ahead`` positions on, if these were the logits there: the same
+        noise, but a repetition penalty as it is now."""
+        if self._sampler.is_argmax:
+            return argmax
+        return self._sampler.pick(logits, self.position + ahead, self._seen)
+
+    def ranked(self, logits: Tensor, ahead: int, count: int) -> list[int]:
+        """The ``count`` tokens that ``guess`` would name, best first."""
+        return self._sampler.ranked(logits, self.position + ahead, self._seen, count)
+
     def append(self, token: int) -> tuple[str, Kind]:
         """Take a token; returns the text that it released, and its kind."""
         kind = self.kind

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +9,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,11 +16,10 @@ from torch.nn import functional as F
 from sparing.errors import ModelError, reason
 from sparing.files import write_atomically
 from sparing.model.config import read_json
-from sparing.model.weights import shard_names
+from sparing.model.fingerprint import fingerprint
 from sparing.options import Memory
 
 WEIGHTS_FILE, CONFIG_FILE = "predictor.safetensors", "predictor.json"
-SAMPLED_ROWS = 8  # of each tensor, for the fingerprint
 
 
 class ImportancePredictor(nn.Module):
@@ -46,28 +43,6 @@ class ImportancePredictor(nn.Module):
         for linear in self.maps:
             hidden = F.softplus(linear(hidden))
         return hidden
-
-
-def fingerprint(directory: Path, tokenizer: Any) -> str:
-    """A hash of a checkpoint's weights (names, shapes, some rows of each) and vocabulary.
-
-    It does not depend on how the tensors are dealt out to files.
-    """
-    digest = blake2b(digest_size=8)
-    for name, slice_ in sorted(tensor_slices(directory).items()):
-        shape = slice_.get_shape()
-        rows = range(0, shape[0], max(shape[0] // SAMPLED_ROWS, 1)) if shape else ()
-        digest.update(f"{name} {shape}".encode())
-        for row in rows:
-            digest.update(slice_[row : row + 1].float().numpy().tobytes())
-    digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
-    return digest.hexdigest()
-
-
-def tensor_slices(directory: Path) -> dict[str, Any]:
-    """Every tensor of a checkpoint by name, to be read in part."""
-    files = [safe_open(directory / name, framework="pt") for name in shard_names(directory)]
-    return {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
 
 
 def save_predictor(predictor: ImportancePredictor, config: dict[str, Any], out: Path) -> None:

@@ -207,11 +207,13 @@ def additive_mask(
     run: Sequence[RowInput], tokens: int, slots: int, like: Float[Tensor, "..."]
 ) -> Float[Tensor, "B 1 T S"] | None:
     """0 where a token sees a slot, -inf where not; None where each sees every slot."""
-    if tokens == 1 and all(i.cached + 1 == slots for i in run):
+    if tokens == 1 and all(i.cached + 1 == slots and i.visible is None for i in run):
         return None
     last = [[i.cached + min(t, len(i.ids) - 1) for t in range(tokens)] for i in run]
     hidden = torch.arange(slots) > torch.tensor(last)[:, :, None]
     for row, i in enumerate(run):
+        if i.visible is not None:
+            hidden[row, :, i.visible : i.cached] = True
         if i.ancestors is not None:
             count = len(i.ids)
             hidden[row, :count, i.cached : i.cached + count] = ~i.ancestors

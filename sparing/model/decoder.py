@@ -69,11 +69,12 @@ class Decoder:
         layer_set: LayerSet | None = None,
         *,
         layer: int | None = None,
+        head: Matrix | None = None,
     ) -> Output:
         """Run the new tokens of all rows; their keys and values go behind each row's cached slots.
 
         The caller owns the lengths: nothing counts as cached until the cache commits it.
-        ``layer``: see ``Output``.
+        ``layer``: see ``Output``. ``head``: scores other words than the model's own, or fewer.
         """
         config = self.config
         assert layer_set is None or len(layer_set.attention) == config.layers
@@ -95,7 +96,7 @@ class Decoder:
         hidden = F.rms_norm(x, x.shape[1:], self.norm, config.norm_eps)
         return Output(
             hidden=hidden,
-            logits=self.head(scored(hidden, inputs)),
+            logits=(head or self.head)(scored(hidden, inputs)),
             layer_hidden=hidden if wanted == config.layers else kept,
             attention=attention.watched(),
         )

@@ -23,6 +23,7 @@ class RowInput:
     input vector ``[E]`` that stands in for the token's embedding (latent steps). ``ancestors``:
     which of the new tokens each new token sees, itself included (a draft tree); None is causal.
     ``scored``: logits are wanted for so many of the last tokens; ``attended``: their attention is.
+    ``visible``: only so many of the cached slots are seen, from the first; None: all of them.
     """
 
     row: int
@@ -33,6 +34,7 @@ class RowInput:
     ancestors: Bool[Tensor, "T T"] | None = None
     vectors: dict[int, Float[Tensor, " E"]] = field(default_factory=dict)
     attended: int = 0
+    visible: int | None = None
 
 
 @dataclass

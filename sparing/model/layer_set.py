@@ -1,6 +1,9 @@
 """Which sub-layers run: the unit that depth drafting skips (SWIFT, arXiv 2410.06916, sec. 3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+KINDS = ("attention", "mlp")  # of sub-layers, in the order in which a layer runs them
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,26 @@ class LayerSet:
         return cls(
             tuple(i not in attention for i in everything), tuple(i not in mlp for i in everything)
         )
+
+    @classmethod
+    def named(cls, layers: int, names: Sequence[str]) -> "LayerSet":
+        """All sub-layers but those named, as ``names`` gives them; raises ValueError."""
+        parts = [name.rpartition(".") for name in names]
+        if wrong := [name for name, part in zip(names, parts, strict=True) if part[0] not in KINDS]:
+            raise ValueError(f"a sub-layer is {' or '.join(KINDS)} and a number, got {wrong[0]!r}")
+        found = {kind: {int(index) for of, _, index in parts if of == kind} for kind in KINDS}
+        return cls.skipping(layers, *(found[kind] for kind in KINDS))
+
+    @property
+    def names(self) -> list[str]:
+        """The sub-layers that do not run, in the order in which they would."""
+        pairs = enumerate(zip(self.attention, self.mlp, strict=True))
+        return [
+            f"{kind}.{layer}"
+            for layer, runs in pairs
+            for kind, here in zip(KINDS, runs, strict=True)
+            if not here
+        ]
 
     @property
     def skipped(self) -> int:

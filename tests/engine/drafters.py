@@ -4,7 +4,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from sparing.engine.drafting import PENDING, Draft, Drafted
+from sparing.engine.drafting import PENDING, Draft
+from sparing.engine.events import Event
+from sparing.engine.row import Row
 
 
 class Knowing:
@@ -22,12 +24,13 @@ class Knowing:
         self.random = random.Random(seed)
         self.learned: list[tuple[int, int]] = []
 
-    def propose(self, rows: Sequence[Drafted], rooms: Sequence[int]) -> list[Draft]:
+    def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
         return [self.draft(self.future(list(row.tokens))) for row in rows]
 
-    def learn(self, row: Drafted, drafted: int, accepted: int) -> None:
+    def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
         assert 0 <= accepted <= drafted
         self.learned.append((drafted, accepted))
+        return ()
 
     def future(self, tokens: list[int]) -> list[int]:
         """What comes next; something else where the row does not say what was foreseen."""

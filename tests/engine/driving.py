@@ -62,7 +62,9 @@ def said(result: Result) -> dict[str, Any]:
     drafting = ("origin", "drafted", "kv_bytes", "seconds", "draft", "row", "confidence")
     drafting += ("score", "score_before")  # known sooner, and to 1e-6 the same
     events = [
-        {k: v for k, v in event.to_dict().items() if k not in drafting} for event in result.events
+        {k: v for k, v in event.to_dict().items() if k not in drafting}
+        for event in result.events
+        if event.type != "layers"
     ]
     names = ("token_ids", "text", "thinking", "answer", "finish_reason")
     return {name: getattr(result, name) for name in names} | {"events": events}

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparing.engine.drafting import NoDrafter, PromptLookup
+from sparing.depth.lookup import PromptLookup
+from sparing.engine.drafting import NoDrafter
 from sparing.engine.eviction import SlotView
 from sparing.options import Memory, Sampling
 from tests.engine.drafters import all_drafters

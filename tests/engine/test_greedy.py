@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sparing.api import load
-from sparing.engine.drafting import NoDrafter, PromptLookup
+from sparing.depth.lookup import PromptLookup
+from sparing.engine.drafting import NoDrafter
 from sparing.engine.result import Result
 from tests.engine.drafters import Branching, all_drafters
 from tests.engine.driving import greedy, run

@@ -8,7 +8,8 @@ import pytest
 from torch import Tensor
 
 from sparing.api import Engine
-from sparing.engine.drafting import NoDrafter, PromptLookup
+from sparing.depth.lookup import PromptLookup
+from sparing.engine.drafting import NoDrafter
 from sparing.engine.events import EvictEvent, LatentEvent, TokenEvent
 from sparing.engine.result import Result
 from sparing.engine.switch import Thought

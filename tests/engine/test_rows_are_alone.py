@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparing.engine.drafting import PromptLookup
+from sparing.depth.lookup import PromptLookup
 from sparing.engine.events import Event
 from sparing.options import Depth, Memory, Sampling
 from tests.engine.driving import finished, greedy, run, said

@@ -10,12 +10,12 @@ import torch
 from sparing.api import load
 from sparing.engine.events import DoneEvent, TokenEvent
 from sparing.errors import ModelError, PromptError
-from sparing.options import Memory, Sampling
+from sparing.options import Depth, Memory, Sampling
 from tests.engine.driving import greedy, said
 from tests.tiny import engine, tiny
 
 PROMPT = "2, 4, 2, 4, 2, 4"
-MEMORY = Memory(budget=40)
+MEMORY, LOOKUP = Memory(budget=40), Depth(draft="lookup")
 
 
 def model() -> Any:
@@ -38,11 +38,11 @@ def test_event_by_event_as_generate(temperature, memory):
 
 def test_closed_after_any_event():
     """The row is free at once; the result is what had been told, and is consistent."""
-    [whole] = model().generate([PROMPT], MEMORY, sampling=greedy(50))
+    [whole] = model().generate([PROMPT], MEMORY, LOOKUP, sampling=greedy(50))
     assert whole.stats.accepted > 5, "several events a step, or closing between them shows nothing"
     assert whole.stats.evictions > 1
     for count in range(1, len(whole.events)):
-        stream = model().stream(PROMPT, MEMORY, sampling=greedy(50))
+        stream = model().stream(PROMPT, MEMORY, LOOKUP, sampling=greedy(50))
         events = list(itertools.islice(stream, count))
         stream.close()
         assert not stream._run.loop.live

@@ -12,9 +12,10 @@ from transformers import AutoTokenizer
 
 from sparing.api import Engine
 from sparing.files import write_atomically
-from sparing.memory.predictor import ImportancePredictor, fingerprint, save_predictor
+from sparing.memory.predictor import ImportancePredictor, save_predictor
 from sparing.memory.targets import Importance
 from sparing.memory.traces import TraceSet, packed, shard_path
+from sparing.model.fingerprint import fingerprint
 from tests.tiny import checkpoint, engine, tokenizer
 
 HORIZONS = (2, 7)

@@ -1,0 +1,88 @@
+"""`sparing tune depth`: a layer set for a model and a task."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from sparing.cli.flags import LoadingFlags, flag
+from sparing.cli.run import INTERRUPTED
+from sparing.errors import OptionError
+
+tune = typer.Typer(no_args_is_help=True, help="Find what suits a model and a task, and keep it.")
+
+
+@tune.callback()
+def _group() -> None:
+    """Find what suits a model and a task, and keep it."""
+
+
+def depth(
+    loading: LoadingFlags,
+    task: Annotated[
+        str | None, flag("as of `sparing eval`; by default pocket's for pocket")
+    ] = None,
+    prompts: Annotated[Path | None, flag("a prompt a line instead, or a .jsonl file")] = None,
+    n: Annotated[int, flag("prompts of each task, or of the file", "--n", min=1)] = 2,
+    seed: Annotated[int, flag("which problems, and which sets are tried", min=0)] = 0,
+    tries: Annotated[int, flag("layer sets that are tried", min=1)] = 400,
+    max_draft: Annotated[int, flag("tokens of a draft at most", min=1, max=64)] = 25,
+    new_tokens: Annotated[int, flag("of each answer that sets are tried on", min=1)] = 512,
+    name: Annotated[str | None, flag("of the set; by default the task's or the file's")] = None,
+    out: Annotated[
+        Path | None,
+        flag("directory whose layer_sets.json it goes into; by default this machine's cache"),
+    ] = None,
+) -> None:
+    """The sub-layers to leave out while drafting; `sparing run` uses them from then on."""
+    from sparing.cli.bench import check_writable, read_prompts
+    from sparing.depth.store import SETS_FILE, sets_file, write_sets
+    from sparing.evaluate.tune_depth import spoken
+    from sparing.evaluate.tune_depth import tune as tuned
+    from sparing.model.scope import SCOPE_FILE
+    from sparing.model.sources import find_model
+    from sparing.tasks.families import POCKET_TASKS
+    from sparing.tasks.find import find_tasks
+
+    directory = find_model(loading.model)
+    if not task and not prompts and (directory / SCOPE_FILE).exists():
+        task = POCKET_TASKS
+    if bool(task) == bool(prompts):
+        raise OptionError("a task or prompts must be given, one of them; pass --task or --prompts")
+    if out:
+        check_writable(out / SETS_FILE)
+    asked = read_prompts(prompts)[:n] if prompts else []
+    if task:
+        asked = [p.question for t in find_tasks(task) for p in t.problems(n, seed, "validation")]
+    engine = loading.load()
+    if not engine.drafting.can_skip:
+        raise OptionError(
+            "layers can be left out of Sparing's own decoder, in models of 3 layers or more"
+        )
+    path = out / SETS_FILE if out else sets_file(directory, engine.chat.tokenizer)
+    found: Any = None
+    with Progress(console=Console(stderr=True)) as progress:
+        shown = progress.add_task("answering", total=tries)
+        said = spoken(engine, [engine.chat.question(q) for q in asked], new_tokens)
+
+        def on_try(best: Any) -> None:
+            nonlocal found
+            found = best
+            progress.update(shown, advance=1, description="trying layer sets")
+
+        try:
+            found = tuned(engine, said, tries, seed, max_draft, on_try)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; the best so far is kept", err=True)
+    if found is None:
+        raise typer.Exit(INTERRUPTED)
+    named = name or task or prompts.stem  # type: ignore[union-attr]
+    write_sets(path, directory, engine.chat.tokenizer, {named: found})
+    sub_layers = 2 * engine.decoder.shape.layers
+    typer.echo(
+        f"{named}: {found.layer_set.skipped} of {sub_layers} sub-layers left out, "
+        f"{found.matchness:.1%} agreement, {found.speed:.2f} times plain decoding expected\n"
+        f"kept in {path}"
+    )

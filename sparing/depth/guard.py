@@ -1,0 +1,132 @@
+"""Which drafter is fastest, by live measurement: ``draft=auto``."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sparing.depth.search import LayerSearch
+from sparing.engine.drafting import Draft, Drafter
+from sparing.engine.events import Event
+from sparing.engine.row import Row
+from sparing.model.layer_set import LayerSet
+
+TRIAL = 4  # steps
+FIRST_WAIT, LONGEST_WAIT = 32, 1024  # steps until a slower drafter gets its next trial
+FRESH_WAIT = 64  # at most, when a request begins
+HALF_LIFE = 32  # steps, of any drafter, after which what was measured counts half
+
+
+@dataclass
+class Arm:
+    """One drafter's record for a number of rows. ``wait``: steps between its trials; ``due``: the
+    step of the next one; ``last``: of the last one."""
+
+    seconds: float = 0.0
+    tokens: float = 0.0
+    steps: int = 0
+    wait: int = FIRST_WAIT
+    due: int = 0
+    last: int = 0
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second; infinite before its first trial."""
+        return self.tokens / self.seconds if self.steps >= TRIAL else float("inf")
+
+    def add(self, seconds: float, tokens: int, now: int) -> None:
+        keep = 0.5 ** ((now - self.last) / HALF_LIFE)
+        self.seconds, self.tokens = self.seconds * keep + seconds, self.tokens * keep + tokens
+        self.steps, self.last = self.steps + 1, now
+
+
+class Record:
+    """What guards have measured under the same options: it stays with the engine, so that the next
+    request starts warm."""
+
+    def __init__(self) -> None:
+        self._arms: dict[tuple[str, LayerSet | None, int], Arm] = {}
+        self.step = 0
+
+    def arm(self, name: str, layer_set: LayerSet | None, rows: int) -> Arm:
+        """With that layer set, for up to 1, 2, 4, 8, ... rows, on which a pass's cost depends."""
+        return self._arms.setdefault((name, layer_set, (rows - 1).bit_length()), Arm())
+
+    def begin(self) -> None:
+        """A request: its text may be of another kind, so losers are tried sooner."""
+        for arm in self._arms.values():
+            arm.due = min(arm.due, self.step + FRESH_WAIT)
+
+
+class Guard:
+    """Asks the drafter that has been the fastest, and now and then another for a short trial; one
+    that loses waits twice as long for the next. Ours; SWIFT always drafts.
+
+    ``plain`` drafters are always there, the first where nothing is known; those that skip
+    ``layers`` once the ``search`` has a set. A step counts from the question for drafts to the last
+    row's outcome, whatever its reader does in between steps.
+    """
+
+    name = "auto"
+
+    def __init__(
+        self,
+        record: Record,
+        plain: Sequence[Drafter],
+        layers: Sequence[Drafter] = (),
+        search: LayerSearch | None = None,
+    ) -> None:
+        self.record, self.plain, self.layers, self.search = record, plain, layers, search
+        self._asked = plain[0]
+        self._trial = 0  # steps that are left of it
+        record.begin()
+
+    def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
+        self._arms = self._known(len(rows))
+        self._counts = not any(row.reading for row in rows)
+        if self._counts or self._asked not in self._arms:
+            self._asked = self._choose()
+        self._tokens, self._waiting = 0, len(rows)
+        self._begun = time.perf_counter()
+        return self._asked.propose(rows, rooms)
+
+    def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
+        told = self._asked.learn(row, drafted, accepted)
+        self._tokens += accepted + 1
+        self._waiting -= 1
+        if self._counts and not self._waiting:
+            self.record.step += 1
+            seconds = time.perf_counter() - self._begun
+            self._arms[self._asked].add(seconds, self._tokens, self.record.step)
+        return told
+
+    def _known(self, rows: int) -> dict[Drafter, Arm]:
+        """The drafters that can be asked now."""
+        layer_set = self.search.layer_set if self.search else None
+        arms = {drafter: self.record.arm(drafter.name, None, rows) for drafter in self.plain}
+        if layer_set:
+            more = {d: self.record.arm(d.name, layer_set, rows) for d in self.layers}
+            arms |= more
+        return arms
+
+    def _choose(self) -> Drafter:
+        """The one on trial, the one whose trial is due, or the fastest."""
+        arms = self._arms
+        if self._trial and self._asked in arms:
+            self._trial -= 1
+            if self._trial:
+                return self._asked
+            self._judge(arms[self._asked])
+        fastest = max(arms, key=lambda drafter: arms[drafter].speed)
+        due = [d for d in arms if d is not fastest and arms[d].due <= self.record.step]
+        if arms[fastest].steps >= TRIAL and not due:
+            return fastest
+        self._trial = TRIAL
+        return due[0] if arms[fastest].steps >= TRIAL else fastest
+
+    def _judge(self, arm: Arm) -> None:
+        """After a trial: the first wait for the fastest, for another twice what it was."""
+        if arm.steps < TRIAL:  # rows came or went meanwhile
+            return
+        best = max(other.speed for other in self._arms.values() if other.steps >= TRIAL)
+        arm.wait = FIRST_WAIT if arm.speed >= best else min(2 * arm.wait, LONGEST_WAIT)
+        arm.due = self.record.step + arm.wait

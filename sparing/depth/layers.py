@@ -1,0 +1,137 @@
+"""Drafts by the model itself with some sub-layers left out (SWIFT, arXiv 2410.06916, sec. 4.2)."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sparing.depth.search import LayerSearch
+from sparing.depth.shortlist import Shortlist
+from sparing.depth.trees import breadth
+from sparing.engine.accept import Predictions
+from sparing.engine.cache import SlotCache
+from sparing.engine.drafting import PENDING, Draft
+from sparing.engine.events import Event
+from sparing.engine.row import Row
+from sparing.model.decoder import Decoder
+from sparing.model.inputs import RowInput
+
+
+class LayerDrafter:
+    """All rows draft together, a pass a position, each until it is not sure any more.
+
+    A draft token reads the keys and values that the full model wrote, and writes its own behind
+    them in the sub-layers that run; verification overwrites them in all layers. The layer set is
+    that of the ``search``; as long as it has none nothing is drafted.
+
+    ``most`` tokens a draft at most; it ends behind the first whose probability is below
+    ``confidence``. ``trees``: likely siblings stand beside each token, see ``breadth``; else a
+    chain. ``shortlist``: of words that drafts may use; None: all. ``seconds``: what drafts cost.
+    """
+
+    name = "layers"
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        cache: SlotCache,
+        search: LayerSearch,
+        *,
+        most: int = 25,
+        confidence: float = 0.8,
+        trees: bool = False,
+        shortlist: Shortlist | None = None,
+    ) -> None:
+        self.decoder, self.cache, self.search = decoder, cache, search
+        self.most, self.confidence, self.trees = most, confidence, trees
+        self.shortlist = shortlist
+        self.seconds = 0.0
+
+    def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
+        begun = time.perf_counter()
+        drafts = [Growing(row, room, self.most) for row, room in zip(rows, rooms, strict=True)]
+        live = [draft for draft in drafts if draft.grows] if self.search.layer_set else []
+        if live:
+            lengths = [self.cache.lengths[d.row.index] + self.most for d in live]
+            self.cache.reserve(min(max(lengths) + 1, self.cache.limit))
+        while live:
+            self._grow(live)
+            live = [draft for draft in live if draft.grows]
+        for draft in drafts:
+            draft.row.notes[self.name] = len(draft.stem)
+        self.seconds += time.perf_counter() - begun
+        return [draft.draft() for draft in drafts]
+
+    def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
+        self.search.learn(row.notes[self.name], accepted)
+        if self.shortlist:
+            self.shortlist.use(row.tokens[-accepted - 1 :])
+        return ()
+
+    def _grow(self, live: Sequence["Growing"]) -> None:
+        """One more position of every draft."""
+        head = self.shortlist.head if self.shortlist else None
+        inputs = [draft.input(self.cache) for draft in live]
+        output = self.decoder(inputs, self.cache, self.search.layer_set, head=head)
+        words = Predictions(output.logits, output.hidden)
+        for at, draft in enumerate(live):
+            logits, likeliest = words.logits[at], words.argmax[at]
+            if self.shortlist:
+                likeliest = int(self.shortlist.ids[likeliest])
+                logits = self.shortlist.spread(logits)
+            count = breadth(words.confidence[at], draft.row.sampled) if self.trees else 1
+            draft.extend(logits, likeliest, count)
+            if words.confidence[at] < self.confidence:
+                draft.most = 0
+
+
+@dataclass
+class Growing:
+    """A row's draft while it grows: a chain, each of its tokens perhaps with siblings.
+
+    ``room``: for how many more nodes there is; ``most``: tokens in a row, 0 where it is done.
+    """
+
+    row: Row
+    room: int
+    most: int
+    ids: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    stem: list[int] = field(default_factory=list)  # nodes that are followed by others
+
+    @property
+    def grows(self) -> bool:
+        return self.room > 0 and len(self.stem) < self.most
+
+    def input(self, cache: SlotCache) -> RowInput:
+        """What the next pass takes in: the pending token at first, then the last of the stem."""
+        row, ahead = self.row, len(self.stem)
+        vectors: dict[int, Any] = {}
+        if not ahead and row.pending.thought:
+            vectors = {0: row.pending.thought.vector}
+        return RowInput(
+            row=row.index,
+            cached=cache.lengths[row.index] + ahead,
+            ids=[self.ids[self.stem[-1]]] if ahead else list(row.pending.ids),
+            positions=[row.position + ahead],
+            vectors=vectors,
+        )
+
+    def extend(self, logits: Float[Tensor, " V"], likeliest: int, count: int) -> None:
+        """Append the token that would be picked and, where ``count`` is over 1, the next best."""
+        ahead, parent = len(self.stem), self.stem[-1] if self.stem else PENDING
+        words = self.row.transcript
+        if count > 1:
+            found = words.ranked(logits, ahead, min(count, self.room))
+        else:
+            found = [words.guess(logits, likeliest, ahead)]
+        self.stem.append(len(self.ids))
+        self.ids += found
+        self.parents += [parent] * len(found)
+        self.room -= len(found)
+
+    def draft(self) -> Draft:
+        return Draft(tuple(self.ids), tuple(self.parents))

@@ -1,0 +1,81 @@
+"""Prompt lookup: the text goes on as it did the last time (Saxena 2023)."""
+
+from collections.abc import Sequence
+
+from sparing.engine.drafting import Draft
+from sparing.engine.events import Event
+from sparing.engine.row import Row
+
+
+class PromptLookup:
+    """Continue as the text went on the last time its last ``n`` tokens stood there.
+
+    Longest match of ``most`` to ``least`` tokens first. The draft doubles after one that was
+    accepted whole and halves after one that was not; where drafts of one token keep failing, more
+    and more matches are passed over. Between 1 and ``longest`` tokens.
+    """
+
+    name = "lookup"
+
+    def __init__(self, most: int = 4, least: int = 2, longest: int = 16) -> None:
+        self.most, self.least, self.longest = most, least, longest
+
+    def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
+        return [self._propose(row, room) for row, room in zip(rows, rooms, strict=True)]
+
+    def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
+        if drafted and self.name in row.notes:
+            row.notes[self.name].learn(drafted, accepted, self.longest)
+        return ()
+
+    def _propose(self, row: Row, room: int) -> Draft:
+        if room < 1:
+            return Draft()
+        index = row.notes.get(self.name)
+        if index is None:
+            index = row.notes[self.name] = NgramIndex(self.most, self.least, self.longest // 2)
+        tokens = row.tokens
+        start = index.find(tokens)
+        if start is None or index.passes():
+            return Draft()
+        return Draft.chain(tokens[start : start + min(room, index.length)])
+
+
+class NgramIndex:
+    """Where each n-gram of a growing text last went on; ``length``: of the next draft."""
+
+    def __init__(self, most: int, least: int, length: int) -> None:
+        self.sizes, self.length = range(most, least - 1, -1), max(length, 1)
+        self._after: dict[tuple[int, ...], int] = {}
+        self._known = 0
+        self._patience = self._passed = 0  # matches to pass over; passed since the last draft
+
+    def find(self, tokens: Sequence[int]) -> int | None:
+        """The offset that followed the longest earlier match of the last tokens."""
+        for end in range(self._known, len(tokens)):
+            for size in self.sizes:
+                if end >= size:
+                    self._after[tuple(tokens[end - size : end])] = end
+        self._known = len(tokens)
+        for size in self.sizes:
+            if len(tokens) >= size:
+                found = self._after.get(tuple(tokens[-size:]))
+                if found is not None:
+                    return found
+        return None
+
+    def passes(self) -> bool:
+        """Whether to let a match go by."""
+        self._passed += 1
+        return self._passed <= self._patience
+
+    def learn(self, drafted: int, accepted: int, longest: int) -> None:
+        """A draft's luck decides the next one's length, and how soon it comes."""
+        self._passed = 0
+        if accepted == drafted:
+            self._patience = 0
+            self.length = min(self.length * 2, longest)
+        elif accepted or self.length > 1:
+            self.length = max(self.length // 2, 1)
+        else:
+            self._patience = min(max(2 * self._patience, 1), longest)

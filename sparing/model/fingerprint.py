@@ -1,0 +1,34 @@
+"""Which model is which: what is trained or found for one must not be used with another."""
+
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from sparing.model.weights import shard_names
+
+SAMPLED_ROWS = 8  # of each tensor
+
+
+def fingerprint(directory: Path, tokenizer: Any) -> str:
+    """A hash of a checkpoint's weights (names, shapes, some rows of each) and vocabulary.
+
+    It does not depend on how the tensors are dealt out to files.
+    """
+    digest = blake2b(digest_size=8)
+    for name, slice_ in sorted(tensor_slices(directory).items()):
+        shape = slice_.get_shape()
+        rows = range(0, shape[0], max(shape[0] // SAMPLED_ROWS, 1)) if shape else ()
+        digest.update(f"{name} {shape}".encode())
+        for row in rows:
+            digest.update(slice_[row : row + 1].float().numpy().tobytes())
+    digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
+    return digest.hexdigest()
+
+
+def tensor_slices(directory: Path) -> dict[str, Any]:
+    """Every tensor of a checkpoint by name, to be read in part."""
+    files = [safe_open(directory / name, framework="pt") for name in shard_names(directory)]
+    return {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118

@@ -1,0 +1,113 @@
+"""`sparing bench depth` and `sparing tune depth`, from the shell's side."""
+
+import json
+import shutil
+
+import pytest
+
+from sparing import Depth, Sampling, load
+from sparing.errors import ModelError
+from tests.depth.planted import LAYERS, planted
+from tests.tiny import tiny
+
+PROMPTS = [
+    {"category": "writing", "turns": ["Compose a post.", "Again."]},
+    {"category": "math", "turns": ["What is 3 + 4?"]},
+    {"category": "qa", "turns": ["Who was it?"]},
+]
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(map(json.dumps, PROMPTS)))
+    return file
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Sets that are tuned here are of this test alone."""
+    monkeypatch.setenv("SPARING_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.slow
+def test_bench_depth_writes_its_rows_with_all_they_are_made_of(sparing, tmp_path, prompts):
+    figures, picture = tmp_path / "depth.json", tmp_path / "depth.png"
+    outcome = sparing(
+        "bench", "depth", "--model", planted(), "--prompts", prompts, "--n", 2, "--rounds", 1,
+        "--new-tokens", 24, "--json", figures, "--plot", picture,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    found = json.loads(figures.read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    for drafter in ("lookup", "layers", "hybrid", "auto"):
+        for group in ("chat", "qa", "mean"):
+            row = rows[f"speedup/{drafter}/{group}"]
+            assert row["low"] <= row["value"] <= row["high"]
+        for name in ("vs_transformers", "vs_transformers_lookup", "accepted_length", "acceptance"):
+            assert rows[f"{name}/{drafter}/mean"]["value"] >= 0
+    assert rows["speedup/hybrid/batch8"]["value"] > 0
+    assert 0 <= rows["search_share"]["value"] < 1
+    runs = found["raw"]["runs"]
+    assert [run["group"] for run in runs] == ["chat", "chat", "qa"]
+    assert all(all(run["same"].values()) for run in runs), "drafts change no token"
+    assert found["raw"]["cold_layers"]["timeline"][0]["phase"] == "accumulation"
+    assert picture.stat().st_size > 5000
+
+
+def test_bench_depth_refuses_what_cannot_be(sparing, prompts):
+    model = ("bench", "depth", "--model", planted())
+    for options, said in (
+        ((), "a task or prompts must be given"),
+        (("--prompts", prompts, "--drafters", "layers,magic"), "drafters must be among"),
+        (("--prompts", prompts, "--confidence", 2), "confidence must be"),
+        (("--prompts", prompts, "--plot", "a.txt"), "must end in"),
+    ):
+        outcome = sparing(*model, *options)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert said in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", ["cache", "directory"])
+def test_tuned_sets_are_used_from_then_on(sparing, tmp_path, prompts, cache, kept):
+    model = tmp_path / "model"
+    model.symlink_to(planted())
+    out = ("--out", tmp_path / "out") if kept == "directory" else ()
+    outcome = sparing(
+        "tune", "depth", "--model", model, "--prompts", prompts, "--tries", 30, "--name", "mine",
+        "--new-tokens", 40, *out,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert "mine: " in outcome.out
+    if kept == "directory":
+        [file] = (tmp_path / "out").iterdir()
+        assert file.name == "layer_sets.json"
+        return
+    engine = load(str(model), "float64", kind="plain")
+    [(name, tuned)] = engine.drafting.sets.items()
+    assert name == "mine"
+    sampling = Sampling(temperature=0, max_new_tokens=12, ignore_eos=True)
+    [result] = engine.generate(["Q"], depth=Depth(draft="layers"), sampling=sampling)
+    told = [event for event in result.events if event.type == "layers"]
+    assert (told[0].skipped, told[0].phase) == (tuned.layer_set.names, "acceleration")
+
+
+def test_a_set_for_another_model_is_refused(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(planted(), model)
+    kept = {"fingerprint": "another", "layers": LAYERS, "sets": {}}
+    (model / "layer_sets.json").write_text(json.dumps(kept))
+    with pytest.raises(ModelError, match="are for the model another, this model is"):
+        load(str(model))
+    (model / "layer_sets.json").write_text("{")
+    with pytest.raises(ModelError, match=r"layer_sets\.json"):
+        load(str(model))
+
+
+def test_layers_need_our_own_decoder_and_some_layers(sparing):
+    small = tiny(num_hidden_layers=2)
+    outcome = sparing("run", "Q", "--model", small, "--draft", "layers")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "draft layers needs Sparing's own decoder and a model of 3 layers or more" in outcome.err

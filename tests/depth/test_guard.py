@@ -1,0 +1,94 @@
+"""The guard settles on what is fastest, whatever is fastest, and asks again only now and then."""
+
+import pytest
+
+from sparing.depth import guard
+from sparing.depth.guard import LONGEST_WAIT, Guard, Record
+from sparing.engine.drafting import Draft, NoDrafter
+
+
+class Clock:
+    """Time that passes when a drafter is asked."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(guard.time, "perf_counter", lambda: self.now)
+
+
+class Paced(NoDrafter):
+    """A step with it takes ``seconds`` and brings ``tokens``."""
+
+    def __init__(self, name, clock, seconds, tokens):
+        self.name, self.clock, self.seconds, self.tokens = name, clock, seconds, tokens
+        self.asked = 0
+
+    def propose(self, rows, rooms):
+        self.asked += 1
+        self.clock.now += self.seconds
+        return [Draft() for _ in rows]
+
+
+class Row:
+    reading = False
+
+
+def drive(guard_, steps, rows=1):
+    for _ in range(steps):
+        guard_.propose([Row()] * rows, [9] * rows)
+        for _ in range(rows):
+            guard_.learn(Row(), 0, guard_._asked.tokens - 1)
+        guard_.clock.now += 100.0  # a reader who takes his time
+
+
+@pytest.mark.parametrize("fastest", ["off", "lookup", "layers"])
+@pytest.mark.parametrize("rows", [1, 8])
+def test_settles_on_the_fastest(fastest, rows, monkeypatch):
+    clock = Clock(monkeypatch)
+    drafters = [
+        Paced(name, clock, 1.0, 3 if name == fastest else 2) for name in ("off", "lookup", "layers")
+    ]
+    record = Record()
+    guard_ = Guard(record, drafters)
+    guard_.clock = clock
+    drive(guard_, 500, rows)
+    asked = {drafter.name: drafter.asked for drafter in drafters}
+    assert asked[fastest] > 440
+    again = Guard(record, drafters)
+    again.clock = clock
+    drive(again, 40, rows)
+    assert sum(d.asked for d in drafters if d.name != fastest) - (500 - asked[fastest]) <= 8
+
+
+def test_changes_its_mind_where_the_fastest_slows_down(monkeypatch):
+    clock = Clock(monkeypatch)
+    one, other = Paced("off", clock, 1.0, 1), Paced("lookup", clock, 1.0, 2)
+    guard_ = Guard(Record(), [one, other])
+    guard_.clock = clock
+    drive(guard_, 200)
+    assert guard_._asked is other
+    other.seconds = 5.0
+    drive(guard_, 200)
+    assert guard_._asked is one
+
+
+def test_a_loser_that_becomes_the_fastest_is_found_in_the_next_request(monkeypatch):
+    clock = Clock(monkeypatch)
+    plain, other = Paced("off", clock, 1.0, 1), Paced("lookup", clock, 2.0, 1)
+    record = Record()
+    guard_ = Guard(record, [plain, other])
+    guard_.clock = clock
+    drive(guard_, 2000)
+    other.tokens = 6
+    again = Guard(record, [plain, other])
+    again.clock = clock
+    drive(again, 80)
+    assert again._asked is other
+
+
+def test_a_loser_costs_little(monkeypatch):
+    clock = Clock(monkeypatch)
+    plain, slow = Paced("off", clock, 1.0, 1), Paced("lookup", clock, 2.0, 1)
+    guard_ = Guard(Record(), [plain, slow])
+    guard_.clock = clock
+    drive(guard_, 4 * LONGEST_WAIT)
+    assert slow.asked / (plain.asked + slow.asked) < 0.02

@@ -1,0 +1,73 @@
+"""Lookup, trees, the shortlist and the cost model, each by itself."""
+
+import pytest
+import torch
+
+from sparing.depth.costs import Costs
+from sparing.depth.lookup import NgramIndex, PromptLookup
+from sparing.depth.shortlist import Shortlist
+from sparing.depth.trees import breadth
+from sparing.engine.drafting import Draft
+from sparing.model.layer_set import LayerSet
+from sparing.model.matrix import PlainMatrix, TransposedMatrix
+
+
+class Row:
+    def __init__(self, tokens):
+        self.tokens, self.notes = tokens, {}
+
+
+def test_lookup_goes_on_as_before():
+    [draft] = PromptLookup(longest=4).propose([Row([1, 2, 3, 4, 5, 9, 2, 3])], [8])
+    assert draft == Draft.chain([4, 5])
+
+
+def test_lookup_drafts_more_after_luck_and_passes_matches_over_after_failures():
+    index = NgramIndex(4, 2, 8)
+    index.learn(8, 8, 16)
+    assert index.length == 16
+    for _ in range(5):
+        index.learn(index.length, 0, 16)
+    assert index.length == 1
+    assert [index.passes() for _ in range(2)] == [True, False]
+    index.learn(1, 0, 16)
+    assert [index.passes() for _ in range(3)] == [True, True, False]
+    index.learn(1, 1, 16)
+    assert not index.passes()
+
+
+@pytest.mark.parametrize(
+    ("confidence", "greedy", "sampled"),
+    [(0.99, 3, 1), (0.9, 5, 3), (0.8, 8, 5), (0.6, 8, 5), (0.5, 10, 10), (0.1, 10, 10)],
+)
+def test_breadth_is_the_papers(confidence, greedy, sampled):
+    assert breadth(confidence, sampled=False) == greedy
+    assert breadth(confidence, sampled=True) == sampled
+
+
+@pytest.mark.parametrize("kind", [PlainMatrix, TransposedMatrix])
+def test_shortlist_scores_its_words_as_the_full_head_does(kind):
+    weight = torch.randn(50, 8)
+    words = Shortlist(kind(weight), 50, size=10)
+    words.use([40, 3, 41])
+    assert sorted(words.ids.tolist()) == [0, 1, 2, 3, 4, 5, 6, 7, 40, 41]
+    words.use(range(20, 28))
+    assert sorted(words.ids.tolist()) == [3, *range(20, 28), 41], "used last stay"
+    x = torch.randn(1, 8)
+    spread = words.spread(words.head(x)[0])
+    full = x @ weight.T
+    listed = words.ids
+    torch.testing.assert_close(spread[listed], full[0, listed])
+    assert torch.isinf(spread).sum() == 40
+
+
+def test_speed_by_hand():
+    """Half of 4 layers' sub-layers at 0.1 of a step each, agreement 0.5, a draft of one or two."""
+    costs = Costs(rest=0.2, attention=0.1, mlp=0.1, token=0.05)
+    half = LayerSet.skipping(4, {1, 2}, {1, 2})
+    assert costs.draft(half) == pytest.approx(0.6)
+    one = (1 + 0.5) / (0.6 + 1.05)
+    two = (1 + 0.5 + 0.25) / (2 * 0.6 + 1.1)
+    assert costs.speed(half, 0.5, 1) == pytest.approx(one)
+    assert costs.speed(half, 0.5, 2) == pytest.approx(max(one, two))
+    assert costs.speed(half, 1.0, 25) == pytest.approx(26 / (25 * 0.6 + 1 + 25 * 0.05))
