@@ -89,7 +89,8 @@ def test_beside_any_rows_at_any_time(given_rows, places, chunk, data):
     for prompt, memory, sampling, *others in zip(
         prompts, memories, samplings, together, at_once, strict=True
     ):
-        [alone] = run(model, [prompt], sampling, memory, drafter=PromptLookup())
+        drafter = PromptLookup(longest=lookup.max_draft)
+        [alone] = run(model, [prompt], sampling, memory, drafter=drafter)
         for other in others:
             assert said(alone) == said(other)
             assert alone.stats.drafted == other.stats.drafted
