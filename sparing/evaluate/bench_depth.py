@@ -13,6 +13,7 @@ from rich.progress import Progress
 from sparing.api import Engine
 from sparing.engine.events import LayersEvent, TokenEvent
 from sparing.engine.result import Result
+from sparing.evaluate.bench_memory_speed import generate
 from sparing.evaluate.intervals import paired_bootstrap
 from sparing.evaluate.report import Figure
 from sparing.evaluate.timing import interleaved
@@ -88,12 +89,14 @@ class Timed:
 
             return run
 
-        arms = {draft: arm(draft) for draft in ("off", *self.drafting.drafters)}
+        arms: dict[str, Callable[[], object]] = {
+            draft: arm(draft) for draft in ("off", *self.drafting.drafters)
+        }
         ids = torch.tensor([self.engine.chat.encode(prompt).ids])
         count = self.drafting.new_tokens
         if not self.drafting.whole:
-            arms["transformers"] = lambda: transformers_generate(self.other, ids, count)
-            arms["transformers-lookup"] = lambda: transformers_generate(
+            arms["transformers"] = lambda: generate(self.other, ids, count)
+            arms["transformers-lookup"] = lambda: generate(
                 self.other, ids, count, prompt_lookup_num_tokens=LOOKUP_TOKENS
             )
         seconds = interleaved(arms, self.drafting.rounds, warm_up=0)
@@ -235,15 +238,3 @@ def speeds(events: Sequence[Any], seconds: Sequence[float]) -> list[dict[str, fl
 def barred(figures: Sequence[Figure], bars: Mapping[str, float]) -> list[Figure]:
     """The figures with what was promised of them."""
     return [replace(f, bar=bars.get(f.name, f.bar)) for f in figures]
-
-
-@torch.inference_mode()
-def transformers_generate(model: Any, ids: torch.Tensor, count: int, **more: Any) -> None:
-    model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        min_new_tokens=count,
-        max_new_tokens=count,
-        **more,
-    )

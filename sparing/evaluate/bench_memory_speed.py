@@ -125,8 +125,9 @@ def against_transformers(engine: Engine, other: Any, clock: Clock) -> Measured:
 
 
 @torch.inference_mode()
-def generate(model: Any, prompt: torch.Tensor, count: int) -> int:
-    """transformers with everything kept; the bytes of its keys and values at the end."""
+def generate(model: Any, prompt: torch.Tensor, count: int, **more: Any) -> int:
+    """transformers with everything kept; the bytes of its keys and values at the end. ``more``: of
+    its own options."""
     found = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
@@ -134,6 +135,7 @@ def generate(model: Any, prompt: torch.Tensor, count: int) -> int:
         min_new_tokens=count,
         max_new_tokens=count,
         return_dict_in_generate=True,
+        **more,
     )
     layers = found.past_key_values.layers
     return sum(t.untyped_storage().nbytes() for layer in layers for t in (layer.keys, layer.values))
