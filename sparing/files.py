@@ -1,4 +1,4 @@
-"""Writing files so that they are never seen half written."""
+"""Writing files so that they are never seen half written, and where those of the machine go."""
 
 import os
 from pathlib import Path
@@ -13,3 +13,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.write(data)
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
+
+
+def cache_folder() -> Path:
+    """`$SPARING_CACHE`, else `$XDG_CACHE_HOME/sparing`, else `~/.cache/sparing`."""
+    if own := os.environ.get("SPARING_CACHE"):
+        return Path(own).expanduser()
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "sparing"

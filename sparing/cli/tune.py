@@ -41,6 +41,7 @@ def depth(
     from sparing.depth.store import SETS_FILE, sets_file, write_sets
     from sparing.evaluate.tune_depth import spoken
     from sparing.evaluate.tune_depth import tune as tuned
+    from sparing.model.fingerprint import fingerprint
     from sparing.model.scope import SCOPE_FILE
     from sparing.model.sources import find_model
     from sparing.tasks.families import POCKET_TASKS
@@ -61,7 +62,8 @@ def depth(
         raise OptionError(
             "layers can be left out of Sparing's own decoder, in models of 3 layers or more"
         )
-    path = out / SETS_FILE if out else sets_file(directory, engine.chat.tokenizer)
+    here = fingerprint(directory, engine.chat.tokenizer)
+    path = out / SETS_FILE if out else sets_file(here)
     found: Any = None
     with Progress(console=Console(stderr=True)) as progress:
         shown = progress.add_task("answering", total=tries)
@@ -79,7 +81,7 @@ def depth(
     if found is None:
         raise typer.Exit(INTERRUPTED)
     named = name or task or prompts.stem  # type: ignore[union-attr]
-    write_sets(path, directory, engine.chat.tokenizer, {named: found})
+    write_sets(path, here, {named: found})
     sub_layers = 2 * engine.decoder.shape.layers
     typer.echo(
         f"{named}: {found.layer_set.skipped} of {sub_layers} sub-layers left out, "

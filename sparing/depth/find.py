@@ -98,7 +98,7 @@ def find_drafter(depth: Depth, known: Known, cache: SlotCache) -> Drafter:
             "use lookup, or load without decoder='reference'"
         )
     search, layers = known.search(depth), known.layers(depth, cache)
-    hybrid = Hybrid(lookup, layers)
-    guard = Guard(known.record(depth), (NoDrafter(), lookup), (layers, hybrid), search)
-    chosen: dict[str, Drafter] = {"layers": layers, "hybrid": hybrid, "auto": guard}
-    return OnTheFly(chosen[depth.draft], search, cache)
+    drafter: Drafter = layers if depth.draft == "layers" else Hybrid(lookup, layers)
+    if depth.draft == "auto":
+        drafter = Guard(known.record(depth), (NoDrafter(), lookup), (layers, drafter), search)
+    return OnTheFly(drafter, search, cache)

@@ -1,6 +1,5 @@
 """Drafts by the model itself with some sub-layers left out (SWIFT, arXiv 2410.06916, sec. 4.2)."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +28,7 @@ class LayerDrafter:
 
     ``most`` tokens a draft at most; it ends behind the first whose probability is below
     ``confidence``. ``trees``: likely siblings stand beside each token, see ``breadth``; else a
-    chain. ``shortlist``: of words that drafts may use; None: all. ``seconds``: what drafts cost.
+    chain. ``shortlist``: of words that drafts may use; None: all.
     """
 
     name = "layers"
@@ -48,10 +47,8 @@ class LayerDrafter:
         self.decoder, self.cache, self.search = decoder, cache, search
         self.most, self.confidence, self.trees = most, confidence, trees
         self.shortlist = shortlist
-        self.seconds = 0.0
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
-        begun = time.perf_counter()
         drafts = [Growing(row, room, self.most) for row, room in zip(rows, rooms, strict=True)]
         live = [draft for draft in drafts if draft.grows] if self.search.layer_set else []
         if live:
@@ -62,7 +59,6 @@ class LayerDrafter:
             live = [draft for draft in live if draft.grows]
         for draft in drafts:
             draft.row.notes[self.name] = len(draft.stem)
-        self.seconds += time.perf_counter() - begun
         return [draft.draft() for draft in drafts]
 
     def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:

@@ -69,7 +69,7 @@ class Proposals:
         return skipped
 
     def _changed(self, best: Mask) -> Mask:
-        """One to three sub-layers turned over, or one exchanged for another."""
+        """One to three sub-layers turned over."""
         skipped = best.copy()
         count = self._random.choice((1, 1, 2, 3))
         turned = self._random.sample(range(len(skipped)), min(count, len(skipped)))

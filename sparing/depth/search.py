@@ -155,15 +155,13 @@ class LayerSearch:
             self._enter("acceleration" if over else "accumulation")
 
     def _tried_on(self, replay: Replay, mask: Mask) -> tuple[float, float]:
-        """Matchness, and what is to be high. A window says little of the last per cent: it is
-        drawn towards a half by two tokens more, one right and one wrong."""
+        """Matchness, and what is to be high."""
         layer_set, window = as_layer_set(mask), self.schedule.window
         begun = time.perf_counter()
         matchness = score = replay.matchness(self.decoder, layer_set)
         self._candidate_s = time.perf_counter() - begun
         if self._costs:
-            agreement = (matchness * window + 1) / (window + 2)
-            score = self._costs.speed(layer_set, agreement, self.most)
+            score = self._costs.cautious_speed(layer_set, matchness, window, self.most)
         self._proposals.scores.append((mask, score))
         return matchness, score
 

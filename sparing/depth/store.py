@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sparing.errors import ModelError, reason
-from sparing.files import write_atomically
+from sparing.files import cache_folder, write_atomically
 from sparing.model.config import read_json
 from sparing.model.fingerprint import fingerprint
 from sparing.model.layer_set import LayerSet
-from sparing.model.smollm2 import cache_folder
 
 SETS_FILE = "layer_sets.json"
 
@@ -26,9 +25,13 @@ class Tuned:
     speed: float
 
 
-def sets_file(model: Path, tokenizer: Any) -> Path:
-    """Where this machine keeps the sets of a checkpoint that brings none of its own."""
-    return cache_folder() / "layer_sets" / f"{fingerprint(model, tokenizer)}.json"
+def sets_file(here: str) -> Path:
+    """Where this machine keeps the sets of a checkpoint, ``here`` its fingerprint."""
+    return sets_folder() / f"{here}.json"
+
+
+def sets_folder() -> Path:
+    return cache_folder() / "layer_sets"
 
 
 def read_sets(model: Path, tokenizer: Any) -> dict[str, Tuned]:
@@ -36,18 +39,16 @@ def read_sets(model: Path, tokenizer: Any) -> dict[str, Tuned]:
 
     Raises ModelError where a file is broken, or was made for another model.
     """
-    found: dict[str, Tuned] = {}
-    if (cache_folder() / "layer_sets").exists():
-        found |= read_file(sets_file(model, tokenizer), model, tokenizer)
-    return found | {
-        task: tuned
-        for task, tuned in read_file(model / SETS_FILE, model, tokenizer).items()
-        if task not in found
-    }
+    if not sets_folder().exists() and not (model / SETS_FILE).exists():
+        return {}
+    here = fingerprint(model, tokenizer)
+    found = read_file(sets_file(here), here)
+    brought = read_file(model / SETS_FILE, here)
+    return found | {task: tuned for task, tuned in brought.items() if task not in found}
 
 
-def read_file(path: Path, model: Path, tokenizer: Any) -> dict[str, Tuned]:
-    """The sets of one file; none where there is no such file."""
+def read_file(path: Path, here: str) -> dict[str, Tuned]:
+    """The sets of one file, for the model whose fingerprint is ``here``; none without a file."""
     if not path.exists():
         return {}
     try:
@@ -66,7 +67,6 @@ def read_file(path: Path, model: Path, tokenizer: Any) -> dict[str, Tuned]:
             f"{path} must hold layer sets, got: {reason(error)}; remove it, and make it again with "
             "`sparing tune depth`"
         ) from None
-    here = fingerprint(model, tokenizer)
     if made_for != here:
         raise ModelError(
             f"layer sets must be tuned for their model: those in {path} are for the model "
@@ -75,12 +75,12 @@ def read_file(path: Path, model: Path, tokenizer: Any) -> dict[str, Tuned]:
     return found
 
 
-def write_sets(path: Path, model: Path, tokenizer: Any, sets: Mapping[str, Tuned]) -> None:
+def write_sets(path: Path, here: str, sets: Mapping[str, Tuned]) -> None:
     """Write the sets, beside those of other tasks that are there already."""
-    together = read_file(path, model, tokenizer) | dict(sets)
+    together = read_file(path, here) | dict(sets)
     layers = len(next(iter(together.values())).layer_set.attention)
     content = {
-        "fingerprint": fingerprint(model, tokenizer),
+        "fingerprint": here,
         "layers": layers,
         "sets": {
             task: {"skipped": t.layer_set.names, "matchness": t.matchness, "speed": t.speed}

@@ -72,7 +72,7 @@ def plain(
     tokens = torch.tensor([prompt_ids(engine, single)])
     step_seconds: list[float] = []
     arms = {
-        "transformers": lambda: generate(model, tokens),
+        "transformers": lambda: generate(model, tokens, NEW_TOKENS),
         "ours": lambda: step_seconds.append(decode_step_seconds(engine, single)),
         "batch8": lambda: decode(engine, batch),
         "read": read,
@@ -181,16 +181,21 @@ def prompt_ids(engine: Engine, prompt: str) -> list[int]:
     return engine.chat.encode(engine.chat.question(prompt)).ids
 
 
-def generate(model: Any, tokens: torch.Tensor) -> None:
-    """transformers, greedy, as long as ours."""
-    with torch.inference_mode():
-        model.generate(
-            tokens,
-            attention_mask=torch.ones_like(tokens),
-            do_sample=False,
-            min_new_tokens=NEW_TOKENS,
-            max_new_tokens=NEW_TOKENS,
-        )
+@torch.inference_mode()
+def generate(model: Any, prompt: torch.Tensor, count: int, **more: Any) -> int:
+    """transformers with everything kept; the bytes of its keys and values at the end. ``more``: of
+    its own options."""
+    found = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        do_sample=False,
+        min_new_tokens=count,
+        max_new_tokens=count,
+        return_dict_in_generate=True,
+        **more,
+    )
+    layers = found.past_key_values.layers
+    return sum(t.untyped_storage().nbytes() for layer in layers for t in (layer.keys, layer.values))
 
 
 def decode(engine: Engine, prompts: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from rich.progress import Progress
 
 from sparing.api import Engine
+from sparing.depth.find import Known
 from sparing.engine.events import LayersEvent, TokenEvent
 from sparing.engine.result import Result
-from sparing.evaluate.bench_memory_speed import generate
+from sparing.evaluate.bench_decode import generate
 from sparing.evaluate.intervals import paired_bootstrap
 from sparing.evaluate.report import Figure
 from sparing.evaluate.timing import interleaved
@@ -33,7 +34,7 @@ Measured = tuple[list[Figure], dict[str, Any]]
 class Drafting:
     """What is timed: each of ``drafters`` on every prompt of ``groups``, greedy, ``rounds`` times,
     in turns with plain decoding and transformers. ``whole``: answers to their end, within
-    ``new_tokens``; else just as many tokens. ``bars``: of figures, by name."""
+    ``new_tokens``; else just as many tokens."""
 
     groups: Mapping[str, Sequence[PromptLike]]
     drafters: Sequence[str] = DRAFTERS
@@ -41,7 +42,6 @@ class Drafting:
     whole: bool = False
     rounds: int = 1
     depth: Depth = Depth()  # noqa: RUF009  (frozen)
-    bars: Mapping[str, float] | None = None
 
     def options(self, draft: str) -> Depth:
         return self.depth.model_copy(update={"draft": draft})
@@ -63,8 +63,7 @@ def bench_depth(engine: Engine, other: Any, drafting: Drafting, progress: Progre
             for prompt in progress.track(prompts, description=f"{group}, warm"):
                 timed.measure(group, prompt)
         batched = timed.batched() if "hybrid" in drafting.drafters else {}
-    figures = [*timed.figures(batched), *cold]
-    return barred(figures, drafting.bars or {}), raw | {"runs": timed.runs, "batched": batched}
+    return [*timed.figures(batched), *cold], raw | {"runs": timed.runs, "batched": batched}
 
 
 class Timed:
@@ -185,31 +184,35 @@ def cold_start(engine: Engine, drafting: Drafting) -> Measured:
     """An engine that knows nothing: ``auto`` on the first prompt, and the search with ``layers`` on
     it, for the timeline."""
     prompt = next(iter(drafting.groups.values()))[0]
-    sampling = Sampling(temperature=0, max_new_tokens=COLD_TOKENS, ignore_eos=True)
-    known, engine.drafting.sets = engine.drafting.sets, {}
     raw: dict[str, Any] = {}
     shares = {}
-    for draft in ("auto", "layers"):
-        engine.drafting.forget()
-        depth = drafting.options(draft)
-        stream = engine.stream(prompt, None, depth, None, sampling)
-        events, seconds = [], []
-        for event in stream:
-            events.append(event)
-            seconds.append(time.perf_counter())
-        search = engine.drafting.search(depth)
-        shares[draft] = search.seconds / stream.result().stats.seconds
-        raw[f"cold_{draft}"] = {
-            "search_seconds": search.seconds,
-            "stats": stream.result().stats.to_dict(),
-            "timeline": timeline(events),
-            "speeds": speeds(events, seconds),
-        }
-    engine.drafting.sets = known
-    engine.drafting.forget()
+    known = engine.drafting
+    try:
+        for draft in ("auto", "layers"):
+            engine.drafting = Known(engine.decoder)
+            shares[draft], raw[f"cold_{draft}"] = cold_run(engine, prompt, drafting.options(draft))
+    finally:
+        engine.drafting = known
     what = f"cold start of auto, {COLD_TOKENS} tokens: search over all time"
     figure = Figure("search_share", shares["auto"], "share", "lower", SEARCH_BAR, what)
     return [figure], raw
+
+
+def cold_run(engine: Engine, prompt: PromptLike, depth: Depth) -> tuple[float, dict[str, Any]]:
+    """The search's share of the time, and what happened when."""
+    sampling = Sampling(temperature=0, max_new_tokens=COLD_TOKENS, ignore_eos=True)
+    stream = engine.stream(prompt, None, depth, None, sampling)
+    events, seconds = [], []
+    for event in stream:
+        events.append(event)
+        seconds.append(time.perf_counter())
+    stats, search = stream.result().stats, engine.drafting.search(depth)
+    return search.seconds / stats.seconds, {
+        "search_seconds": search.seconds,
+        "stats": stats.to_dict(),
+        "timeline": timeline(events),
+        "speeds": speeds(events, seconds),
+    }
 
 
 def timeline(events: Sequence[Any]) -> list[dict[str, Any]]:
@@ -233,8 +236,3 @@ def speeds(events: Sequence[Any], seconds: Sequence[float]) -> list[dict[str, fl
             before, since = tokens, now
         tokens += isinstance(event, TokenEvent)
     return found
-
-
-def barred(figures: Sequence[Figure], bars: Mapping[str, float]) -> list[Figure]:
-    """The figures with what was promised of them."""
-    return [replace(f, bar=bars.get(f.name, f.bar)) for f in figures]

@@ -9,7 +9,7 @@ import torch
 
 from sparing.api import Engine
 from sparing.engine.result import Result
-from sparing.evaluate.bench_decode import filled_cache, pass_over
+from sparing.evaluate.bench_decode import filled_cache, generate, pass_over
 from sparing.evaluate.report import Figure
 from sparing.evaluate.timing import interleaved, paired_ratio
 from sparing.options import Depth, Memory, Sampling
@@ -122,20 +122,3 @@ def against_transformers(engine: Engine, other: Any, clock: Clock) -> Measured:
             ("kv_bytes_vs_transformers", kv, KV_BAR, "KV bytes"),
         )
     ], raw
-
-
-@torch.inference_mode()
-def generate(model: Any, prompt: torch.Tensor, count: int, **more: Any) -> int:
-    """transformers with everything kept; the bytes of its keys and values at the end. ``more``: of
-    its own options."""
-    found = model.generate(
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        do_sample=False,
-        min_new_tokens=count,
-        max_new_tokens=count,
-        return_dict_in_generate=True,
-        **more,
-    )
-    layers = found.past_key_values.layers
-    return sum(t.untyped_storage().nbytes() for layer in layers for t in (layer.keys, layer.values))

@@ -6,8 +6,8 @@ from sparing.api import Engine
 from sparing.depth.costs import VERIFIED, Costs, measure
 from sparing.depth.proposals import Mask, Proposals, as_layer_set
 from sparing.depth.store import Tuned
-from sparing.engine.cache import SlotCache
 from sparing.evaluate.agreement import Spoken, likeliest
+from sparing.evaluate.bench_decode import filled_cache
 from sparing.model.chat import PromptLike
 from sparing.model.decoder import Decoder
 from sparing.options import Depth, Sampling
@@ -24,14 +24,10 @@ def spoken(engine: Engine, prompts: Sequence[PromptLike], new_tokens: int) -> li
 
 def costs(engine: Engine) -> Costs:
     """Of this model's passes on this machine."""
-    decoder, shape = engine.decoder, engine.decoder.shape
-    assert isinstance(decoder, Decoder)
-    cache = SlotCache(
-        shape.layers, 1, shape.kv_heads, shape.head_dim, CACHED + VERIFIED,
-        dtype=decoder.dtype, device=decoder.device,
-    )  # fmt: skip
+    assert isinstance(engine.decoder, Decoder)
+    cache = filled_cache(engine, CACHED, VERIFIED)
     cache.lengths[0] = CACHED
-    return measure(decoder, cache, 0, CACHED, engine.drafting.draft_head)
+    return measure(engine.decoder, cache, 0, CACHED, engine.drafting.draft_head)
 
 
 def tune(
@@ -53,10 +49,10 @@ def tune(
     def tried(mask: Mask) -> Tuned:
         layer_set = as_layer_set(mask)
         agreed = likeliest(decoder, said, layer_set) == whole
-        agreement = float((agreed.sum() + 1) / (len(agreed) + 2))
-        speed = worth.speed(layer_set, agreement, most)
+        matchness = float(agreed.float().mean())
+        speed = worth.cautious_speed(layer_set, matchness, len(agreed), most)
         proposals.scores.append((mask, speed))
-        return Tuned(layer_set, float(agreed.float().mean()), speed)
+        return Tuned(layer_set, matchness, speed)
 
     starts = [proposals.first(), proposals.late()]
     best, mask = max(((tried(s), s) for s in starts), key=lambda pair: pair[0].speed)

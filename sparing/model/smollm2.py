@@ -11,7 +11,6 @@ tokens, without it 330 do not.
 """
 
 import hashlib
-import os
 import shutil
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sparing.errors import ModelError
+from sparing.files import cache_folder
 
 CONVERTER_VERSION = 1
 """Part of the directory's name: raise it when the files written here change."""
@@ -59,14 +59,6 @@ def converted_directory() -> Path | None:
     except ModelError:
         return None
     return target if target.is_dir() else None
-
-
-def cache_folder() -> Path:
-    """`$SPARING_CACHE`, else `$XDG_CACHE_HOME/sparing`, else `~/.cache/sparing`."""
-    if own := os.environ.get("SPARING_CACHE"):
-        return Path(own).expanduser()
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "sparing"
 
 
 def _gguf_file() -> Path:
