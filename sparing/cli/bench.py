@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,8 +97,8 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def read_groups(path: Path) -> dict[str, list[str]]:
-    """The prompts of ``read_prompts``, by the ``category`` of each; those of Spec-Bench that are
-    MT-bench's are one, chat."""
+    """The prompts of ``read_prompts``, by the ``category`` of each; where all of MT-bench's are
+    there, as in Spec-Bench, those are one, chat, with a prompt of each in turn."""
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
         found = [line for line in lines if line]
@@ -106,8 +107,7 @@ def read_groups(path: Path) -> dict[str, list[str]]:
             row = json.loads(line) if path.suffix == ".jsonl" else {"prompt": line}
             prompt = row["prompt"] if "prompt" in row else row["turns"][0]
             category = row.get("category", path.stem)
-            group = "chat" if category in CHAT else category
-            groups.setdefault(group, []).append(prompt)
+            groups.setdefault(category, []).append(prompt)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise OptionError(
             f"--prompts must be a text file with a prompt a line, or a .jsonl file with prompt or "
@@ -115,7 +115,11 @@ def read_groups(path: Path) -> dict[str, list[str]]:
         ) from None
     if not groups:
         raise OptionError(f"--prompts must hold a prompt or more, got none in {path}")
-    return groups
+    if not groups.keys() >= CHAT:
+        return groups
+    parts = [groups.pop(name) for name in list(groups) if name in CHAT]
+    chat = [prompt for some in zip_longest(*parts) for prompt in some if prompt is not None]
+    return {"chat": chat, **groups}
 
 
 def check_writable(path: Path) -> None:

@@ -37,7 +37,7 @@ def depth(
     plot: Annotated[Path | None, flag("draw the cold start's timeline into this file")] = None,
 ) -> None:
     """Speed over plain decoding and over transformers, drafter by drafter; a cold start."""
-    from sparing.evaluate.bench_depth import Drafting, bench_depth
+    from sparing.evaluate.bench_depth import BARS, Drafting, bench_depth
     from sparing.evaluate.plots import check_picture
     from sparing.evaluate.plots_depth import draw_timeline
     from sparing.model.reference import ReferenceDecoder
@@ -57,18 +57,24 @@ def depth(
         if not (directory / SCOPE_FILE).exists():
             raise OptionError("a task or prompts must be given, got neither; pass --prompts FILE")
         task = POCKET_TASKS
-    groups: dict[str, Sequence[str]] = {}
-    if task:
-        groups = {t.name: [p.question for p in t.problems(n, seed)] for t in find_tasks(task)}
+    found: dict[str, Sequence[str]] = {}
+    if task:  # twice as many: the others warm up
+        found = {t.name: [p.question for p in t.problems(2 * n, seed)] for t in find_tasks(task)}
     if prompts:
-        groups |= {name: found[:n] for name, found in read_groups(prompts).items()}
+        found |= read_groups(prompts)
     engine = loading.load()
     other = ReferenceDecoder.load(directory, engine.decoder.dtype).model
-    asked = {name: [engine.chat.question(q) for q in found] for name, found in groups.items()}
+    asked = {name: [engine.chat.question(q) for q in some[: 2 * n]] for name, some in found.items()}
     drafting = Drafting(
-        asked, chosen, new_tokens or (128 if prompts else 1400), new_tokens is None and not prompts,
-        rounds, options,
-    )  # fmt: skip
+        groups={name: some[:n] for name, some in asked.items()},
+        warm_up=[prompt for some in asked.values() for prompt in some[n:]],
+        drafters=chosen,
+        new_tokens=new_tokens or (128 if prompts else 1400),
+        whole=new_tokens is None and not prompts,
+        rounds=rounds,
+        depth=options,
+        bars=BARS.get(loading.model, {}),
+    )
     try:
         with Progress(console=Console(stderr=True)) as progress:
             figures, raw = bench_depth(engine, other, drafting, progress)

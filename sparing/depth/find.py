@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from sparing.depth.clocked import Clocked
 from sparing.depth.guard import Guard, Record
 from sparing.depth.hybrid import Hybrid
 from sparing.depth.layers import LayerDrafter
@@ -89,10 +90,10 @@ def find_drafter(depth: Depth, known: Known, cache: SlotCache) -> Drafter:
         return NoDrafter()
     lookup = PromptLookup(longest=depth.max_draft)
     if depth.draft == "lookup":
-        return lookup
+        return Clocked(lookup)
     if not known.can_skip:
         if depth.draft == "auto":
-            return Guard(known.record(depth), (NoDrafter(), lookup))
+            return Clocked(Guard(known.record(depth), (NoDrafter(), lookup)))
         raise OptionError(
             f"draft {depth.draft} needs Sparing's own decoder and a model of 3 layers or more; "
             "use lookup, or load without decoder='reference'"
@@ -101,4 +102,4 @@ def find_drafter(depth: Depth, known: Known, cache: SlotCache) -> Drafter:
     drafter: Drafter = layers if depth.draft == "layers" else Hybrid(lookup, layers)
     if depth.draft == "auto":
         drafter = Guard(known.record(depth), (NoDrafter(), lookup), (layers, drafter), search)
-    return OnTheFly(drafter, search, cache)
+    return OnTheFly(Clocked(drafter), search, cache)

@@ -11,21 +11,21 @@ from sparing.engine.row import Row
 from sparing.model.layer_set import LayerSet
 
 TRIAL = 4  # steps
-FIRST_WAIT, LONGEST_WAIT = 32, 1024  # steps until a slower drafter gets its next trial
-FRESH_WAIT = 64  # at most, when a request begins
-HALF_LIFE = 32  # steps, of any drafter, after which what was measured counts half
+LOST = 0.005  # of the time, at most, by the trials of a slower drafter
+BETWEEN = 8  # trials' time, at least, from a trial to the next one
+OWN_HALF_LIFE = 32  # steps of its own after which what a drafter has shown counts half
+HALF_LIFE = 1024  # steps of any drafter
 
 
 @dataclass
 class Arm:
-    """One drafter's record for a number of rows. ``wait``: steps between its trials; ``due``: the
-    step of the next one; ``last``: of the last one."""
+    """One drafter's record for a number of rows. ``due``: the second, of those that the record has
+    counted, of its next trial; ``last``: the step of its last one."""
 
     seconds: float = 0.0
     tokens: float = 0.0
     steps: int = 0
-    wait: int = FIRST_WAIT
-    due: int = 0
+    due: float = 0.0
     last: int = 0
 
     @property
@@ -34,32 +34,41 @@ class Arm:
         return self.tokens / self.seconds if self.steps >= TRIAL else float("inf")
 
     def add(self, seconds: float, tokens: int, now: int) -> None:
-        keep = 0.5 ** ((now - self.last) / HALF_LIFE)
+        keep = 0.5 ** (1 / OWN_HALF_LIFE + (now - self.last - 1) / HALF_LIFE)
         self.seconds, self.tokens = self.seconds * keep + seconds, self.tokens * keep + tokens
         self.steps, self.last = self.steps + 1, now
 
 
+@dataclass
+class Trial:
+    """A drafter that is asked for ``left`` more steps, and what they have brought."""
+
+    left: int = TRIAL
+    seconds: float = 0.0
+    tokens: int = 0
+
+    def add(self, seconds: float, tokens: int) -> None:
+        self.left -= 1
+        self.seconds += seconds
+        self.tokens += tokens
+
+
 class Record:
     """What guards have measured under the same options: it stays with the engine, so that the next
-    request starts warm."""
+    request starts warm. ``step``, ``seconds``: how many were counted."""
 
     def __init__(self) -> None:
         self._arms: dict[tuple[str, LayerSet | None, int], Arm] = {}
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
 
     def arm(self, name: str, layer_set: LayerSet | None, rows: int) -> Arm:
         """With that layer set, for up to 1, 2, 4, 8, ... rows, on which a pass's cost depends."""
         return self._arms.setdefault((name, layer_set, (rows - 1).bit_length()), Arm())
 
-    def begin(self) -> None:
-        """A request: its text may be of another kind, so losers are tried sooner."""
-        for arm in self._arms.values():
-            arm.due = min(arm.due, self.step + FRESH_WAIT)
-
 
 class Guard:
     """Asks the drafter that has been the fastest, and now and then another for a short trial; one
-    that loses waits twice as long for the next. Ours; SWIFT always drafts.
+    that loses waits until what it lost is ``LOST`` of the time. Ours; SWIFT always drafts.
 
     ``plain`` drafters are always there, the first where nothing is known; those that skip
     ``layers`` once the ``search`` has a set. A step counts from the question for drafts to the last
@@ -77,8 +86,7 @@ class Guard:
     ) -> None:
         self.record, self.plain, self.layers, self.search = record, plain, layers, search
         self._asked = plain[0]
-        self._trial = 0  # steps that are left of it
-        record.begin()
+        self._trial: Trial | None = None
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
         self._arms = self._known(len(rows))
@@ -94,9 +102,12 @@ class Guard:
         self._tokens += accepted + 1
         self._waiting -= 1
         if self._counts and not self._waiting:
-            self.record.step += 1
             seconds = time.perf_counter() - self._begun
+            self.record.step += 1
+            self.record.seconds += seconds
             self._arms[self._asked].add(seconds, self._tokens, self.record.step)
+            if self._trial:
+                self._trial.add(seconds, self._tokens)
         return told
 
     def _known(self, rows: int) -> dict[Drafter, Arm]:
@@ -112,21 +123,25 @@ class Guard:
         """The one on trial, the one whose trial is due, or the fastest."""
         arms = self._arms
         if self._trial and self._asked in arms:
-            self._trial -= 1
-            if self._trial:
+            if self._trial.left:
                 return self._asked
-            self._judge(arms[self._asked])
+            self._judge(arms[self._asked], self._trial)
+        self._trial = None
         fastest = max(arms, key=lambda drafter: arms[drafter].speed)
-        due = [d for d in arms if d is not fastest and arms[d].due <= self.record.step]
-        if arms[fastest].steps >= TRIAL and not due:
+        if arms[fastest].steps < TRIAL:
+            due = [fastest]
+        else:
+            now = self.record.seconds
+            due = [d for d in arms if d is not fastest and arms[d].due <= now]
+        if not due:
             return fastest
-        self._trial = TRIAL
-        return due[0] if arms[fastest].steps >= TRIAL else fastest
+        self._trial = Trial()
+        return due[0]
 
-    def _judge(self, arm: Arm) -> None:
-        """After a trial: the first wait for the fastest, for another twice what it was."""
+    def _judge(self, arm: Arm, trial: Trial) -> None:
+        """After a trial: when the next one is due, by what this one lost against the fastest."""
         if arm.steps < TRIAL:  # rows came or went meanwhile
             return
         best = max(other.speed for other in self._arms.values() if other.steps >= TRIAL)
-        arm.wait = FIRST_WAIT if arm.speed >= best else min(2 * arm.wait, LONGEST_WAIT)
-        arm.due = self.record.step + arm.wait
+        lost = trial.seconds - trial.tokens / best
+        arm.due = self.record.seconds + max(lost / LOST, BETWEEN * trial.seconds)

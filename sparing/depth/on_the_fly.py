@@ -20,8 +20,10 @@ class OnTheFly:
             search.tell()
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
-        self._since = time.perf_counter()
+        self._since, before = time.perf_counter(), self.search.seconds
         self.search.step(rows, self.cache)
+        for row in rows:
+            row.spent.search += self.search.seconds - before
         return self.drafter.propose(rows, rooms)
 
     def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:

@@ -81,6 +81,14 @@ class Draft:
         return sees
 
 
+@dataclass
+class Spent:
+    """Seconds of the steps that a row took part in: on drafts, and on the search for layer sets."""
+
+    draft: float = 0.0
+    search: float = 0.0
+
+
 @runtime_checkable
 class Drafter(Protocol):
     """Proposes for all rows at once; ``rooms`` bounds each row's nodes. May return empty drafts."""

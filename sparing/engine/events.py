@@ -85,7 +85,8 @@ class LayersEvent(Event):
 
 @dataclass
 class DoneEvent(Event):
-    """The row's end: stop, length, budget or context. ``text``: what had been held back."""
+    """The row's end: stop, length, budget or context. ``text``: what had been held back;
+    ``draft_seconds`` and ``search_seconds`` are parts of ``seconds``, shared with other rows."""
 
     type: ClassVar[str] = "done"
     finish_reason: str
@@ -93,11 +94,14 @@ class DoneEvent(Event):
     seconds: float = 0.0
     policy: str = "full"
     draft: str = "off"
+    draft_seconds: float = 0.0
+    search_seconds: float = 0.0
 
 
 @dataclass
 class Stats:
-    """A row's totals. ``kv_bytes_peak`` is measured from storages; seconds run from admission."""
+    """A row's totals. ``kv_bytes_peak`` is measured from storages; seconds run from admission, and
+    those of drafts and of the search for layer sets are among them."""
 
     new_tokens: int = 0
     thinking_tokens: int = 0
@@ -111,6 +115,8 @@ class Stats:
     accepted: int = 0
     policy: str = "full"
     draft: str = "off"
+    draft_seconds: float = 0.0
+    search_seconds: float = 0.0
 
     def add(self, event: Event) -> None:
         """Take one event into account."""
@@ -127,7 +133,8 @@ class Stats:
             self.evictions += 1
             self.evicted_tokens += len(event.positions)
         elif isinstance(event, DoneEvent):
-            self.seconds, self.policy, self.draft = event.seconds, event.policy, event.draft
+            for name in ("seconds", "policy", "draft", "draft_seconds", "search_seconds"):
+                setattr(self, name, getattr(event, name))
             self.tokens_per_second = self.new_tokens / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -156,5 +156,7 @@ class Loop:
             seconds=time.perf_counter() - row.started,
             policy=row.request.policy.name if row.request.policy else "full",
             draft=self.drafter.name,
+            draft_seconds=row.spent.draft,
+            search_seconds=row.spent.search,
             row=row.request.tag,
         )

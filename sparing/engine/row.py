@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparing.engine.accept import Accepted, Pending
 from sparing.engine.cache import Kind, SlotCache
-from sparing.engine.drafting import Draft
+from sparing.engine.drafting import Draft, Spent
 from sparing.engine.events import TokenEvent
 from sparing.engine.eviction import (
     NO_TOKEN,
@@ -56,6 +56,7 @@ class Row:
         self.position = 0  # of the first pending token
         self.settled = len(request.prompt.ids)  # since this position nothing has been evicted
         self.notes: dict[str, Any] = {}
+        self.spent = Spent()
         watches = request.policy.watches if request.policy else 0
         self.watched = AttentionRecord(watches) if watches else None
         self.vectors: dict[int, Tensor] = {}  # by position, of latents

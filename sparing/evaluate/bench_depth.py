@@ -1,8 +1,7 @@
 """`sparing bench depth`: what drafting gives, drafter by drafter, on groups of prompts."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
 
@@ -11,10 +10,9 @@ import torch
 from rich.progress import Progress
 
 from sparing.api import Engine
-from sparing.depth.find import Known
-from sparing.engine.events import LayersEvent, TokenEvent
 from sparing.engine.result import Result
 from sparing.evaluate.bench_decode import generate
+from sparing.evaluate.bench_depth_cold import cold_start
 from sparing.evaluate.intervals import paired_bootstrap
 from sparing.evaluate.report import Figure
 from sparing.evaluate.timing import interleaved
@@ -22,10 +20,20 @@ from sparing.model.chat import PromptLike
 from sparing.options import Depth, Sampling
 
 DRAFTERS = ("lookup", "layers", "hybrid", "auto")
-COLD_TOKENS = 512
 BATCH = 8
-STRETCH = 24  # tokens over which a speed is taken, in the timeline
-SEARCH_BAR = 0.05
+BARS = {  # by model: of pocket on its own tasks, of SmolLM2 on Spec-Bench
+    "pocket": {
+        "speedup/layers/mean": 1.5,
+        "speedup/hybrid/mean": 1.8,
+        f"speedup/hybrid/batch{BATCH}": 1.2,
+    },
+    "smollm2": {
+        "speedup/auto/mean": 1.25,
+        "speedup/auto/worst": 0.97,
+        "vs_transformers/auto/mean": 2.5,
+        "vs_transformers_lookup/auto/mean": 2.5,
+    },
+}
 LOOKUP_TOKENS = 10  # transformers' prompt_lookup_num_tokens, as its documentation has it
 Measured = tuple[list[Figure], dict[str, Any]]
 
@@ -33,15 +41,18 @@ Measured = tuple[list[Figure], dict[str, Any]]
 @dataclass(frozen=True)
 class Drafting:
     """What is timed: each of ``drafters`` on every prompt of ``groups``, greedy, ``rounds`` times,
-    in turns with plain decoding and transformers. ``whole``: answers to their end, within
-    ``new_tokens``; else just as many tokens."""
+    in turns with plain decoding and transformers, after it has been through all of ``warm_up``.
+    ``whole``: answers to their end, within ``new_tokens``; else just as many tokens. ``bars``: of
+    figures, by name."""
 
     groups: Mapping[str, Sequence[PromptLike]]
+    warm_up: Sequence[PromptLike] = ()
     drafters: Sequence[str] = DRAFTERS
     new_tokens: int = 128
     whole: bool = False
     rounds: int = 1
     depth: Depth = Depth()  # noqa: RUF009  (frozen)
+    bars: Mapping[str, float] = field(default_factory=dict)
 
     def options(self, draft: str) -> Depth:
         return self.depth.model_copy(update={"draft": draft})
@@ -53,17 +64,22 @@ class Drafting:
 
 def bench_depth(engine: Engine, other: Any, drafting: Drafting, progress: Progress) -> Measured:
     """All figures, and what they are computed from. ``other``: the model in transformers."""
-    cold, raw = cold_start(engine, drafting)
+    cold, raw = cold_start(
+        engine, list(drafting.groups.values()), drafting.depth, drafting.sampling
+    )
     timed = Timed(engine, other, drafting)
     with progress:
+        for prompt in progress.track(drafting.warm_up, description="warming up"):
+            timed.warm(prompt)
         for group, prompts in drafting.groups.items():
             for prompt in progress.track(prompts, description=group):
-                timed.warm(prompt)
-        for group, prompts in drafting.groups.items():
-            for prompt in progress.track(prompts, description=f"{group}, warm"):
                 timed.measure(group, prompt)
         batched = timed.batched() if "hybrid" in drafting.drafters else {}
-    return [*timed.figures(batched), *cold], raw | {"runs": timed.runs, "batched": batched}
+    figures = [
+        replace(figure, bar=drafting.bars.get(figure.name, figure.bar))
+        for figure in [*timed.figures(batched), *cold]
+    ]
+    return figures, raw | {"runs": timed.runs, "batched": batched}
 
 
 class Timed:
@@ -117,55 +133,87 @@ class Timed:
         return found
 
     def figures(self, batched: Mapping[str, Sequence[float]]) -> list[Figure]:
-        figures = []
-        for draft in self.drafting.drafters:
-            how = f"{draft}, warm, batch 1"
-            for group in self.drafting.groups:
-                ratios = self._ratios("off", draft, group)
-                figures.append(
-                    speedup(f"speedup/{draft}/{group}", ratios, f"{group}: {how}, over plain")
-                )
-            name = f"speedup/{draft}/mean"
-            figures.append(speedup(name, self._ratios("off", draft), f"{how}, over plain, mean"))
-            for arm in ("transformers", "transformers-lookup"):
-                if ratios := self._ratios(arm, draft):
-                    name = f"vs_{arm.replace('-', '_')}/{draft}/mean"
-                    figures.append(speedup(name, ratios, f"{how}, over {arm}, mean"))
-            figures += self._drafts(draft)
+        figures = [figure for draft in self.drafting.drafters for figure in self._of(draft)]
         if batched:
             ratios = [a / b for a, b in zip(batched["off"], batched["hybrid"], strict=True)]
             what = f"hybrid, warm, batch {BATCH}, over plain"
             figures.append(speedup(f"speedup/hybrid/batch{BATCH}", ratios, what))
         return figures
 
-    def _drafts(self, draft: str) -> list[Figure]:
-        """What became of a drafter's tokens."""
-        stats = [run["stats"][draft] for run in self.runs]
-        steps = sum(run["steps"][draft] for run in self.runs)
-        drafted, accepted = (sum(s[k] for s in stats) for k in ("drafted", "accepted"))
-        length = 1 + accepted / steps
+    def _of(self, draft: str) -> list[Figure]:
+        """One drafter's: speed, what became of its tokens, where the seconds went."""
+        how, groups = f"{draft}, warm, batch 1", self.drafting.groups
+        of_groups = [
+            speedup(
+                f"speedup/{draft}/{g}", self._ratios("off", draft, g), f"{g}: {how}, over plain"
+            )
+            for g in groups
+        ]
+        worst = min(of_groups, key=lambda figure: figure.value)
+        figures = [
+            *of_groups,
+            replace(worst, name=f"speedup/{draft}/worst", what=f"worst group, {worst.what}"),
+        ]
+        for arm, name, what in (
+            ("off", "speedup", "plain"),
+            ("transformers", "vs_transformers", "transformers.generate"),
+            ("transformers-lookup", "vs_transformers_lookup", "transformers' prompt lookup"),
+        ):
+            if ratios := self._ratios(arm, draft):
+                of = f"{how}, over {what}, mean"
+                figures.append(speedup(f"{name}/{draft}/mean", ratios, of))
+        figures += [self._length(draft, group) for group in (*groups, None)]
+        return [*figures, self._acceptance(draft), *self._shares(draft)]
+
+    def _length(self, draft: str, group: str | None) -> Figure:
+        runs = self._runs(group)
+        accepted = sum(run["stats"][draft]["accepted"] for run in runs)
+        return Figure(
+            f"accepted_length/{draft}/{group or 'mean'}",
+            1 + accepted / sum(run["steps"][draft] for run in runs),
+            "tokens",
+            "higher",
+            what=f"{group or 'mean'}: {draft}, tokens a pass of the full model",
+        )
+
+    def _acceptance(self, draft: str) -> Figure:
+        drafted, accepted = (self._total(draft, key) for key in ("drafted", "accepted"))
+        return Figure(
+            f"acceptance/{draft}/mean",
+            accepted / max(drafted, 1),
+            "share",
+            "higher",
+            what=f"{draft}: drafted tokens that were accepted",
+        )
+
+    def _shares(self, draft: str) -> list[Figure]:
+        """Of all seconds: the search's, the drafts', and what is left, verification above all."""
+        seconds = {key: self._total(draft, f"{key}_seconds") for key in ("search", "draft")}
+        total = self._total(draft, "seconds")
+        seconds["verify"] = total - sum(seconds.values())
         return [
             Figure(
-                f"accepted_length/{draft}/mean",
-                length,
-                "tokens",
-                "higher",
-                what=f"{draft}: tokens a pass of the full model",
-            ),
-            Figure(
-                f"acceptance/{draft}/mean",
-                accepted / max(drafted, 1),
+                f"time_share/{key}/{draft}",
+                value / total,
                 "share",
-                "higher",
-                what=f"{draft}: drafted tokens that were accepted",
-            ),
+                "lower",
+                what=f"{draft}, warm: share of the time, {key}",
+            )
+            for key, value in seconds.items()
         ]
+
+    def _total(self, draft: str, key: str) -> float:
+        return sum(run["stats"][draft][key] for run in self.runs)
+
+    def _runs(self, group: str | None) -> list[dict[str, Any]]:
+        """Of one group; None: of all."""
+        return [run for run in self.runs if group in (None, run["group"])]
 
     def _ratios(self, over: str, under: str, group: str | None = None) -> list[float]:
         return [
             float(np.median(run["seconds"][over]) / np.median(run["seconds"][under]))
-            for run in self.runs
-            if group in (None, run["group"]) and over in run["seconds"]
+            for run in self._runs(group)
+            if over in run["seconds"]
         ]
 
     def _generate(self, prompts: Sequence[PromptLike], draft: str) -> list[Result]:
@@ -178,61 +226,3 @@ def speedup(name: str, ratios: Sequence[float], what: str) -> Figure:
     logs = [float(np.log(ratio)) for ratio in ratios]
     low, high = (float(np.exp(end)) for end in paired_bootstrap(logs))
     return Figure(name, float(np.exp(mean(logs))), "x", "higher", None, what, low, high)
-
-
-def cold_start(engine: Engine, drafting: Drafting) -> Measured:
-    """An engine that knows nothing: ``auto`` on the first prompt, and the search with ``layers`` on
-    it, for the timeline."""
-    prompt = next(iter(drafting.groups.values()))[0]
-    raw: dict[str, Any] = {}
-    shares = {}
-    known = engine.drafting
-    try:
-        for draft in ("auto", "layers"):
-            engine.drafting = Known(engine.decoder)
-            shares[draft], raw[f"cold_{draft}"] = cold_run(engine, prompt, drafting.options(draft))
-    finally:
-        engine.drafting = known
-    what = f"cold start of auto, {COLD_TOKENS} tokens: search over all time"
-    figure = Figure("search_share", shares["auto"], "share", "lower", SEARCH_BAR, what)
-    return [figure], raw
-
-
-def cold_run(engine: Engine, prompt: PromptLike, depth: Depth) -> tuple[float, dict[str, Any]]:
-    """The search's share of the time, and what happened when."""
-    sampling = Sampling(temperature=0, max_new_tokens=COLD_TOKENS, ignore_eos=True)
-    stream = engine.stream(prompt, None, depth, None, sampling)
-    events, seconds = [], []
-    for event in stream:
-        events.append(event)
-        seconds.append(time.perf_counter())
-    stats, search = stream.result().stats, engine.drafting.search(depth)
-    return search.seconds / stats.seconds, {
-        "search_seconds": search.seconds,
-        "stats": stats.to_dict(),
-        "timeline": timeline(events),
-        "speeds": speeds(events, seconds),
-    }
-
-
-def timeline(events: Sequence[Any]) -> list[dict[str, Any]]:
-    """What the layer set was, and from which new token on."""
-    found, tokens = [], 0
-    for event in events:
-        tokens += isinstance(event, TokenEvent)
-        if isinstance(event, LayersEvent):
-            found.append(event.to_dict() | {"at": tokens})
-    return found
-
-
-def speeds(events: Sequence[Any], seconds: Sequence[float]) -> list[dict[str, float]]:
-    """tokens/s over every ``STRETCH`` tokens or a little more."""
-    found: list[dict[str, float]] = []
-    tokens, before, since = 0, 0, seconds[0]
-    for event, now in zip(events, seconds, strict=True):
-        if isinstance(event, TokenEvent) and tokens - before >= STRETCH and now - since > 1e-4:
-            rate = (tokens - before) / (now - since)
-            found.append({"at": tokens, "tokens_per_s": rate})
-            before, since = tokens, now
-        tokens += isinstance(event, TokenEvent)
-    return found

@@ -15,7 +15,7 @@ def draw_timeline(cold: Mapping[str, Any], path: Path) -> None:
     from matplotlib.patches import Patch
 
     told, speeds = cold["timeline"], cold["speeds"]
-    total = cold["stats"]["new_tokens"]
+    total = cold["total"]["tokens"]
     sketch, (above, below) = plt.subplots(
         2, 1, figsize=(8, 4.4), sharex=True, layout="constrained", height_ratios=(1, 1)
     )

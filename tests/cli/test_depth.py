@@ -6,7 +6,9 @@ import shutil
 import pytest
 
 from sparing import Depth, Sampling, load
+from sparing.cli.bench import CHAT, read_groups
 from sparing.errors import ModelError
+from sparing.evaluate import bench_depth_cold
 from tests.depth.planted import LAYERS, planted
 from tests.tiny import tiny
 
@@ -14,6 +16,8 @@ PROMPTS = [
     {"category": "writing", "turns": ["Compose a post.", "Again."]},
     {"category": "math", "turns": ["What is 3 + 4?"]},
     {"category": "qa", "turns": ["Who was it?"]},
+    {"category": "qa", "turns": ["Who else?"]},
+    {"category": "qa", "turns": ["Where was it?"]},
 ]
 
 
@@ -32,28 +36,50 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_bench_depth_writes_its_rows_with_all_they_are_made_of(sparing, tmp_path, prompts):
+def test_bench_depth_writes_its_rows_with_all_they_are_made_of(
+    sparing, tmp_path, prompts, monkeypatch
+):
+    monkeypatch.setattr(bench_depth_cold, "LONGEST", 700)
     figures, picture = tmp_path / "depth.json", tmp_path / "depth.png"
     outcome = sparing(
         "bench", "depth", "--model", planted(), "--prompts", prompts, "--n", 2, "--rounds", 1,
-        "--new-tokens", 24, "--json", figures, "--plot", picture,
+        "--new-tokens", 64, "--json", figures, "--plot", picture,
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     found = json.loads(figures.read_text())
     rows = {row["name"]: row for row in found["rows"]}
     for drafter in ("lookup", "layers", "hybrid", "auto"):
-        for group in ("chat", "qa", "mean"):
+        for group in ("writing", "math", "qa", "worst", "mean"):
             row = rows[f"speedup/{drafter}/{group}"]
             assert row["low"] <= row["value"] <= row["high"]
+        worst = min(rows[f"speedup/{drafter}/{g}"]["value"] for g in ("writing", "math", "qa"))
+        assert rows[f"speedup/{drafter}/worst"]["value"] == worst
+        shares = [rows[f"time_share/{p}/{drafter}"]["value"] for p in ("search", "draft", "verify")]
+        assert sum(shares) == pytest.approx(1)
+        assert min(shares) >= 0
         for name in ("vs_transformers", "vs_transformers_lookup", "accepted_length", "acceptance"):
             assert rows[f"{name}/{drafter}/mean"]["value"] >= 0
     assert rows["speedup/hybrid/batch8"]["value"] > 0
     assert 0 <= rows["search_share"]["value"] < 1
+    assert rows["speedup_cold/layers"]["value"] > 0
     runs = found["raw"]["runs"]
-    assert [run["group"] for run in runs] == ["chat", "chat", "qa"]
+    assert [run["group"] for run in runs] == ["writing", "math", "qa", "qa"]
     assert all(all(run["same"].values()) for run in runs), "drafts change no token"
-    assert found["raw"]["cold_layers"]["timeline"][0]["phase"] == "accumulation"
+    cold = found["raw"]["cold_layers"]
+    assert cold["timeline"][0]["phase"] == "accumulation"
+    assert 512 <= cold["early"]["tokens"] < cold["total"]["tokens"]
     assert picture.stat().st_size > 5000
+
+
+def test_the_eight_categories_of_chat_are_one_group(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    kinds = ["qa", *sorted(CHAT), *sorted(CHAT)]
+    lines = [{"category": kind, "prompt": f"{kind} {at}"} for at, kind in enumerate(kinds)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    groups = read_groups(file)
+    assert list(groups) == ["chat", "qa"]
+    assert {prompt.split()[0] for prompt in groups["chat"][:8]} == CHAT
+    assert len(groups["chat"]) == 16
 
 
 def test_bench_depth_refuses_what_cannot_be(sparing, prompts):
