@@ -60,6 +60,7 @@ def finished(loop: Loop, rows: Sequence[Any], events: Sequence[list[Event]]) -> 
 def said(result: Result) -> dict[str, Any]:
     """All of a result that neither drafts nor other rows may change."""
     drafting = ("origin", "drafted", "kv_bytes", "seconds", "draft", "row", "confidence")
+    drafting += ("draft_seconds", "search_seconds")
     drafting += ("score", "score_before")  # known sooner, and to 1e-6 the same
     events = [
         {k: v for k, v in event.to_dict().items() if k not in drafting}
