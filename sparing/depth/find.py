@@ -9,6 +9,7 @@ from sparing.depth.hybrid import Hybrid
 from sparing.depth.layers import LayerDrafter
 from sparing.depth.lookup import PromptLookup
 from sparing.depth.on_the_fly import OnTheFly
+from sparing.depth.phrases import Phrases
 from sparing.depth.search import LayerSearch, Schedule
 from sparing.depth.shortlist import Shortlist, shortlist
 from sparing.depth.store import Tuned
@@ -38,6 +39,7 @@ class Known:
         """Start cold again, but for the ``sets``."""
         self._records: dict[tuple[Any, ...], Record] = {}
         self._searches: dict[tuple[Any, ...], LayerSearch] = {}
+        self.phrases = Phrases()
 
     @property
     def can_skip(self) -> bool:
@@ -88,7 +90,7 @@ def find_drafter(depth: Depth, known: Known, cache: SlotCache) -> Drafter:
     """The drafter that the options ask for; raises OptionError where layers cannot be left out."""
     if depth.draft == "off":
         return NoDrafter()
-    lookup = PromptLookup(longest=depth.max_draft)
+    lookup = PromptLookup(longest=depth.max_draft, phrases=known.phrases)
     if depth.draft == "lookup":
         return Clocked(lookup)
     if not known.can_skip:
@@ -99,7 +101,8 @@ def find_drafter(depth: Depth, known: Known, cache: SlotCache) -> Drafter:
             "use lookup, or load without decoder='reference'"
         )
     search, layers = known.search(depth), known.layers(depth, cache)
-    drafter: Drafter = layers if depth.draft == "layers" else Hybrid(lookup, layers)
+    matches = PromptLookup(longest=depth.max_draft)  # layers guess better than phrases do
+    drafter: Drafter = layers if depth.draft == "layers" else Hybrid(matches, layers)
     if depth.draft == "auto":
         drafter = Guard(known.record(depth), (NoDrafter(), lookup), (layers, drafter), search)
     return OnTheFly(Clocked(drafter), search, cache)

@@ -1,7 +1,8 @@
-"""Prompt lookup: the text goes on as it did the last time (Saxena 2023)."""
+"""Lookup: the text goes on as it did the last time (prompt lookup, Saxena 2023)."""
 
 from collections.abc import Sequence
 
+from sparing.depth.phrases import Guess, Phrases
 from sparing.engine.drafting import Draft
 from sparing.engine.events import Event
 from sparing.engine.row import Row
@@ -13,18 +14,26 @@ class PromptLookup:
     Longest match of ``most`` to ``least`` tokens first. The draft doubles after one that was
     accepted whole and halves after one that was not; where drafts of one token keep failing, more
     and more matches are passed over. Between 1 and ``longest`` tokens.
+
+    ``phrases``: hear what is said, and are asked where there is no match; None: nothing is drafted
+    there.
     """
 
     name = "lookup"
 
-    def __init__(self, most: int = 4, least: int = 2, longest: int = 16) -> None:
-        self.most, self.least, self.longest = most, least, longest
+    def __init__(
+        self, most: int = 4, least: int = 2, longest: int = 16, phrases: Phrases | None = None
+    ) -> None:
+        self.most, self.least, self.longest, self.phrases = most, least, longest, phrases
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
         return [self._propose(row, room) for row, room in zip(rows, rooms, strict=True)]
 
     def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
-        if drafted and self.name in row.notes:
+        guess = row.notes.pop("guess", None)
+        if guess and self.phrases:
+            self.phrases.learn(guess, accepted)
+        elif drafted and self.name in row.notes:
             row.notes[self.name].learn(drafted, accepted, self.longest)
         return ()
 
@@ -34,11 +43,21 @@ class PromptLookup:
         index = row.notes.get(self.name)
         if index is None:
             index = row.notes[self.name] = NgramIndex(self.most, self.least, self.longest // 2)
-        tokens = row.tokens
+        tokens, room = row.tokens, min(room, self.longest)
+        self._hear(row)
         start = index.find(tokens)
-        if start is None or index.passes():
-            return Draft()
-        return Draft.chain(tokens[start : start + min(room, index.length)])
+        if start is not None and not index.passes():
+            return Draft.chain(tokens[start : start + min(room, index.length)])
+        guess = self.phrases.guess(tokens, room) if self.phrases else Guess()
+        row.notes["guess"] = guess
+        return Draft.chain(guess.ids)
+
+    def _hear(self, row: Row) -> None:
+        """The phrases hear what the row has said since they last did."""
+        if self.phrases:
+            heard = row.notes.get("heard", row.transcript.question)
+            row.notes["heard"] = len(row.tokens)
+            self.phrases.hear(row.tokens, len(row.tokens) - heard)
 
 
 class NgramIndex:

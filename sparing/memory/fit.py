@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,8 +26,8 @@ PAIRED_TOKENS = 512  # of a trace, at most, are compared pair by pair
 
 
 class Loss(nn.Module):
-    """``(p - y)^2`` over the tokens of traces, and a pairwise term, over given totals; each as a
-    mean over horizons.
+    """``(p - y)^2`` over the tokens of traces at the horizons where they were ``seen``, and a
+    pairwise term, over given totals.
 
     The pairwise term of a trace is the mean over pairs with ``y_i > y_j`` of
     ``log(1 + exp(-(p_i - p_j) / temperature))``, a smooth Kendall tau; it is averaged over traces.
@@ -41,25 +41,31 @@ class Loss(nn.Module):
         self,
         hidden: Float[Tensor, "N E"],
         y: Float[Tensor, "N K"],
+        seen: Bool[Tensor, "N K"],
         lengths: list[int],
-        tokens: int,
+        targets: int,
         traces: int,
     ) -> Tensor:
-        """``tokens``, ``traces``: of the whole step, over all processes."""
+        """``targets`` that were seen, ``traces``: of the whole step, over all processes."""
         p = self.predictor(hidden)
-        loss = (p - y).square().mean(1).sum() / tokens
+        loss = (p - y).square()[seen].sum() / targets
         if self.settings.kendall:
-            pairs = zip(p.split(lengths), y.split(lengths), strict=True)
-            ordered = [kendall(p_, y_, self.settings.temperature) for p_, y_ in pairs]
+            each = zip(p.split(lengths), y.split(lengths), seen.split(lengths), strict=True)
+            ordered = [kendall(*of_trace, self.settings.temperature) for of_trace in each]
             loss = loss + self.settings.kendall * torch.stack(ordered).sum() / traces
         return loss
 
 
-def kendall(p: Float[Tensor, "T K"], y: Float[Tensor, "T K"], temperature: float) -> Tensor:
+def kendall(
+    p: Float[Tensor, "T K"],
+    y: Float[Tensor, "T K"],
+    seen: Bool[Tensor, "T K"],
+    temperature: float,
+) -> Tensor:
     """The pairwise logistic term of one trace; long ones by evenly spaced tokens."""
     stride = -(-len(p) // PAIRED_TOKENS)
-    p, y = p[::stride], y[::stride]
-    above = y[:, None] > y[None]
+    p, y, seen = p[::stride], y[::stride], seen[::stride]
+    above = (y[:, None] > y[None]) & seen[:, None] & seen[None]
     terms = F.softplus(-(p[:, None] - p[None]) / temperature)
     return ((terms * above).sum((0, 1)) / above.sum((0, 1)).clamp(min=1)).mean()
 
@@ -81,8 +87,7 @@ class Fit:
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         torch.manual_seed(settings.seed)
         width = traces.train[0].read("hidden").shape[1]
-        horizons = (0,) if settings.target == "answer" else traces.horizons
-        self.predictor = ImportancePredictor(width, horizons)
+        self.predictor = ImportancePredictor(width, traces.columns(settings.target))
         optimizer = torch.optim.AdamW(
             self.predictor.parameters(),
             settings.lr,
@@ -139,8 +144,9 @@ class Fit:
         place, places = self.accelerator.process_index, self.accelerator.num_processes
         batch = self._batch(step)
         mine = batch[place::places]
-        hidden, y, lengths = self._read(mine or batch[:1])
-        loss = self.loss(hidden, y, lengths, sum(t.length for t in batch), len(batch))
+        horizons = self.predictor.horizons
+        targets = sum(int(trace.seen(horizons).sum()) for trace in batch)
+        loss = self.loss(*self._read(mine or batch[:1]), targets, len(batch))
         loss = loss if mine else 0 * loss
         self.accelerator.backward(loss * places)  # processes average their gradients
         self.accelerator.clip_grad_norm_(self.loss.parameters(), self.settings.clip)
@@ -148,29 +154,34 @@ class Fit:
         self.optimizer.zero_grad()
         return float(self.accelerator.reduce(loss.detach(), "sum"))
 
-    def _read(self, traces: Sequence[TraceRef]) -> tuple[Tensor, Tensor, list[int]]:
+    def _read(self, traces: Sequence[TraceRef]) -> tuple[Tensor, Tensor, Tensor, list[int]]:
         hidden = torch.cat([trace.read("hidden") for trace in traces])
         y = torch.cat([length_free(trace.read(self.settings.target)) for trace in traces])
+        seen = torch.cat([trace.seen(self.predictor.horizons) for trace in traces])
         device = self.accelerator.device
-        return hidden.to(device), y.to(device), [trace.length for trace in traces]
+        lengths = [trace.length for trace in traces]
+        return hidden.to(device), y.to(device), seen.to(device), lengths
 
 
 @torch.inference_mode()
 def evaluate(
     predictor: ImportancePredictor, traces: TraceSet, settings: FitSettings
 ) -> dict[str, Any]:
-    """On held-out traces: squared error a token beside a constant's, Spearman's rank correlation
-    and the share of the true top fifth that the predicted top fifth holds, as means over traces
-    and horizons; those where all tokens are worth the same are left out, as there is no order."""
+    """On held-out traces, where a token was seen: squared error beside a constant's,
+    Spearman's rank correlation and the share of the true top fifth that the predicted top fifth
+    holds, as means over traces and horizons; those where all tokens are worth the same are left
+    out, as there is no order."""
     device = next(predictor.parameters()).device
-    constant = torch.cat([length_free(t.read(settings.target)) for t in traces.train]).mean(0)
+    horizons = traces.columns(settings.target)
+    constant = seen_mean(traces.train, settings.target, horizons)
     errors, flat, ranks, recalls = [], [], [], []
     for trace in traces.held_out:
-        y = length_free(trace.read(settings.target))
+        y, seen = length_free(trace.read(settings.target)), trace.seen(horizons)
         p = predictor(trace.read("hidden").to(device)).cpu()
-        errors.append((p - y).square())
-        flat.append((constant - y).square())
-        for p_, y_ in zip(p.T, y.T, strict=True):
+        errors.append((p - y).square()[seen])
+        flat.append((constant - y).square()[seen])
+        for p_, y_, seen_ in zip(p.T, y.T, seen.T, strict=True):
+            p_, y_ = p_[seen_], y_[seen_]
             if len(y_.unique()) > 1:
                 ranked = len(p_.unique()) > 1
                 ranks.append(float(spearmanr(p_, y_).statistic) if ranked else 0.0)
@@ -182,6 +193,18 @@ def evaluate(
         "top20_recall": float(np.mean(recalls)) if recalls else 0.0,
         "traces": len(errors),
     }
+
+
+def seen_mean(
+    traces: Sequence[TraceRef], target: str, horizons: Sequence[int]
+) -> Float[Tensor, " K"]:
+    """What a constant predictor would say: the mean of all targets seen; 0 where there are none."""
+    total, count = torch.zeros(len(horizons)), torch.zeros(len(horizons))
+    for trace in traces:
+        seen = trace.seen(horizons)
+        total += (length_free(trace.read(target)) * seen).sum(0)
+        count += seen.sum(0)
+    return total / count.clamp(1)
 
 
 def top_recall(p: Float[Tensor, " T"], y: Float[Tensor, " T"]) -> float:

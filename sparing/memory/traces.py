@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -105,13 +106,23 @@ def collect(
 
 @dataclass(frozen=True)
 class TraceRef:
-    """A trace in a shard: where it lies, and which question it answers."""
+    """A trace in a shard: where it lies, and which question it answers.
+
+    ``length``: of its thinking; ``generated``: tokens, those of the answer included.
+    """
 
     file: Any
     start: int
     length: int
     task: str
     id: int
+    generated: int
+
+    def seen(self, horizons: Sequence[int]) -> Bool[Tensor, "T K"]:
+        """Which tokens have a position behind them beyond each horizon. Of the others nothing is
+        known: no eviction ever met them at that age."""
+        later = self.generated - 1 - torch.arange(self.length)
+        return later[:, None] > torch.tensor(horizons)
 
     def read(self, name: str) -> Tensor:
         """``hidden [T, E]``, or a target ``[T, K]``, in float32."""
@@ -140,8 +151,8 @@ class TraceSet:
             self.sampled += told["sampled"]
             self.horizons = tuple(told["horizons"])
             start = 0
-            for length, (task, id_, _) in zip(lengths, told["traces"], strict=True):
-                self.traces.append(TraceRef(file, start, length, task, id_))
+            for length, (task, id_, generated) in zip(lengths, told["traces"], strict=True):
+                self.traces.append(TraceRef(file, start, length, task, id_, generated))
                 start += length
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise OptionError(
@@ -156,6 +167,10 @@ class TraceSet:
     @cached_property
     def held_out(self) -> list[TraceRef]:
         return [trace for trace in self.traces if trace.id % HELD_OUT == 0]
+
+    def columns(self, target: str) -> tuple[int, ...]:
+        """The horizons of a target's columns; the answer's has one, for all ages."""
+        return (0,) if target == "answer" else self.horizons
 
     @property
     def tokens(self) -> int:

@@ -85,10 +85,10 @@ def made_up(hidden: Tensor, raw: Tensor) -> Importance:
     return Importance(hidden, raw[:, :1], raw, raw)
 
 
-def write_traces(folder: Path, traces: Iterable[Importance]) -> TraceSet:
-    """The traces of questions 1, 2 ... in a shard."""
+def write_traces(folder: Path, traces: Iterable[Importance], answer: int = 8) -> TraceSet:
+    """The traces of questions 1, 2 ... in a shard, each with an ``answer`` of so many tokens."""
     measured = list(traces)
-    named = [["task", id_, len(m.hidden)] for id_, m in enumerate(measured, 1)]
+    named = [["task", id_, len(m.hidden) + answer] for id_, m in enumerate(measured, 1)]
     told = {"sampled": len(measured), "traces": named, "horizons": list(HORIZONS)}
     content = save(packed(measured), {"told": json.dumps(told)})
     write_atomically(shard_path(folder, 0), content)

@@ -169,22 +169,34 @@ def test_the_pairwise_term_is_a_double_loop():
                 if y[i] > y[j]
             ]
             expected = sum(terms) / max(len(terms), 1)
-            found = kendall(p[:, None], y[:, None], temperature)
+            seen = torch.ones(length, 2, dtype=torch.bool)
+            found = kendall(p[:, None], y[:, None], seen[:, :1], temperature)
             assert float(found) == pytest.approx(expected, rel=1e-5)
-            two = kendall(torch.stack([p, p], 1), torch.stack([y, 0 * y], 1), temperature)
-            assert float(two) == pytest.approx(expected / 2, rel=1e-5)  # no pair in the second
+            two = torch.stack([p, p], 1), torch.stack([y, 0 * y], 1)
+            assert float(kendall(*two, seen, temperature)) == pytest.approx(expected / 2, rel=1e-5)
+            some = torch.arange(length)[:, None] < (length + 1) // 2
+            early = [of_all[: len(of_all[some])] for of_all in (p[:, None], y[:, None], some)]
+            found = kendall(p[:, None], y[:, None], some, temperature)
+            torch.testing.assert_close(found, kendall(*early, temperature))
 
 
 def test_the_pairwise_term_of_long_traces_takes_every_nth_token():
     noise = torch.Generator().manual_seed(0)
     p, y = (torch.rand(2 * PAIRED_TOKENS + 9, 1, generator=noise) for _ in range(2))
-    assert kendall(p, y, 0.5) == kendall(p[::3], y[::3], 0.5)
-    assert kendall(p[:PAIRED_TOKENS], y[:PAIRED_TOKENS], 0.5) != kendall(p[:511], y[:511], 0.5)
+    seen = torch.rand(len(p), 1, generator=noise) < 0.9
+    given = p, y, seen
+
+    def term(part):
+        return kendall(*(of_all[part] for of_all in given), 0.5)
+
+    assert term(slice(None)) == term(slice(None, None, 3))
+    assert term(slice(PAIRED_TOKENS)) != term(slice(511))
 
 
 def test_better_order_is_a_lower_pairwise_term():
     y = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
-    found = [float(kendall(sign * y, y, 0.5)) for sign in (1, 0, -1)]
+    seen = torch.ones_like(y, dtype=torch.bool)
+    found = [float(kendall(sign * y, y, seen, 0.5)) for sign in (1, 0, -1)]
     assert found == sorted(found)
     assert found[1] == pytest.approx(math.log(2))
 
@@ -205,8 +217,9 @@ def test_each_step_is_plain_descent_on_all_its_tokens(traces, tmp_path, kendall_
             p, y = trace.read("hidden"), length_free(trace.read("future-max"))
             for w in weights:
                 p = softplus(p @ w.T)
-            errors.append((p - y) ** 2)
-            terms.append(kendall(p, y, 0.7))
+            seen = trace.seen(HORIZONS)
+            errors.append(((p - y) ** 2)[seen])
+            terms.append(kendall(p, y, seen, 0.7))
         loss = torch.cat(errors).mean() + kendall_weight * torch.stack(terms).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 0.05)
@@ -250,15 +263,23 @@ def test_the_learning_rate_rises_and_falls(traces, tmp_path, epochs, warmup):
         assert rates[top + (35 - top) // 2] == pytest.approx(0.25, rel=0.1)
 
 
-def test_evaluation_is_as_written_out(traces):
+def test_evaluation_is_as_written_out(tmp_path):
+    traces = write_traces(tmp_path, planted(), answer=2)
     predictor = random_predictor(WIDTH)
     found = evaluate(predictor, traces, settings())
-    constant = torch.cat([length_free(t.read("future-max")) for t in traces.train]).mean(0)
+    known = [
+        torch.cat(
+            [length_free(t.read("future-max"))[t.seen(HORIZONS)[:, k], k] for t in traces.train]
+        )
+        for k in range(len(HORIZONS))
+    ]
+    constant = [values.mean() for values in known]
     squares, flat, ranks, recalls = [], [], [], []
     for trace in traces.held_out:
         truth = length_free(trace.read("future-max"))
         said = predictor(trace.read("hidden"))
-        for p, y, c in zip(said.T, truth.T, constant, strict=True):
+        for p, y, c, seen in zip(said.T, truth.T, constant, trace.seen(HORIZONS).T, strict=True):
+            p, y = p[seen], y[seen]
             squares += [float(a - b) ** 2 for a, b in zip(p, y, strict=True)]
             flat += [float(c - b) ** 2 for b in y]
             ranks.append(spearmanr(p, y).statistic)
@@ -279,6 +300,20 @@ def test_a_constant_prediction_has_no_order(traces):
     for weight in predictor.parameters():
         weight.data.zero_()
     assert evaluate(predictor, traces, settings())["spearman"] == 0.0
+
+
+@pytest.mark.parametrize("kendall_weight", [0.0, 1.0])
+def test_ages_that_a_token_never_reached_teach_nothing(tmp_path, kendall_weight):
+    traces = write_traces(tmp_path / "traces", planted(), answer=2)
+    fit = Fit(traces, settings(kendall=kendall_weight), tmp_path / "fit")
+    hidden, y, seen, lengths = fit._read(traces.train)
+    assert seen.sum().item() == sum(
+        min(trace.generated - 1 - h, trace.length) for trace in traces.train for h in HORIZONS
+    )
+    told = seen, lengths, int(seen.sum()), len(lengths)
+    loss = fit.loss(hidden, y, *told)
+    assert fit.loss(hidden, y + 7 * ~seen, *told) == loss
+    assert fit.loss(hidden, y + 7 * seen, *told) != loss
 
 
 def test_recall_of_the_top():
