@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench models build/pocket build/pocket-1 build/pocket-2 build/pocket-3 build/pocket-4 build/pocket-5 build/pocket-6 build/short-with build/short-without clean
+.PHONY: help demo test lint bench models build/pocket build/pocket-1 build/pocket-2 build/pocket-3 build/pocket-4 build/pocket-5 build/pocket-6 build/predictor build/short-with build/short-without clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,6 +32,8 @@ bench: $(INSTALLED) build/short-with build/short-without  ## measure everything 
 	$(BIN)/sparing bench pocket --threads 2 --short-with build/short-with --short-without build/short-without --n 1 \
 	  --json results/pocket-controls.json
 	$(BIN)/sparing bench decode --model smollm2 --threads 2 --json results/decode.json
+	$(BIN)/sparing bench memory --threads 2 --workers 2 --json results/memory.json --plot results/memory.png \
+	  --trace-plot results/trace.png
 	$(BIN)/cog -r README.md
 
 TRAIN = $(BIN)/sparing train reason --task pocket --threads 2 $(if $(wildcard $@/training.json),--resume)
@@ -65,8 +67,16 @@ build/pocket-6: build/pocket-5
 build/pocket: build/pocket-6
 	$(HOLES) --seed 6 --share 0.3 --steps 700 --lr 2.5e-3 --decay 0.8
 
-models: build/pocket  ## train every shipped weight from nothing (3.5 hours on 2 quiet cores; interrupted, it goes on)
-	rm -rf sparing/pocket/weights && cp -r $< sparing/pocket/weights
+# what pocket shall remember: 4,800 questions of its own, then how much each thought was looked back at
+build/predictor: build/pocket
+	OMP_NUM_THREADS=1 $(BIN)/python -m torch.distributed.run --nproc-per-node 2 --standalone --no-python $(BIN)/sparing \
+	  train predictor --model $< --n=600 --threads 1 --epochs 70 --lr 3e-3 --local 0.4 --selection 0.6 --out $@ \
+	  $(if $(wildcard $@/traces/training.json),--resume)
+
+models: build/predictor  ## train every shipped weight from nothing (4.5 hours on 2 quiet cores; interrupted, it goes on)
+	rm -rf sparing/pocket/weights && cp -r build/pocket sparing/pocket/weights
+	cp build/predictor/predictor.json build/predictor/predictor.safetensors sparing/pocket/weights
+	$(BIN)/sparing tune depth --model pocket --out sparing/pocket/weights
 
 clean:  ## remove the environment and whatever tools left behind (the model cache stays)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

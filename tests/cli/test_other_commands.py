@@ -21,6 +21,7 @@ def test_models(sparing):
 def test_models_says_what_pocket_can_do(sparing):
     pocket = json.loads(sparing("models", "--json").out)["pocket"]
     assert pocket["families"].keys() == FAMILIES.keys()
+    assert pocket["predictor"] is True
     for name, family in pocket["families"].items():
         for level in ("standard", "hard"):
             assert create(family["dataset"], family[level], seed=0, size=1)[0]["question"], name
