@@ -1,8 +1,9 @@
 """``load`` a model, ``Engine.generate`` or ``stream``: where the rooms are wired together."""
 
+import platform
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -10,6 +11,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from sparing.depth.find import Known, find_drafter
+from sparing.depth.kept import Kept
 from sparing.depth.store import Tuned, read_sets
 from sparing.engine.cache import SlotCache
 from sparing.engine.events import DoneEvent, Event
@@ -26,6 +28,7 @@ from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, PromptLike, check_markers
 from sparing.model.config import read_config
 from sparing.model.decoder import Decoder
+from sparing.model.fingerprint import fingerprint
 from sparing.model.matrix import KINDS
 from sparing.model.reference import ReferenceDecoder
 from sparing.model.sources import find_model
@@ -81,7 +84,10 @@ def load(
     if home:
         learned = load_predictor(home, directory, chat.tokenizer, DTYPES[dtype], device)
     sets = read_sets(directory, chat.tokenizer)
-    return Engine(decoder_, chat, name=str(name_or_path), predictor=learned, sets=sets)
+    engine = Engine(decoder_, chat, name=str(name_or_path), predictor=learned, sets=sets)
+    setting = f"{platform.node()}, {torch.get_num_threads()} threads, {dtype}, {device}, {decoder}"
+    engine.drafting.kept = Kept(lambda: fingerprint(directory, chat.tokenizer), setting)
+    return engine
 
 
 class Loading(Options):
@@ -173,7 +179,7 @@ class Engine:
                 zip(prompts, each(memory, prompts), each(sampling, prompts), strict=True)
             )
         ]
-        run = Run(self.loop(requests, depth, latent, batch_size), requests)
+        run = Run(self.loop(requests, depth, latent, batch_size), requests, self.drafting.keep)
         events: list[list[Event]] = [[] for _ in requests]
         for event in run:
             events[event.row].append(event)
@@ -196,7 +202,7 @@ class Engine:
         Its ``result()`` is what has been produced so far, finished or not.
         """
         request = self.request(prompt, memory, sampling, 0, template_options)
-        run = Run(self.loop([request], depth, latent, 1), [request])
+        run = Run(self.loop([request], depth, latent, 1), [request], self.drafting.keep)
         return Stream(run, request.prompt.notice)
 
     def request(
@@ -292,8 +298,13 @@ class Engine:
 class Run:
     """Requests through a loop, waiting where it is full: an iterator over all their events."""
 
-    def __init__(self, loop: Loop, requests: Iterable[Request]) -> None:
-        self.loop, self.rows = loop, list[Row]()
+    def __init__(
+        self,
+        loop: Loop,
+        requests: Iterable[Request],
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.loop, self.rows, self.on_end = loop, list[Row](), on_end
         self._waiting = deque(requests)
 
     def __iter__(self) -> Iterator[Event]:
@@ -305,6 +316,7 @@ class Run:
         finally:
             for row in list(self.loop.live):
                 self.loop.retire(row)
+            self.on_end()
 
 
 class Stream:

@@ -15,6 +15,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     os.replace(file.name, path)
 
 
+def state_folder() -> Path:
+    """`$XDG_STATE_HOME/sparing`, else `~/.local/state/sparing`."""
+    root = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(root).expanduser() / "sparing"
+
+
 def cache_folder() -> Path:
     """`$SPARING_CACHE`, else `$XDG_CACHE_HOME/sparing`, else `~/.cache/sparing`."""
     if own := os.environ.get("SPARING_CACHE"):

@@ -1,18 +1,20 @@
 """From a drafter's name to the drafter."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sparing.depth.clocked import Clocked
 from sparing.depth.guard import Guard, Record
 from sparing.depth.hybrid import Hybrid
+from sparing.depth.kept import Kept
 from sparing.depth.layers import LayerDrafter
 from sparing.depth.lookup import PromptLookup
 from sparing.depth.on_the_fly import OnTheFly
 from sparing.depth.phrases import Phrases
 from sparing.depth.search import LayerSearch, Schedule
 from sparing.depth.shortlist import Shortlist, shortlist
-from sparing.depth.store import Tuned
+from sparing.depth.store import Tuned, as_dict, as_tuned
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Drafter, NoDrafter
 from sparing.errors import OptionError
@@ -20,14 +22,17 @@ from sparing.model.decoder import Decoder
 from sparing.model.matrix import Matrix
 from sparing.options import Depth
 
+KEEP_STEPS = 32  # between two writings of what is kept
+
 
 @dataclass
 class Known:
-    """What an engine has learned about drafting: it outlives requests. ``sets``: found before, by
-    task."""
+    """What an engine has learned about drafting: it outlives requests, and where it is ``kept`` the
+    engine too. ``sets``: found before, by task."""
 
     decoder: Any
     sets: dict[str, Tuned] = field(default_factory=dict)
+    kept: Kept | None = None
 
     def __post_init__(self) -> None:
         self._shortlist: Shortlist | None = None
@@ -36,8 +41,9 @@ class Known:
         self.forget()
 
     def forget(self) -> None:
-        """Start cold again, but for the ``sets``."""
-        self._records: dict[tuple[Any, ...], Record] = {}
+        """Start cold again, but for the ``sets`` and what is ``kept``."""
+        self._records: dict[str, Record] = {}
+        self._steps_kept = 0
         self._searches: dict[tuple[Any, ...], LayerSearch] = {}
         self.phrases = Phrases()
 
@@ -51,10 +57,37 @@ class Known:
         """What scores the words of drafts; None: the model's own head."""
         return self._shortlist.head if self._shortlist else None
 
+    @cached_property
+    def _found(self) -> tuple[Tuned | None, dict[str, Record]]:
+        """The set and the records that were kept; none where they cannot be read."""
+        content = self.kept.read() if self.kept else {}
+        try:
+            layers = self.decoder.shape.layers
+            rows = content.get("records", {})
+            records = {key: Record.of(found, layers) for key, found in rows.items()}
+            layer_set = content.get("set")
+            return as_tuned(layer_set, layers) if layer_set else None, records
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            return None, {}
+
+    def keep(self) -> None:
+        """Write what is worth to be known by the next engine, after enough is new."""
+        steps = sum(record.step for record in self._records.values())
+        if not self.kept or steps < self._steps_kept + KEEP_STEPS:
+            return
+        self._steps_kept = steps
+        before, records = self._found
+        live = [s.tuned for s in self._searches.values() if s.phase == "acceleration"]
+        tuned = next(filter(None, live), before)
+        rows = {key: record.to_rows() for key, record in (records | self._records).items()}
+        self.kept.write({"set": tuned and as_dict(tuned), "records": rows})
+
     def record(self, depth: Depth) -> Record:
         """What was measured under these options."""
-        key = depth.max_draft, depth.confidence, depth.trees
-        return self._records.setdefault(key, Record())
+        key = f"{depth.max_draft} {depth.confidence:g} {depth.trees}"
+        if key not in self._records:
+            self._records[key] = self._found[1].get(key) or Record()
+        return self._records[key]
 
     def search(self, depth: Depth) -> LayerSearch:
         """The one that goes by these options, begun where there is none; raises OptionError where
@@ -67,6 +100,7 @@ class Known:
             )
         schedule = Schedule(depth.interval, depth.blocks, depth.window, depth.objective)
         known = self.sets.get(depth.task) if depth.task else next(iter(self.sets.values()), None)
+        known = known or self._found[0]
         key = schedule, depth.task, depth.max_draft
         if key not in self._searches:
             self._searches[key] = LayerSearch(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sparing.depth.search import LayerSearch
 from sparing.engine.drafting import Draft, Drafter
@@ -60,6 +61,24 @@ class Record:
     def __init__(self) -> None:
         self._arms: dict[tuple[str, LayerSet | None, int], Arm] = {}
         self.step, self.seconds = 0, 0.0
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[Any]], layers: int) -> "Record":
+        """From ``to_rows``, for a model of so many layers."""
+        record = cls()
+        for name, skipped, size, seconds, tokens, steps, due in rows:
+            layer_set = None if skipped is None else LayerSet.named(layers, skipped)
+            arm = Arm(float(seconds), float(tokens), int(steps), float(due))
+            record._arms[str(name), layer_set, int(size)] = arm
+        return record
+
+    def to_rows(self) -> list[list[Any]]:
+        """As JSON, what is due counted from now."""
+        return [
+            [name, layer_set and layer_set.names, size, arm.seconds, arm.tokens, arm.steps,
+             max(arm.due - self.seconds, 0.0)]
+            for (name, layer_set, size), arm in self._arms.items()
+        ]  # fmt: skip
 
     def arm(self, name: str, layer_set: LayerSet | None, rows: int) -> Arm:
         """With that layer set, for up to 1, 2, 4, 8, ... rows, on which a pass's cost depends."""

@@ -99,6 +99,11 @@ class LayerSearch:
             self._begin("accumulation")
 
     @property
+    def tuned(self) -> Tuned | None:
+        """What it has found, for another search to begin with."""
+        return Tuned(self.layer_set, self.matchness, self.score) if self.layer_set else None
+
+    @property
     def acceptance(self) -> float:
         return self._right / self._judged
 

@@ -25,6 +25,21 @@ class Tuned:
     speed: float
 
 
+def as_dict(tuned: Tuned) -> dict[str, Any]:
+    """As JSON."""
+    return {
+        "skipped": tuned.layer_set.names,
+        "matchness": tuned.matchness,
+        "speed": tuned.speed,
+    }
+
+
+def as_tuned(content: Mapping[str, Any], layers: int) -> Tuned:
+    """From ``as_dict``, for a model of so many layers."""
+    layer_set = LayerSet.named(layers, content["skipped"])
+    return Tuned(layer_set, float(content["matchness"]), float(content["speed"]))
+
+
 def sets_file(here: str) -> Path:
     """Where this machine keeps the sets of a checkpoint, ``here`` its fingerprint."""
     return sets_folder() / f"{here}.json"
@@ -54,12 +69,7 @@ def read_file(path: Path, here: str) -> dict[str, Tuned]:
     try:
         content = read_json(path)
         made_for, layers = str(content["fingerprint"]), int(content["layers"])
-        found = {
-            str(task): Tuned(
-                LayerSet.named(layers, kept["skipped"]), float(kept["matchness"]), kept["speed"]
-            )
-            for task, kept in content["sets"].items()
-        }
+        found = {str(task): as_tuned(kept, layers) for task, kept in content["sets"].items()}
     except ModelError:
         raise
     except Exception as error:  # whatever is wrong with it
@@ -82,9 +92,6 @@ def write_sets(path: Path, here: str, sets: Mapping[str, Tuned]) -> None:
     content = {
         "fingerprint": here,
         "layers": layers,
-        "sets": {
-            task: {"skipped": t.layer_set.names, "matchness": t.matchness, "speed": t.speed}
-            for task, t in together.items()
-        },
+        "sets": {task: as_dict(tuned) for task, tuned in together.items()},
     }
     write_atomically(path, json.dumps(content, indent=1) + "\n")
