@@ -64,7 +64,10 @@ class LayerDrafter:
     def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
         self.search.learn(row.notes[self.name], accepted)
         if self.shortlist:
-            self.shortlist.use(row.tokens[-accepted - 1 :])
+            listed = row.notes.get("listed", 0)
+            row.notes["listed"] = len(row.tokens)
+            new = row.tokens[listed:][-len(self.shortlist.ids) // 2 :]
+            self.shortlist.use(new)
         return ()
 
     def _grow(self, live: Sequence["Growing"]) -> None:

@@ -28,7 +28,7 @@ class Shortlist:
         self._places = {token: token for token in range(size - 1, -1, -1)}  # oldest use first
 
     def use(self, tokens: Iterable[int]) -> None:
-        """Take in words that were said."""
+        """Take in words that were asked or said."""
         for token in tokens:
             place = self._places.pop(token, None)
             if place is None:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from sparing import Depth, Memory, Sampling
+from sparing.depth.find import Known
+from sparing.depth.shortlist import Shortlist
 from sparing.depth.store import Tuned
 from sparing.engine.result import Result
 from tests.depth.planted import IDLE, planted
@@ -69,6 +71,26 @@ def test_while_the_set_is_being_looked_for(objective):
     for draft in ("layers", "auto"):
         found = answers(model, drafting(draft, **more), memories, sampling)
         assert [said(a) for a in found] == [said(b) for b in plain]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@unchecked()
+def test_with_a_shortlist(family, temperature, monkeypatch):
+    """Drafts may use 40 words of all; the first ones, and such as were asked or said."""
+    monkeypatch.setattr("sparing.depth.shortlist.SMALL", 0)
+    monkeypatch.setattr(Shortlist.__init__, "__defaults__", (40,))
+    model = loaded(family)
+    model.drafting = Known(model.decoder, model.drafting.sets)
+    assert len(model.drafting._shortlist.ids) == 40
+    sampling = Sampling(temperature=temperature, seed=5, max_new_tokens=COUNT, ignore_eos=True)
+    plain = answers(model, Depth(draft="off"), None, sampling)
+    for draft, trees in itertools.product(["layers", "hybrid", "auto"], [False, True]):
+        found = answers(model, drafting(draft, trees), None, sampling, batch_size=3)
+        assert [said(a) for a in found] == [said(b) for b in plain], (draft, trees)
+        assert draft == "auto" or sum(r.stats.accepted for r in found) > 0
+    words = model.drafting.layers(drafting("layers"), None).shortlist.ids.tolist()
+    assert set(words) - set(range(40)), "words that were said came in"
 
 
 @unchecked()
