@@ -1,4 +1,4 @@
-"""`sparing`: run, chat, models, eval, compare, train, tune, bench."""
+"""`sparing`: run, chat, models, serve, eval, compare, train, tune, bench."""
 
 import os
 import sys
@@ -16,6 +16,7 @@ from sparing.cli.evaluate import evaluate
 from sparing.cli.flags import takes_flags
 from sparing.cli.models import models
 from sparing.cli.run import INTERRUPTED, run
+from sparing.cli.serve import serve
 from sparing.cli.train import train
 from sparing.cli.train_predictor import predictor
 from sparing.cli.tune import depth as tune_depth
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, chat, models, compare):
+for command in (run, chat, models, serve, compare):
     app.command()(takes_flags(command))
 app.command("eval")(takes_flags(evaluate))
 bench.command("memory")(takes_flags(memory))
