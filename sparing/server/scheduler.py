@@ -211,11 +211,12 @@ class Scheduler:
         if not taken:
             return
         cache = self.loop.cache
+        first = len(slots) == len(taken)
         if len(slots) > cache.rows or max(slots) > cache.limit:
-            self.loop.resize(*self.room.layout(slots, exact=len(slots) == len(taken)))
+            self.loop.resize(*self.room.layout(slots, exact=first))
         for ticket in taken:
             ticket.row = self.loop.admit(ticket.request)
-            self.drafter.begin(ticket.row, ticket.draft)
+            self.drafter.begin(ticket.row, ticket.draft, alone=first)
 
     def _step(self) -> None:
         reading = sum(row.reading for row in self.loop.live)

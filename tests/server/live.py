@@ -9,10 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import openai
-import uvicorn
 
 from sparing.api import Engine
-from sparing.server.app import build_app
 from sparing.server.listen import Server, bind
 from sparing.server.service import Service
 from sparing.server.settings import Defaults, Serving
@@ -74,7 +72,7 @@ def live(
     """From its first answer to its orderly end."""
     service = Service(engine, serving, defaults)
     listener = bind("127.0.0.1", 0)
-    server = Server(uvicorn.Config(build_app(service), log_level="warning"), service)
+    server = Server(service)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     found = Live(service, listener.getsockname()[1], service.serving.api_key)
