@@ -122,17 +122,16 @@ class Teller:
         return iter(())
 
     def news(self) -> Iterator[dict[str, Any]]:
-        """Chunks with what has not been told."""
+        """Chunks with what has not been told; a choice that was cut off has no last one."""
         for choice in self.run.choices:
             if choice.index in self._ended:
                 continue
-            done = choice.done
-            fields = self._delta(choice)
-            if fields:
-                yield self._chunk(choice, fields, None)
-            if done:
+            if fields := self._delta(choice):
+                yield self._chunk(choice, fields)
+            if choice.done:
                 self._ended.add(choice.index)
-                yield self._chunk(choice, self._closing(), choice)
+                if choice.done.finish_reason in FINISH:
+                    yield self._chunk(choice, self._closing(), ends=True)
 
     def last(self) -> Iterator[dict[str, Any]]:
         """Chunks at the end."""
@@ -174,10 +173,10 @@ class Teller:
         }
 
     def _chunk(
-        self, choice: Choice, fields: dict[str, Any], ended: Choice | None
+        self, choice: Choice, fields: dict[str, Any], *, ends: bool = False
     ) -> dict[str, Any]:
         reason = None
-        if ended:
+        if ends:
             fields = fields | {"sparing": spared(choice).model_dump()}
             reason = finish_reason(choice)
         fields = {"index": choice.index} | fields | {"finish_reason": reason}
@@ -214,7 +213,7 @@ class ChatTeller(Teller):
     def opening(self) -> Iterator[dict[str, Any]]:
         for choice in self.run.choices:
             delta = {"role": "assistant", "content": ""}
-            yield self._chunk(choice, {"delta": delta, "logprobs": None}, None)
+            yield self._chunk(choice, {"delta": delta, "logprobs": None})
 
     def _nothing(self) -> tuple[int, int, int]:
         return 0, 0, 0

@@ -22,7 +22,15 @@ from sparing.server.service import Service, refusal
 from sparing.server.sse import EventStream, completion, events, gone
 
 log = logging.getLogger("sparing")
-STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+STREAM = {  # the schema of one event
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in ("data", "event", "id")},
+            "required": ["data"],
+        }
+    }
+}
 
 
 class Model(BaseModel):
@@ -88,7 +96,15 @@ def build_app(service: Service) -> FastAPI:
     answer_questions(app, service)
     tell_runs(app, service)
     tell_state(app, service)
+    name_the_model(app, service.model)
     return app
+
+
+def name_the_model(app: FastAPI, model: str) -> None:
+    """In the description: the one that can be asked."""
+    schemas = app.openapi()["components"]["schemas"]
+    for body in (ChatRequest, CompletionRequest):
+        schemas[body.__name__]["properties"]["model"]["enum"] = [model]
 
 
 def answer_errors(app: FastAPI, service: Service) -> None:

@@ -1,5 +1,6 @@
 """Other libraries' complaints about a request, in our words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +15,7 @@ UNIONS = frozenset(  # what pydantic puts into a place to say which member of a 
 
 def of_validation(error: RequestValidationError) -> Refused:
     """The first complaint: which field, what must hold, what came."""
-    first = error.errors()[0]
+    first = telling(error.errors())
     where, *place = first["loc"]
     if first["type"] == "json_invalid":
         return Refused(400, f"a body must be JSON, got: {first['ctx']['error']}", code="bad_json")
@@ -29,6 +30,13 @@ def of_validation(error: RequestValidationError) -> Refused:
             code="unsupported_parameter",
         )
     return Refused(400, complaint(name, first), param=name or None, code="invalid_value")
+
+
+def telling(errors: Sequence[Any]) -> Any:
+    """The first error; a union has one a member, and those of the wrong type say the least."""
+    first = errors[0]
+    same = [e for e in errors if e["loc"][:2] == first["loc"][:2]]
+    return next((e for e in same if not e["type"].endswith("_type")), first)
 
 
 def complaint(name: str, first: dict[str, Any]) -> str:

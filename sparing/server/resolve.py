@@ -54,11 +54,12 @@ class Resolver:
         for name in depth.model_fields_set - {"draft"}:
             given, ours = getattr(depth, name), getattr(self.defaults.depth, name)
             if given != ours:
+                field = f"sparing.depth.{name}"
                 raise Refused(
                     400,
-                    f"depth.{name} is the server's, {ours!r} for all requests, got {given!r}; "
-                    "leave it out (only depth.draft is a request's own)",
-                    param=f"sparing.depth.{name}",
+                    f"{field} is the server's, {ours!r} for all requests, got {given!r}; leave it "
+                    "out (only sparing.depth.draft is a request's own)",
+                    param=field,
                     code="unsupported_parameter",
                 )
         return depth.draft if "draft" in depth.model_fields_set else self.defaults.depth.draft

@@ -22,8 +22,10 @@ DONE = b"data: [DONE]\n\n"
 
 
 class EventStream(Response):
-    """Writes ``parts`` as they come; ``left`` is called where its reader goes
-    before the end, or does not take them in ``seconds`` and a little."""
+    """Writes ``parts`` as they come; ``left`` is called where its reader goes before the end, or
+    does not take them in ``seconds`` and a little."""
+
+    media_type = "text/event-stream"
 
     def __init__(
         self, parts: AsyncIterator[bytes], seconds: float, headers: dict[str, str],

@@ -1,7 +1,17 @@
+from collections.abc import Iterator
+
 import pytest
 
 from sparing.api import load
 from tests.server.live import Live, live
+from tests.tiny import unchecked
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _fast():
+    """What is checked about shapes is checked elsewhere."""
+    with unchecked():
+        yield
 
 
 @pytest.fixture(scope="package")
@@ -11,7 +21,7 @@ def pocket():
 
 
 @pytest.fixture(scope="package")
-def server(pocket) -> Live:
+def server(pocket) -> Iterator[Live]:
     """Pocket, served as it is by default."""
     with live(pocket) as found:
         yield found
