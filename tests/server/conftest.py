@@ -3,6 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from sparing.api import load
+from tests.cli.command import Command
 from tests.server.live import Live, live
 from tests.tiny import unchecked
 
@@ -25,3 +26,9 @@ def server(pocket) -> Iterator[Live]:
     """Pocket, served as it is by default."""
     with live(pocket) as found:
         yield found
+
+
+@pytest.fixture
+def sparing(monkeypatch, capfd):
+    """The command line."""
+    return Command(monkeypatch, capfd)
