@@ -10,6 +10,7 @@ from rich.console import Console
 from sparing.cli.bench import bench
 from sparing.cli.bench_depth import depth as bench_depth
 from sparing.cli.bench_memory import memory
+from sparing.cli.bench_serve import serve as bench_serve
 from sparing.cli.chat import chat
 from sparing.cli.compare import compare
 from sparing.cli.evaluate import evaluate
@@ -37,6 +38,7 @@ for command in (run, chat, models, serve, compare):
 app.command("eval")(takes_flags(evaluate))
 bench.command("memory")(takes_flags(memory))
 bench.command("depth")(takes_flags(bench_depth))
+bench.command("serve")(takes_flags(bench_serve))
 app.add_typer(bench, name="bench")
 train.command("predictor")(takes_flags(predictor))
 app.add_typer(train, name="train")

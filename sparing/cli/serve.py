@@ -1,6 +1,7 @@
 """`sparing serve`: a model behind OpenAI's HTTP API."""
 
 import os
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ from sparing.cli.flags import LoadingFlags, SeedlessFlags, flag
 from sparing.errors import OptionError
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+PACKAGES = ("fastapi", "prometheus_client", "uvicorn")  # the extra "serve"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -48,14 +50,10 @@ def serve(
 ) -> None:
     """Serve a model at http://HOST:PORT/v1. The flags of `run` are what requests get by default."""
     options = decoding.options()
-    try:
-        from sparing.server.listen import bind, serve
-        from sparing.server.settings import Defaults, Serving
-    except ModuleNotFoundError as error:
-        raise OptionError(
-            f"serve needs packages that are not here ({error.name}); "
-            "install them with pip install 'sparing[serve]'"
-        ) from None
+    needs_extra()
+    from sparing.server.listen import bind, serve
+    from sparing.server.settings import Defaults, Serving
+
     serving = Serving(
         kv_bytes=kv_bytes,
         rows=rows,
@@ -82,3 +80,13 @@ def serve(
             typer.echo("note: whoever reaches this address may use it; --api-key asks", err=True)
         typer.echo(f"{loading.model} at {where}/v1", err=True)
         serve(engine, listener, serving, defaults)
+
+
+def needs_extra() -> None:
+    """Raise OptionError where what a server is made of is not installed."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise OptionError(
+            f"serve needs packages that are not here ({', '.join(missing)}); "
+            "install them with pip install 'sparing[serve]'"
+        )

@@ -17,10 +17,12 @@ from sparing.engine.loop import PREFILL_CHUNK
 from sparing.engine.row import Request, Row
 from sparing.options import Depth, DraftName
 from sparing.server.drafting import ByRequest
+from sparing.server.heap import give_back
 from sparing.server.room import Room
 from sparing.server.settings import Serving
 
 TELL_S = 0.01  # news wait no longer than that to be told together
+REST_S = 0.2  # without work, until memory goes back to the system
 LEAST_CHUNK = 16  # prompt tokens a row takes in per step, however many rows read
 
 log = logging.getLogger("sparing")
@@ -157,11 +159,15 @@ class Scheduler:
     def _await_work(self) -> bool:
         """Sleep while there is nothing to do; False when there never will be."""
         with self._changed:
-            while not (self._waiting or self._leaving or self._live):
-                if self._closed:
-                    return False
-                self._changed.wait()
-        return True
+            summoned = self._changed.wait_for(self._summoned, REST_S)
+        if not summoned:
+            give_back()
+            with self._changed:
+                self._changed.wait_for(self._summoned)
+        return bool(self._waiting or self._leaving or self._live)
+
+    def _summoned(self) -> bool:
+        return bool(self._waiting or self._leaving or self._live or self._closed)
 
     def turn(self) -> None:
         """Those who leave go, those who fit come, everyone who is here makes a step."""

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +193,13 @@ def test_too_little_room_for_the_model(sparing):
     assert "kv_bytes must be at least" in outcome.err
 
 
-def test_without_the_extra_it_says_what_to_install(sparing, monkeypatch):
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "sparing.server.listen", raising=False)
-    outcome = sparing("serve")
+@pytest.mark.parametrize("command", [("serve",), ("bench", "serve")])
+def test_without_the_extra_it_says_what_to_install(sparing, monkeypatch, command):
+    monkeypatch.setattr(
+        "sparing.cli.serve.find_spec", lambda name: None if name == "uvicorn" else find_spec(name)
+    )
+    outcome = sparing(*command)
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
+    assert "(uvicorn)" in outcome.err
     assert "pip install 'sparing[serve]'" in outcome.err
