@@ -272,7 +272,7 @@ class Engine:
             chosen["temperature"] = 1.0
         if sampling.seed is not None or chosen.get("temperature"):
             chosen["seed"] = secrets.randbits(63) if sampling.seed is None else sampling.seed
-        return Sampler(**chosen)
+        return Sampler(**chosen, logprobs=sampling.logprobs)
 
     def _limits(self, sampling: Sampling) -> Limits:
         chosen = self._with_defaults(sampling, ("max_new_tokens",))

@@ -138,6 +138,7 @@ class Sampling(Options):
     ``temperature`` 0 is greedy. A filter (top_k, top_p, min_p) given without a temperature draws
     at temperature 1. ``seed``: the noise of the row, a fresh one where none is given.
     ``think_budget``: most tokens a thought may have, its end marker included; then it is closed.
+    ``logprobs``: tell each token's log-probability, and so many of the likeliest tokens beside it.
     """
 
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -151,6 +152,7 @@ class Sampling(Options):
     stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
     ignore_eos: bool = False
     think_budget: Annotated[int, Field(ge=0)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     @field_validator("stop")
     @classmethod

@@ -1,4 +1,4 @@
-"""`sparing`: run, chat, models, eval, compare, train, tune, bench."""
+"""`sparing`: run, chat, models, serve, eval, compare, train, tune, bench."""
 
 import os
 import sys
@@ -10,12 +10,14 @@ from rich.console import Console
 from sparing.cli.bench import bench
 from sparing.cli.bench_depth import depth as bench_depth
 from sparing.cli.bench_memory import memory
+from sparing.cli.bench_serve import serve as bench_serve
 from sparing.cli.chat import chat
 from sparing.cli.compare import compare
 from sparing.cli.evaluate import evaluate
 from sparing.cli.flags import takes_flags
 from sparing.cli.models import models
 from sparing.cli.run import INTERRUPTED, run
+from sparing.cli.serve import serve
 from sparing.cli.train import train
 from sparing.cli.train_predictor import predictor
 from sparing.cli.tune import depth as tune_depth
@@ -31,11 +33,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, chat, models, compare):
+for command in (run, chat, models, serve, compare):
     app.command()(takes_flags(command))
 app.command("eval")(takes_flags(evaluate))
 bench.command("memory")(takes_flags(memory))
 bench.command("depth")(takes_flags(bench_depth))
+bench.command("serve")(takes_flags(bench_serve))
 app.add_typer(bench, name="bench")
 train.command("predictor")(takes_flags(predictor))
 app.add_typer(train, name="train")

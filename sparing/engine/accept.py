@@ -78,7 +78,9 @@ def accept(
         child = draft.child(node, token)
         text, kind = transcript.append(token)
         origin = "forced" if forced else "model" if child is None else "draft"
-        done.events.append(TokenEvent(position, token, text, kind.name.lower(), origin, confidence))
+        event = TokenEvent(position, token, text, kind.name.lower(), origin, confidence)
+        event.logprobs = transcript.logprobs(logits, token)
+        done.events.append(event)
         if child is None or transcript.finish_reason is not None:
             done.pending = Pending([token], kind)
             return done

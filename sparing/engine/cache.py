@@ -27,8 +27,9 @@ class SlotCache:
 
     ``lengths[row]`` slots of a row are in use, in position order; whatever lies behind them is
     free to drafts. ``capacity`` slots a row are allocated; up to ``limit`` are taken in blocks by
-    ``reserve``. With a budget both are the budget, so the bytes never change. ``nbytes``: of all
-    keys and values, measured when they are allocated. ``scores``: how many each slot has.
+    ``reserve``. With a budget both are the budget, so the bytes never change. ``resize`` changes
+    how many rows there are. ``nbytes``: of all keys and values, measured when they are allocated.
+    ``scores``: how many each slot has.
     """
 
     def __init__(
@@ -58,6 +59,12 @@ class SlotCache:
         return self.kv[0].shape[3]
 
     @property
+    def slot_bytes(self) -> int:
+        """What each further slot of a row takes, in all layers."""
+        two, _, heads, _, dim = self._empty.shape
+        return len(self.kv) * two * heads * dim * self._empty.element_size()
+
+    @property
     def keys(self) -> list[Tensor]:
         """Per layer ``[B, G, S, D]``, each key in the rotary position it was written with."""
         return [layer[0] for layer in self.kv]
@@ -77,16 +84,21 @@ class SlotCache:
             return
         if slots > self.limit:
             raise ValueError(f"slots must be at most {self.limit}, got {slots}")
-        blocks = -(-slots // BLOCK_SLOTS) * BLOCK_SLOTS
-        old, new = self.capacity, min(blocks, self.limit)
-        for layer, tensor in enumerate(self.kv):
-            self.kv[layer] = self._slots(new)
-            self.kv[layer][:, :, :, :old] = tensor
-        self.nbytes = self._measure()
-        for name in ("positions", "scores", "kinds"):
-            values = getattr(self, name)
-            more = [(0, 0), (0, new - old), (0, 0)]
-            setattr(self, name, np.pad(values, more[: values.ndim]))
+        self._lay_out(range(self.rows), self.rows, self._blocks(slots))
+
+    def resize(self, rows: int, limit: int, keep: Sequence[int] = ()) -> None:
+        """Lay out ``rows`` of up to ``limit`` slots; those in ``keep`` become the first, in order.
+
+        All others are dropped. Slots are those that the kept rows use, in blocks; while it works, a
+        layer is there twice.
+        """
+        used = max((self.lengths[row] for row in keep), default=0)
+        if len(keep) > rows or used > limit:
+            raise ValueError(
+                f"{len(keep)} rows of {used} slots must fit into {rows} rows of {limit} slots"
+            )
+        self.limit = limit
+        self._lay_out(keep, rows, self._blocks(used))
 
     def commit(
         self,
@@ -140,9 +152,30 @@ class SlotCache:
             assert np.isfinite(self.scores[row, :length]).all(), (row, "scores must be finite")
             assert np.isin(self.kinds[row, :length], list(Kind)).all(), (row, "unknown kind")
 
+    def _blocks(self, slots: int) -> int:
+        """So many slots or a few more: whole blocks, within the limit."""
+        return min(-(-slots // BLOCK_SLOTS) * BLOCK_SLOTS, self.limit)
+
     def _slots(self, count: int) -> Tensor:
-        two, rows, heads, _, dim = self._empty.shape
-        return self._empty.new_zeros(two, rows, heads, count, dim)
+        two, _, heads, _, dim = self._empty.shape
+        return self._empty.new_zeros(two, self.rows, heads, count, dim)
+
+    def _lay_out(self, keep: Sequence[int], rows: int, capacity: int) -> None:
+        """New storage, a layer at a time: the rows ``keep`` come first, as far as they reach."""
+        self.rows, shared = rows, min(self.capacity, capacity)
+        chosen = list(keep)
+        in_place = chosen == list(range(len(chosen)))
+        taken = slice(0, len(chosen)) if in_place else chosen
+        for layer, old in enumerate(self.kv):
+            self.kv[layer] = self._slots(capacity)
+            self.kv[layer][:, : len(chosen), :, :shared] = old[:, taken, :, :shared]
+        self.nbytes = self._measure()
+        for name in ("positions", "scores", "kinds"):
+            old = getattr(self, name)
+            new = np.zeros((rows, capacity, *old.shape[2:]), old.dtype)
+            new[: len(chosen), :shared] = old[chosen, :shared]
+            setattr(self, name, new)
+        self.lengths = [self.lengths[row] for row in chosen] + [0] * (rows - len(chosen))
 
     def _gather(self, row: int, source: Tensor, begin: int) -> None:
         """Move the slots ``source`` (rising, none before ``begin``) to ``begin`` and on."""

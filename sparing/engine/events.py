@@ -33,6 +33,15 @@ class StepEvent(Event):
 
 
 @dataclass
+class Logprobs:
+    """log p of a token under the full model, at temperature 1 and before any filter; ``top``: ids
+    of the likeliest tokens and theirs, best first."""
+
+    token: float
+    top: list[tuple[int, float]]
+
+
+@dataclass
 class TokenEvent(StepEvent):
     """One new token.
 
@@ -40,7 +49,7 @@ class TokenEvent(StepEvent):
     ``kind``: thought or answer; ``origin``: model, draft or forced; ``confidence``: the model's
     top-1 probability there; ``score``: its predicted importance (for the first of the predictor's
     horizons), None without a predictor, and while it is not known: the last token of a step gets
-    it in the next one.
+    it in the next one; ``logprobs``: None unless asked for.
     """
 
     type: ClassVar[str] = "token"
@@ -51,6 +60,7 @@ class TokenEvent(StepEvent):
     origin: str
     confidence: float
     score: float | None = None
+    logprobs: Logprobs | None = None
 
 
 @dataclass

@@ -63,6 +63,12 @@ class Loop:
         self.live.remove(row)
         self.cache.reset(row.index)
 
+    def resize(self, rows: int, limit: int) -> None:
+        """Room for so many rows of up to ``limit`` slots; the live ones move to the front."""
+        self.cache.resize(rows, limit, [row.index for row in self.live])
+        for index, row in enumerate(self.live):
+            row.index = index
+
     def step(self) -> list[Event]:
         """One pass of the full model over all live rows; what it brought, row by row."""
         rows = list(self.live)

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sparing.engine.events import Logprobs
+
 GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64: splitmix64's increment
 MIX_1, MIX_2 = -4658895280553007687, -7723592293110705685  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
@@ -43,7 +45,10 @@ def gumbel(seed: int, position: int, ids: Int[Tensor, " K"]) -> Float[Tensor, " 
 @dataclass(frozen=True)
 class Sampler:
     """How a row's tokens are picked. Temperature 0 is greedy. Filters as in transformers:
-    temperature, then top-k, then top-p (the token that crosses p stays), then min-p."""
+    temperature, then top-k, then top-p (the token that crosses p stays), then min-p.
+
+    ``logprobs``: how many of the likeliest tokens are named beside a picked one; None: not even its
+    own log p is told."""
 
     temperature: float = 0.0
     top_k: int | None = None
@@ -51,6 +56,7 @@ class Sampler:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     seed: int = 0
+    logprobs: int | None = None
 
     @property
     def is_argmax(self) -> bool:
@@ -82,6 +88,15 @@ class Sampler:
         best = noisy.argmax()[None] if n == 1 else noisy.topk(min(n, len(ids))).indices
         found: list[int] = ids[best].tolist()
         return found
+
+    def told(self, logits: Float[Tensor, " V"], token: int) -> Logprobs | None:
+        """log p of the token and of the likeliest, as the model has them; None unless wanted."""
+        if self.logprobs is None:
+            return None
+        log_p = logits.double().log_softmax(-1)
+        top = log_p.topk(min(self.logprobs, len(log_p)))
+        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return Logprobs(float(log_p[token]), list(pairs))
 
     def filtered(
         self, logits: Float[Tensor, " V"]

@@ -7,6 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from sparing.engine.cache import Kind
+from sparing.engine.events import Logprobs
 from sparing.engine.sampling import Sampler
 from sparing.engine.text import TextStream
 from sparing.model.chat import ChatFormat, Prompt
@@ -90,6 +91,10 @@ class Transcript:
         """The ``count`` tokens that ``guess`` would name, best first."""
         return self._sampler.ranked(logits, self.position + ahead, self._seen, count)
 
+    def logprobs(self, logits: Tensor, token: int) -> Logprobs | None:
+        """What is to be told of a token that was picked from these logits."""
+        return self._sampler.told(logits, token)
+
     def append(self, token: int) -> tuple[str, Kind]:
         """Take a token; returns the text that it released, and its kind."""
         kind = self.kind
@@ -121,17 +126,23 @@ class Transcript:
         self.finish_reason, self.tail = reason, self._text.finish()
         return self.tail
 
-    def split(self, text: str) -> tuple[str, str]:
+    def split(self, text: str, *, so_far: bool = False) -> tuple[str, str]:
         """Thinking and answer in ``text``, which is the row's text or its beginning.
 
-        Markers are removed; without markers all text is the answer.
+        Markers are removed; without markers all text is the answer. ``so_far``: without an end that
+        may turn out to begin a marker, so that what follows only ever adds to both. May be called
+        from another thread than the one that appends.
         """
         if self._markers is None:
             return "", text
-        ends = [start for start, _ in self._spans[1:]] + [len(text)]
+        spans = self._spans
+        ends = [start for start, _ in spans[1:]] + [len(text)]
         parts: dict[bool, list[str]] = {True: [], False: []}
-        for (start, thought), end in zip(self._spans, ends, strict=True):
-            part = text[start:end].strip()
+        for (start, thought), end in zip(spans, ends, strict=True):
+            part = text[start:end]
+            if so_far and end >= len(text):
+                part = self._markers.without_begun(part, thought)
+            part = part.strip()
             if thought:
                 part = part.removeprefix(self._markers.start).removesuffix(self._markers.end)
             parts[thought].append(part.strip())
@@ -147,13 +158,13 @@ class Transcript:
             self.thinking = True
             start = len(self._text.decoded)
             found = self._text.decoded.rfind(self._markers.start, self._spans[-1][0])
-            self._spans.append((start if found < 0 else found, True))
+            self._spans = [*self._spans, (start if found < 0 else found, True)]
             return Kind.THOUGHT
         if self.thinking and self._ends_with(token, self._markers.end, self._markers.end_ids):
             self.thinking = False
             found = self._text.decoded.find(self._markers.end, self._spans[-1][0])
             end = found + len(self._markers.end) if found >= 0 else len(self._text.decoded)
-            self._spans.append((end, False))
+            self._spans = [*self._spans, (end, False)]
         return kind
 
     def _ends_with(self, token: int, marker: str, ids: tuple[int, ...]) -> bool:

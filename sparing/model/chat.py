@@ -41,6 +41,15 @@ class Markers:
         """Whether the text ends inside a thought."""
         return text.rfind(self.start) > text.rfind(self.end)
 
+    def without_begun(self, part: str, thought: bool) -> str:
+        """A thought, or what stands outside of one, less an end that may begin the next marker."""
+        if thought and self.start.startswith(part.strip()):
+            return ""
+        marker = self.end if thought else self.start
+        sizes = range(min(len(marker) - 1, len(part)), 0, -1)
+        held = next((size for size in sizes if part.endswith(marker[:size])), 0)
+        return part[: len(part) - held]
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -148,6 +157,10 @@ class ChatFormat:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def token_text(self, token: int) -> str:
+        """One token by itself, special or not; U+FFFD where it is a part of a character."""
+        return self.tokenizer.decode([token], skip_special_tokens=False)
 
     def _encode_text(self, text: str) -> Prompt:
         bos = self.tokenizer.bos_token

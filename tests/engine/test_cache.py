@@ -54,6 +54,7 @@ class Slots(RuleBasedStateMachine):
     @rule(row=st.integers(0, ROWS - 1), drafted=st.integers(1, 12), data=st.data())
     def append_and_commit(self, row: int, drafted: int, data: Any) -> None:
         """The decoder writes behind the length; a path of it stays, gaps and all."""
+        row %= len(self.rows)
         begin = self.cache.lengths[row]
         drafted = min(drafted, self.cache.limit - begin)
         if drafted < 1:
@@ -83,6 +84,7 @@ class Slots(RuleBasedStateMachine):
     @precondition(lambda self: any(self.rows))
     @rule(row=st.integers(0, ROWS - 1), data=st.data())
     def evict(self, row: int, data: Any) -> None:
+        row %= len(self.rows)
         count = len(self.rows[row])
         keep = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
         gone = self.cache.evict(row, np.array(keep, bool))
@@ -92,6 +94,7 @@ class Slots(RuleBasedStateMachine):
 
     @rule(row=st.integers(0, ROWS - 1))
     def reset(self, row: int) -> None:
+        row %= len(self.rows)
         self.cache.reset(row)
         self.rows[row], self.ends[row] = [], 0
         assert not any(t[row].any() for t in (*self.cache.keys, *self.cache.values))
@@ -108,13 +111,33 @@ class Slots(RuleBasedStateMachine):
             assert slots <= self.cache.capacity < max(before + 1, slots + BLOCK_SLOTS)
             assert self.cache.capacity <= self.cache.limit
 
+    @rule(rows=st.integers(1, ROWS + 2), limit=st.integers(0, 700), data=st.data())
+    def resize(self, rows: int, limit: int, data: Any) -> None:
+        """Some rows stay, in another order; what does not fit is refused and changes nothing."""
+        order = data.draw(st.permutations(range(len(self.rows))))
+        keep = order[: data.draw(st.integers(0, len(order)))]
+        used = max((len(self.rows[row]) for row in keep), default=0)
+        if len(keep) > rows or used > limit:
+            with pytest.raises(ValueError, match=f"must fit into {rows} rows of {limit} slots"):
+                self.cache.resize(rows, limit, keep)
+            return
+        self.cache.resize(rows, limit, keep)
+        new = range(rows - len(keep))
+        self.rows = [self.rows[row] for row in keep] + [[] for _ in new]
+        self.ends = [self.ends[row] for row in keep] + [0 for _ in new]
+        assert used <= self.cache.capacity < used + BLOCK_SLOTS
+        assert self.cache.capacity <= self.cache.limit == limit
+        free = [t[len(keep) :] for t in (*self.cache.keys, *self.cache.values)]
+        assert not any(values.any() for values in free)
+
     @invariant()
     def holds_what_the_lists_hold(self) -> None:
         if not hasattr(self, "cache"):
             return
         self.cache.check()
         assert self.cache.nbytes == measured(self.cache)
-        assert self.cache.nbytes == 2 * LAYERS * ROWS * HEADS * DIM * 8 * self.cache.capacity
+        assert self.cache.slot_bytes == 2 * LAYERS * HEADS * DIM * 8
+        assert self.cache.nbytes == len(self.rows) * self.cache.capacity * self.cache.slot_bytes
         assert self.cache.lengths == [len(tokens) for tokens in self.rows]
         for row, tokens in enumerate(self.rows):
             used = slice(0, len(tokens))

@@ -147,3 +147,20 @@ def test_ties_at_the_edge_of_a_filter():
     assert len(Sampler(1.0, top_k=3).filtered(logits)[0]) == 8
     assert len(Sampler(1.0, top_p=0.5).filtered(logits)[0]) == 4
     assert len(Sampler(1.0, min_p=1.0).filtered(logits)[0]) == 8
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 100])
+def test_logprobs_are_the_models_own_before_any_filter(count):
+    logits = logits_of(3)
+    sampler = Sampler(temperature=2.0, top_k=2, logprobs=count)
+    expected = logits.softmax(-1).log()
+    found = sampler.told(logits.float(), 17)
+    assert found.token == pytest.approx(float(expected[17]), abs=1e-6)
+    assert len(found.top) == min(count, VOCABULARY)
+    assert [id_ for id_, _ in found.top] == expected.argsort(descending=True)[:count].tolist()
+    for id_, log_p in found.top:
+        assert log_p == pytest.approx(float(expected[id_]), abs=1e-6)
+
+
+def test_logprobs_are_not_told_unless_asked_for():
+    assert Sampler(temperature=1.0).told(logits_of(0), 0) is None

@@ -1,5 +1,6 @@
 """What a row has said: thoughts and answers, the thinking budget, and the ends."""
 
+import itertools
 from functools import cache
 from typing import Any
 
@@ -243,3 +244,33 @@ def test_kinds_are_known_before_the_token_is():
     assert row.transcript.kind == Kind.THOUGHT
     row.say(END)
     assert row.transcript.kind == Kind.ANSWER
+
+
+PIECES = ["<think>", END, "<", "</th", "ink>", "think", " ", "\n", "so", "42", "\u00e9"]
+
+
+@given(
+    prompt=st.sampled_from(["Q", "Q<think>"]),
+    words=st.lists(st.sampled_from(PIECES), max_size=25),
+    markers=st.sampled_from(["single", "several", None]),
+    stop=st.sampled_from([[], ["k>4"], [" so"]]),
+)
+@settings(max_examples=200, deadline=None)
+def test_what_is_told_so_far_only_ever_grows_into_the_whole(prompt, words, markers, stop):
+    """Also where the transcript is ahead of the text, as it is for whoever reads behind it."""
+    row = Row(prompt, markers, stop=stop)
+    seen = [("", "", 0)]
+    for word in words:
+        row.say(word)
+        behind = row.text[: seen[-1][2]]
+        for text in (behind, row.text):
+            seen.append((*row.transcript.split(text, so_far=True), len(text)))
+    if row.transcript.finish_reason is None:
+        row.transcript.end("length")
+    whole = row.transcript.split(row.transcript.text)
+    for thinking, answer, _ in seen:
+        assert whole[0].startswith(thinking)
+        assert whole[1].startswith(answer)
+    for before, after in itertools.pairwise(seen):
+        assert after[0].startswith(before[0])
+        assert after[1].startswith(before[1])

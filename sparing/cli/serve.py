@@ -1,0 +1,92 @@
+"""`sparing serve`: a model behind OpenAI's HTTP API."""
+
+import os
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+
+from sparing.cli.flags import LoadingFlags, SeedlessFlags, flag
+from sparing.errors import OptionError
+
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+PACKAGES = ("fastapi", "prometheus_client", "uvicorn")  # the extra "serve"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def byte_count(given: str | int) -> int:
+    """``1073741824``, ``1024M`` or ``1G``."""
+    text = str(given).strip().upper().removesuffix("B").removesuffix("I")
+    unit = UNITS.get(text[-1:], 1)
+    try:
+        return int(float(text.rstrip("KMGT")) * unit)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"must be bytes (1073741824, 512M, 2G), got {given!r}") from None
+
+
+def size(help_: str) -> Any:
+    return flag(help_, parser=byte_count, metavar="BYTES")
+
+
+def serve(
+    loading: LoadingFlags,
+    decoding: SeedlessFlags,
+    host: Annotated[str, flag("address to listen on")] = "127.0.0.1",
+    port: Annotated[int, flag("port to listen on; 0: a free one", min=0, max=65535)] = 8000,
+    kv_bytes: Annotated[Any, size("for the keys and values of all rows")] = "1G",
+    rows: Annotated[int, flag("requests decoded at a time, at most")] = 32,
+    queue: Annotated[int, flag("requests that may wait")] = 256,
+    timeout: Annotated[float, flag("seconds that a request may take, waiting included")] = 600.0,
+    max_prompt_tokens: Annotated[
+        int | None, flag("of a prompt; by default what the context leaves")
+    ] = None,
+    max_body: Annotated[Any, size("of a request's body")] = "1M",
+    body_timeout: Annotated[float, flag("seconds that a body may take to arrive")] = 10.0,
+    grace: Annotated[float, flag("seconds that open requests have when the server stops")] = 20.0,
+    keep_runs: Annotated[int, flag("ended runs whose events can be asked for")] = 64,
+    api_key: Annotated[
+        str | None, flag("ask for this key; better given as SPARING_API_KEY")
+    ] = None,
+) -> None:
+    """Serve a model at http://HOST:PORT/v1. The flags of `run` are what requests get by default."""
+    options = decoding.options()
+    needs_extra()
+    from sparing.server.listen import bind, serve
+    from sparing.server.settings import Defaults, Serving
+
+    serving = Serving(
+        kv_bytes=kv_bytes,
+        rows=rows,
+        queue=queue,
+        request_s=timeout,
+        body_s=body_timeout,
+        body_bytes=max_body,
+        prompt_tokens=max_prompt_tokens,
+        grace_s=grace,
+        keep_runs=keep_runs,
+        api_key=api_key or os.environ.get("SPARING_API_KEY") or None,
+    )
+    defaults = Defaults(
+        memory=options["memory"],
+        depth=options["depth"],
+        sampling=options["sampling"],
+        no_think=options["template_options"] is not None,
+    )
+    with bind(host, port) as listener:
+        engine = loading.load()
+        address = f"[{host}]" if ":" in host else host
+        where = f"http://{address}:{listener.getsockname()[1]}"
+        if host not in LOOPBACK and serving.api_key is None:
+            typer.echo("note: whoever reaches this address may use it; --api-key asks", err=True)
+        typer.echo(f"{loading.model} at {where}/v1", err=True)
+        serve(engine, listener, serving, defaults)
+
+
+def needs_extra() -> None:
+    """Raise OptionError where what a server is made of is not installed."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise OptionError(
+            f"serve needs packages that are not here ({', '.join(missing)}); "
+            "install them with pip install 'sparing[serve]'"
+        )

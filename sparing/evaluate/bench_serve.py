@@ -1,0 +1,244 @@
+"""`sparing bench serve`: many at once, the wait for a first token, memory that stays, overhead."""
+
+import asyncio
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import psutil
+from rich.progress import Progress
+
+from sparing.api import Engine
+from sparing.errors import ModelError
+from sparing.evaluate.asking import Answered, ask
+from sparing.evaluate.report import Figure
+from sparing.model.chat import Message
+from sparing.options import Depth, Sampling
+
+CONCURRENT, LOAD = 32, 8
+EARLY = 10  # resident memory: after a tenth of the requests, and after all
+WARM_UP = 4
+SETTLE_S = 0.5
+Measured = tuple[list[Figure], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Serve:
+    """What is asked: ``questions`` as chat, greedy, at most ``new_tokens`` (None: to their end).
+
+    ``rounds`` of one after another against ``CONCURRENT`` at once, of ``probes`` for first tokens,
+    idle and under load, and of server against engine; ``requests`` in all for the memory.
+    """
+
+    questions: Sequence[str]
+    new_tokens: int | None
+    rounds: int
+    probes: int
+    requests: int
+
+    def messages(self, number: int) -> list[Message]:
+        return [{"role": "user", "content": self.questions[number % len(self.questions)]}]
+
+
+class Child:
+    """A server in a process of its own, as `sparing serve` starts it."""
+
+    def __init__(self, flags: Sequence[str]) -> None:
+        command = [sys.executable, "-m", "sparing.cli.main", "serve", "--port", "0", *flags]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        said = []
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            said.append(line.strip())
+            if found := re.search(r"http://127\.0\.0\.1:(\d+)/v1", line):
+                self.port = int(found[1])
+                return
+        raise ModelError(f"the server must start, got: {' '.join(said)}")
+
+    @property
+    def resident_bytes(self) -> int:
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+@contextmanager
+def serving(flags: Sequence[str]) -> Any:
+    child = Child(flags)
+    try:
+        yield child
+    finally:
+        child.close()
+
+
+def bench_serve(engine: Engine, flags: Sequence[str], plan: Serve, progress: Progress) -> Measured:
+    """All figures, and what they are computed from. ``flags``: of the server, for the same model as
+    the ``engine``, which runs in this process to compare with."""
+    figures: list[Figure] = []
+    raw: dict[str, Any] = {}
+    with serving(flags) as child, progress:
+        bench = Bench(engine, child, plan)
+        asyncio.run(bench.warm_up())
+        for what, measure in bench.parts.items():
+            task = progress.add_task(what, total=None)
+            found, kept = measure()
+            figures += found
+            raw[what] = kept
+            progress.update(task, total=1, completed=1)
+    return figures, raw
+
+
+class Bench:
+    """The parts of the benchmark, on one server."""
+
+    def __init__(self, engine: Engine, child: Child, plan: Serve) -> None:
+        self.engine, self.child, self.plan = engine, child, plan
+        self.parts = {
+            "throughput": self.throughput,
+            "first token": self.first_token,
+            "overhead": self.overhead,
+            "memory": self.memory,
+        }
+
+    def ask(self, number: int, **more: Any) -> Any:
+        """The plan's ``number``-th request, to be awaited."""
+        body: dict[str, Any] = {
+            "model": self.engine.name,
+            "messages": self.plan.messages(number),
+            "temperature": 0,
+        }
+        if self.plan.new_tokens is not None:
+            body["max_completion_tokens"] = self.plan.new_tokens
+        return ask(self.child.port, body | more)
+
+    async def warm_up(self) -> None:
+        for number in range(WARM_UP):
+            await self.ask(number)
+        await asyncio.gather(*(self.ask(number) for number in range(LOAD)))
+
+    def throughput(self) -> Measured:
+        """The same requests one after another, and all at once."""
+        rounds = [asyncio.run(self._throughput(number)) for number in range(self.plan.rounds)]
+        one = [r["alone"]["tokens"] / r["alone"]["seconds"] for r in rounds]
+        many = [r["together"]["tokens"] / r["together"]["seconds"] for r in rounds]
+        finished = sum(r["together"]["finished"] for r in rounds) / (CONCURRENT * len(rounds))
+        what = f"{CONCURRENT} requests at once"
+        return [
+            Figure(f"finished/{CONCURRENT}", finished, "share", "higher", 1.0,
+                   f"{what}: share that finished"),
+            Figure("tokens_per_s/1", median(one), "tokens/s", "higher", None,
+                   "one request at a time, tokens/s"),
+            Figure(f"tokens_per_s/{CONCURRENT}", median(many), "tokens/s", "higher", None,
+                   f"{what}, tokens/s in all"),
+            Figure(f"throughput_{CONCURRENT}_over_1",
+                   median(b / a for a, b in zip(one, many, strict=True)), "x", "higher", 4.0,
+                   f"{what}: tokens/s in all over one request's"),
+        ], {"rounds": rounds}  # fmt: skip
+
+    async def _throughput(self, number: int) -> dict[str, Any]:
+        numbers = [number * CONCURRENT + i for i in range(CONCURRENT)]
+        begun = time.perf_counter()
+        alone = [await self.ask(n) for n in numbers]
+        between = time.perf_counter()
+        together = await asyncio.gather(*(self.ask(n) for n in numbers))
+        ended = time.perf_counter()
+        return {
+            "alone": summed(alone, between - begun),
+            "together": summed(together, ended - between),
+        }
+
+    def first_token(self) -> Measured:
+        """A short streamed request, when nobody else is there and beside ``LOAD`` others."""
+        idle, loaded = asyncio.run(self._first_token())
+        over = median(loaded) / median(idle)
+        return [
+            Figure("first_token_s/idle", median(idle), "s", "lower", None,
+                   "first token of an idle server, s, median"),
+            Figure(f"first_token_{LOAD}_over_idle", over, "x", "lower", 3.0,
+                   f"first token beside {LOAD} requests over idle, medians"),
+        ], {"idle": idle, "loaded": loaded}  # fmt: skip
+
+    async def _first_token(self) -> tuple[list[float], list[float]]:
+        probes, short = self.plan.probes, {"stream": True, "max_completion_tokens": 1}
+        idle = [first(await self.ask(number, **short)) for number in range(probes)]
+        stop = asyncio.Event()
+
+        async def worker(number: int) -> None:
+            while not stop.is_set():
+                await self.ask(number)
+                number += LOAD
+
+        workers = [asyncio.ensure_future(worker(number)) for number in range(LOAD)]
+        await asyncio.sleep(SETTLE_S)
+        loaded = []
+        for number in range(probes):
+            loaded.append(first(await self.ask(number, **short)))
+            await asyncio.sleep(0.01 * (number % 7))  # not in step with the engine's
+        stop.set()
+        await asyncio.gather(*workers)
+        return idle, loaded
+
+    def overhead(self) -> Measured:
+        """A streamed request against the same in this process, without HTTP, in turns."""
+        figures, raw = [], {}
+        for draft in ("off", "auto"):
+            pairs = [self._overhead(number, draft) for number in range(self.plan.rounds * 4)]
+            ratio = median(pair["server"] / pair["engine"] for pair in pairs[1:] or pairs)
+            what = f"one streamed request's time per token over the engine's, draft {draft}"
+            figures.append(Figure(f"server_over_engine/{draft}", ratio, "x", "lower", 1.05, what))
+            raw[draft] = pairs
+        return figures, raw
+
+    def _overhead(self, number: int, draft: Any) -> dict[str, float]:
+        """Seconds a token of either."""
+        sampling = Sampling(temperature=0, max_new_tokens=self.plan.new_tokens)
+        begun = time.perf_counter()
+        [result] = self.engine.generate(
+            [self.plan.messages(number)], None, Depth(draft=draft), None, sampling
+        )
+        here = (time.perf_counter() - begun) / result.stats.new_tokens
+        options = {"stream": True, "sparing": {"depth": {"draft": draft}}}
+        answered = asyncio.run(self.ask(number, **options))
+        there = answered.seconds / max(answered.tokens, 1)
+        return {"engine": here, "server": there, "inside": answered.engine_s / answered.tokens}
+
+    def memory(self) -> Measured:
+        """Resident bytes of the idle server, early and late, ``LOAD`` requests at a time."""
+        early = max(self.plan.requests // EARLY, 1)
+        before = asyncio.run(self._resident_after(0, early))
+        after = asyncio.run(self._resident_after(early, self.plan.requests))
+        what = f"resident memory after {self.plan.requests} requests over that after {early}"
+        figure = Figure("resident_late_over_early", after / before, "x", "lower", 1.02, what)
+        return [figure], {"early": before, "late": after}
+
+    async def _resident_after(self, begin: int, end: int) -> int:
+        numbers = iter(range(begin, end))
+
+        async def worker() -> None:
+            for number in numbers:
+                await self.ask(number)
+
+        await asyncio.gather(*(worker() for _ in range(LOAD)))
+        await asyncio.sleep(SETTLE_S)
+        return self.child.resident_bytes
+
+
+def summed(answers: Sequence[Answered], seconds: float) -> dict[str, Any]:
+    return {
+        "seconds": seconds,
+        "tokens": sum(answer.tokens for answer in answers),
+        "finished": sum(answer.status == 200 and answer.tokens > 0 for answer in answers),
+    }
+
+
+def first(answer: Answered) -> float:
+    """Seconds to the first text; where the only token says nothing, to the end."""
+    return answer.seconds if answer.first is None else answer.first

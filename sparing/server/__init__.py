@@ -1,0 +1,1 @@
+"""Many people thinking at once, over HTTP, in memory that is known beforehand."""

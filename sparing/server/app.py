@@ -1,0 +1,234 @@
+"""The routes."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Request, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from sparing import __version__
+from sparing.server.answers import ChatCompletion, ChatTeller, Completion, Teller, TextTeller
+from sparing.server.errors import AsciiJSON, ErrorBody, Refused
+from sparing.server.gate import Gate
+from sparing.server.refusals import of_status, of_validation
+from sparing.server.requests import Asked, ChatRequest, CompletionRequest
+from sparing.server.runs import Run
+from sparing.server.service import Service, refusal
+from sparing.server.sse import EventStream, completion, events, gone
+
+log = logging.getLogger("sparing")
+STREAM = {  # the schema of one event
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in ("data", "event", "id")},
+            "required": ["data"],
+        }
+    }
+}
+
+
+class Model(BaseModel):
+    """``context``: positions that the model was trained for."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "sparing"
+    context: int
+
+
+class Models(BaseModel):
+    object: str = "list"
+    data: list[Model]
+
+
+class Health(BaseModel):
+    """``status``: ok, stopping or failed; rows, and bytes of keys and values against the most."""
+
+    status: str
+    live: int
+    waiting: int
+    kv_bytes: int
+    kv_bytes_limit: int
+
+
+class Cancelled(BaseModel):
+    id: str
+    cancelled: bool
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How a route's errors are described."""
+    return {status: {"model": ErrorBody} for status in (401, *statuses)}
+
+
+ANSWERS = refusals(400, 404, 408, 409, 413, 429, 500, 503, 504)
+
+
+def build_app(service: Service) -> FastAPI:
+    """All routes over a service, which lives as long as the app."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="Sparing", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.service = service
+    serving = service.serving
+    app.add_middleware(
+        Gate,
+        body_bytes=serving.body_bytes,
+        body_s=serving.body_s,
+        api_key=serving.api_key,
+        refused=service.metrics.refused,
+    )
+    answer_errors(app, service)
+    answer_questions(app, service)
+    tell_runs(app, service)
+    tell_state(app, service)
+    name_the_model(app, service.model)
+    return app
+
+
+def name_the_model(app: FastAPI, model: str) -> None:
+    """In the description: the one that can be asked."""
+    schemas = app.openapi()["components"]["schemas"]
+    for body in (ChatRequest, CompletionRequest):
+        schemas[body.__name__]["properties"]["model"]["enum"] = [model]
+
+
+def answer_errors(app: FastAPI, service: Service) -> None:
+    """Every error in OpenAI's shape, and counted."""
+
+    def respond(error: Refused) -> Response:
+        service.metrics.refused(error.status)
+        return error.response()
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> Response:
+        return respond(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return respond(of_validation(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        return respond(of_status(error))
+
+    @app.exception_handler(Exception)
+    async def ours(request: Request, error: Exception) -> Response:
+        return respond(refusal(error))
+
+
+def answer_questions(app: FastAPI, service: Service) -> None:
+    """OpenAI's two ways to ask."""
+    described: dict[int | str, dict[str, Any]] = {**ANSWERS}
+
+    @app.post(
+        "/v1/chat/completions",
+        responses={200: {"model": ChatCompletion, "content": STREAM}, **described},
+    )
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        run = await service.open(body, body.prompts(), "chatcmpl")
+        return await answer(service, request, body, run, ChatTeller)
+
+    @app.post(
+        "/v1/completions",
+        responses={200: {"model": Completion, "content": STREAM}, **described},
+    )
+    async def complete(body: CompletionRequest, request: Request) -> Response:
+        run = await service.open(body, body.prompts(), "cmpl")
+        return await answer(service, request, body, run, TextTeller)
+
+
+async def answer(
+    service: Service, request: Request, body: Asked, run: Run, kind: type[Teller]
+) -> Any:
+    """A run told whole or in chunks; it is cancelled where its reader leaves."""
+    teller = kind(run, service.engine.chat, service.model, body.n, body.usage_too)
+    headers = {"x-request-id": run.id}
+    if body.stream:
+        parts = completion(service, run, teller)
+        left = lambda: service.cancel(run)  # noqa: E731
+        return EventStream(parts, service.serving.request_s, headers, left)
+    await service.finish(run, gone(request.receive))
+    return AsciiJSON(teller.whole(), headers=headers)
+
+
+def tell_runs(app: FastAPI, service: Service) -> None:
+    """The engine's events of a run, and its end."""
+
+    def found(id_: str) -> Run:
+        run = service.runs.find(id_)
+        if run is None:
+            raise Refused(
+                404,
+                f"a run must be live or among the last {service.serving.keep_runs} that ended, "
+                f"got {id_!r}; its id is that of the answer",
+                param="id",
+                code="run_not_found",
+            )
+        return run
+
+    @app.get(
+        "/v1/runs/{id}/events",
+        responses={200: {"content": STREAM}, **refusals(400, 404)},
+        response_class=Response,
+    )
+    async def follow(id: str, last_event_id: Annotated[int, Header(ge=-1)] = -1) -> Any:
+        run = found(id)
+        return EventStream(events(service, run, last_event_id), service.serving.request_s, {})
+
+    @app.post("/v1/runs/{id}/cancel", responses=refusals(404, 408, 413))
+    async def cancel(id: str) -> Cancelled:
+        run = found(id)
+        service.cancel(run)
+        return Cancelled(id=run.id, cancelled=not run.done)
+
+
+def tell_state(app: FastAPI, service: Service) -> None:
+    """What there is, and how it is doing."""
+
+    def model() -> Model:
+        context = service.engine.decoder.shape.context
+        return Model(id=service.model, created=service.created, context=context)
+
+    @app.get("/v1/models", responses=refusals())
+    async def models() -> Models:
+        return Models(data=[model()])
+
+    @app.get("/v1/models/{id:path}", responses=refusals(404))
+    async def one_model(id: str) -> Model:
+        if id != service.model:
+            raise Refused(404, f"the model must be {service.model}, got {id!r}", param="model",
+                          code="model_not_found")  # fmt: skip
+        return model()
+
+    @app.get("/health", responses={503: {"model": Health}})
+    async def health(response: Response) -> Health:
+        scheduler = service.scheduler
+        status = "stopping" if service.stopping else "ok" if scheduler.alive else "failed"
+        response.status_code = 200 if status == "ok" else 503
+        return Health(
+            status=status,
+            live=scheduler.live,
+            waiting=scheduler.waiting,
+            kv_bytes=scheduler.kv_bytes,
+            kv_bytes_limit=scheduler.room.kv_bytes,
+        )
+
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}, **refusals()},
+             response_class=Response)  # fmt: skip
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

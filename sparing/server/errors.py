@@ -1,0 +1,77 @@
+"""Whatever goes wrong, in the shape that OpenAI's clients know."""
+
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.responses import JSONResponse
+
+
+class ErrorDetail(BaseModel):
+    """``param``: the field that is wrong, where it is one; ``code``: what a program can go by."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    error: ErrorDetail
+
+
+class Refused(Exception):
+    """An answer that is an error: ``status`` and what is in the body."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type_: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, headers
+        self.detail = ErrorDetail(message=message, type=type_, param=param, code=code)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"error": self.detail.model_dump()}
+
+    def response(self) -> JSONResponse:
+        return ascii_json(self.body, self.status, self.headers)
+
+
+def ascii_json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Any:
+    """JSON that holds any text there is, half of a pair of surrogates as well."""
+    return AsciiJSON(content, status, headers)
+
+
+class AsciiJSON(JSONResponse):
+    """Escaped, where JSONResponse would fail on text that UTF-8 cannot hold."""
+
+    def render(self, content: Any) -> bytes:
+        import json
+
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
+def out_of_time(seconds: float) -> Refused:
+    return Refused(
+        504,
+        f"a request must end within {seconds:g} s; ask for fewer tokens or come again later",
+        type_="timeout_error",
+        code="timeout",
+    )
+
+
+def shutting_down() -> Refused:
+    return Refused(
+        503,
+        "the server is shutting down; come again later",
+        type_="server_error",
+        code="shutting_down",
+        headers={"retry-after": "5"},
+    )

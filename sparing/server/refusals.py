@@ -1,0 +1,71 @@
+"""Other libraries' complaints about a request, in our words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from sparing.server.errors import Refused
+
+UNIONS = frozenset(  # what pydantic puts into a place to say which member of a union it tried
+    ["str", "int", "float", "list[TextPart]", "list[str]"]
+)
+
+
+def of_validation(error: RequestValidationError) -> Refused:
+    """The first complaint: which field, what must hold, what came."""
+    first = telling(error.errors())
+    where, *place = first["loc"]
+    if first["type"] == "json_invalid":
+        return Refused(400, f"a body must be JSON, got: {first['ctx']['error']}", code="bad_json")
+    if where == "body" and not place and first["type"] != "value_error":
+        return Refused(400, f"a body must be a JSON object: {first['msg']}", code="bad_json")
+    name = field_name(place)
+    if first["type"] == "extra_forbidden":
+        return Refused(
+            400,
+            f"{name} is not supported here; leave it out",
+            param=name,
+            code="unsupported_parameter",
+        )
+    return Refused(400, complaint(name, first), param=name or None, code="invalid_value")
+
+
+def telling(errors: Sequence[Any]) -> Any:
+    """The first error; a union has one a member, and those of the wrong type say the least."""
+    first = errors[0]
+    same = [e for e in errors if e["loc"][:2] == first["loc"][:2]]
+    return next((e for e in same if not e["type"].endswith("_type")), first)
+
+
+def complaint(name: str, first: dict[str, Any]) -> str:
+    """In a line."""
+    if first["type"] == "missing":
+        return f"{name} must be given"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return message if not name else f"{name}: {message}"
+    message = message.replace("Input should be ", "must be ", 1)
+    shown = ascii(first.get("input"))
+    shown = shown if len(shown) <= 80 else shown[:80] + "..."
+    return f"{name} {message}, got {shown}"
+
+
+def field_name(place: list[Any]) -> str:
+    """`messages[0].content`."""
+    name = ""
+    for part in place:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif part not in UNIONS:
+            name += f".{part}" if name else str(part)
+    return name
+
+
+def of_status(error: HTTPException) -> Refused:
+    """No such path, no such method."""
+    headers = dict(error.headers or {})
+    if error.status_code == 404:
+        return Refused(404, "there is no such path here; see /openapi.json", code="not_found")
+    return Refused(error.status_code, str(error.detail), headers=headers)

@@ -1,0 +1,162 @@
+"""What can be asked: the bodies of requests, each field checked, none ignored."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sparing.options import Depth, Latent, Memory, Sampling
+
+MOST_CHOICES, MOST_PROMPTS = 16, 64
+
+
+class Body(BaseModel):
+    """Closed to unknown names, and to values of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Savings(Body):
+    """What is spared, and how it is drawn beyond what OpenAI's fields say: Sparing's own options,
+    as in Python. ``no_think``: the chat template is asked to leave the thought out."""
+
+    memory: Memory | None = None
+    depth: Depth | None = None
+    latent: Latent | None = None
+    sampling: Sampling | None = None
+    no_think: bool = False
+
+
+class StreamOptions(Body):
+    """``include_usage``: a last chunk tells how many tokens there were."""
+
+    include_usage: bool = False
+
+
+class Asked(Body):
+    """What both kinds of requests have in common."""
+
+    model: str
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] = 1
+    stop: str | list[str] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    sparing: Savings = Savings()
+
+    @model_validator(mode="after")
+    def _streams(self) -> "Asked":
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream, got none; pass stream=true too")
+        return self
+
+    @property
+    def usage_too(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def new_tokens(self) -> int | None:
+        """The most that may be generated, where it is said."""
+        raise NotImplementedError
+
+    @property
+    def told(self) -> int | None:
+        """How many likeliest tokens are told beside each, with log-probabilities; None: none."""
+        raise NotImplementedError
+
+    def sampling(self) -> dict[str, Any]:
+        """The fields that are Sparing's by another name; those that were not given are left out."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        values = {
+            "stop": stop,
+            "seed": self.seed,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_new_tokens": self.new_tokens,
+            "logprobs": self.told,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
+
+
+class Message(Body):
+    """A turn. ``reasoning_content``: what an assistant thought, for templates that take it."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    reasoning_content: str | None = None
+
+    @model_validator(mode="after")
+    def _thinks(self) -> "Message":
+        if self.reasoning_content is not None and self.role != "assistant":
+            raise ValueError(f"reasoning_content belongs to an assistant, got role {self.role}")
+        return self
+
+    def to_template(self) -> dict[str, str]:
+        """As chat templates take it."""
+        parts = self.content
+        text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
+        message = {"role": "system" if self.role == "developer" else self.role, "content": text}
+        if self.reasoning_content is not None:
+            message["reasoning_content"] = self.reasoning_content
+        return message
+
+
+class ChatRequest(Asked):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "ChatRequest":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs, got none; pass logprobs=true too")
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError(
+                "max_tokens is the old name of max_completion_tokens, got both; pass one of them"
+            )
+        return self
+
+    @property
+    def new_tokens(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def told(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def prompts(self) -> list[list[dict[str, str]]]:
+        return [[message.to_template() for message in self.messages]]
+
+
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+SEVERAL = Field(min_length=1, max_length=MOST_PROMPTS)
+
+
+class CompletionRequest(Asked):
+    """POST /v1/completions: prompts as they stand, as text or token ids."""
+
+    prompt: str | Annotated[list[str], SEVERAL] | Ids | Annotated[list[Ids], SEVERAL]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+
+    @property
+    def new_tokens(self) -> int | None:
+        return self.max_tokens
+
+    @property
+    def told(self) -> int | None:
+        return self.logprobs
+
+    def prompts(self) -> list[Any]:
+        single = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
+        return [self.prompt] if single else list(self.prompt)

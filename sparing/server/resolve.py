@@ -1,0 +1,121 @@
+"""From what was asked to the engine's requests, or a refusal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sparing.api import Engine
+from sparing.engine.row import Request
+from sparing.errors import SparingError
+from sparing.options import DraftName, Memory, Sampling
+from sparing.server.errors import Refused
+from sparing.server.requests import Asked
+from sparing.server.room import Room
+from sparing.server.settings import Defaults, Serving, thinking_can_be_left_out
+
+
+class Resolver:
+    """Turns bodies into requests for an ``engine``, with a server's ``defaults`` and limits."""
+
+    def __init__(
+        self, engine: Engine, serving: Serving, defaults: Defaults, room: Room, model: str
+    ) -> None:
+        self.engine, self.serving, self.defaults = engine, serving, defaults
+        self.room, self.model = room, model
+
+    def requests(self, asked: Asked, prompts: Sequence[Any]) -> list[Request]:
+        """One for each choice of each prompt, prompt by prompt.
+
+        Raises Refused for what this model or this server cannot do.
+        """
+        if asked.model != self.model:
+            raise Refused(
+                404,
+                f"model must be {self.model}, got {asked.model!r}",
+                param="model",
+                code="model_not_found",
+            )
+        try:
+            memory, sampling = asked.sparing.memory or self.defaults.memory, self.sampling(asked)
+            template = self.template_options(asked)
+            found = []
+            for prompt in prompts:
+                for number in range(asked.n):
+                    found.append(self.request(prompt, memory, sampling, number, template))
+            return found
+        except SparingError as error:
+            raise Refused(400, str(error)) from None
+
+    def draft(self, asked: Asked) -> DraftName:
+        """Who drafts. The other options of drafting belong to what the engine has learned from all
+        requests: they are the server's."""
+        depth = asked.sparing.depth
+        if depth is None:
+            return self.defaults.depth.draft
+        for name in depth.model_fields_set - {"draft"}:
+            given, ours = getattr(depth, name), getattr(self.defaults.depth, name)
+            if given != ours:
+                field = f"sparing.depth.{name}"
+                raise Refused(
+                    400,
+                    f"{field} is the server's, {ours!r} for all requests, got {given!r}; leave it "
+                    "out (only sparing.depth.draft is a request's own)",
+                    param=field,
+                    code="unsupported_parameter",
+                )
+        return depth.draft if "draft" in depth.model_fields_set else self.defaults.depth.draft
+
+    def sampling(self, asked: Asked) -> Sampling:
+        """The request's options over the server's; a field that is given twice is refused."""
+        own, more = asked.sampling(), asked.sparing.sampling or Sampling()
+        extra = {name: getattr(more, name) for name in more.model_fields_set}
+        if twice := sorted(set(own) & set(extra)):
+            raise Refused(
+                400,
+                f"{twice[0]} must be given once, got it in the request and in sparing.sampling",
+                param=f"sparing.sampling.{twice[0]}",
+            )
+        base = self.defaults.sampling
+        return Sampling(**{name: getattr(base, name) for name in base.model_fields_set}
+                        | extra | own)  # fmt: skip
+
+    def template_options(self, asked: Asked) -> dict[str, Any] | None:
+        """What goes to the chat template."""
+        if not (asked.sparing.no_think or self.defaults.no_think):
+            return None
+        if asked.sparing.no_think and not thinking_can_be_left_out(self.engine.chat):
+            raise Refused(
+                400,
+                f"no_think needs a chat template with enable_thinking, and {self.model} has none; "
+                "leave it out",
+                param="sparing.no_think",
+                code="unsupported_parameter",
+            )
+        return {"enable_thinking": False}
+
+    def request(
+        self,
+        prompt: Any,
+        memory: Memory,
+        sampling: Sampling,
+        number: int,
+        template: dict[str, Any] | None,
+    ) -> Request:
+        """The ``number``-th choice of a prompt; from the second on its seed is another one."""
+        if sampling.seed is not None:
+            sampling = sampling.model_copy(update={"seed": (sampling.seed + number) % 2**63})
+        request = self.engine.request(prompt, memory, sampling, template_options=template)
+        tokens, most = len(request.prompt.ids), self.serving.prompt_tokens
+        if most is not None and tokens > most:
+            raise Refused(
+                400,
+                f"a prompt must have at most {most} tokens here, got {tokens}",
+                code="context_length_exceeded",
+            )
+        if request.slots > self.room.longest:
+            raise Refused(
+                400,
+                f"a request may come to hold at most {self.room.longest} tokens here, prompt and "
+                f"new ones, got {request.slots}; ask for fewer, or set sparing.memory.budget",
+                code="context_length_exceeded",
+            )
+        return request

@@ -1,0 +1,275 @@
+"""Continuous batching: requests join and leave the loop between its steps, first come first served.
+
+One thread owns the loop and its cache; everything else talks to it through tickets.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sparing.api import Engine
+from sparing.engine.events import DoneEvent, Event, LayersEvent, TokenEvent
+from sparing.engine.loop import PREFILL_CHUNK
+from sparing.engine.row import Request, Row
+from sparing.options import Depth, DraftName
+from sparing.server.drafting import ByRequest
+from sparing.server.heap import give_back
+from sparing.server.room import Room
+from sparing.server.settings import Serving
+
+TELL_S = 0.01  # news wait no longer than that to be told together
+REST_S = 0.2  # without work, until memory goes back to the system
+LEAST_CHUNK = 16  # prompt tokens a row takes in per step, however many rows read
+
+log = logging.getLogger("sparing")
+
+
+class QueueFull(Exception):
+    """No more requests may wait; ``waiting`` do."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} requests wait already")
+        self.waiting = waiting
+
+
+class Closed(Exception):
+    """The server is shutting down."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request on its way through the engine: it waits, has a ``row``, is ``done``.
+
+    ``draft``: who drafts for it; ``choice``: what its events are marked with; ``owner``: whom they
+    are for; ``failure``: why it ended before its time, None where it did not or was given up.
+    """
+
+    request: Request
+    draft: DraftName
+    owner: Any = None
+    choice: int = 0
+    row: Row | None = None
+    failure: Exception | None = None
+    started: bool = False
+    done: bool = False
+
+
+News = list[tuple[Ticket, list[Event]]]
+
+
+class Scheduler:
+    """Serves tickets on a thread of its own, within a ``room``; no more than a queue of them waits.
+
+    ``tell`` is called on that thread with what has happened, the last event of a ticket a
+    DoneEvent. ``kv_bytes``: what the cache takes now.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        serving: Serving,
+        tell: Callable[[News], None],
+        depth: Depth | None = None,
+    ) -> None:
+        self.loop, self.queue, self.tell = engine.loop([]), serving.queue, tell
+        self.room = Room(self.loop.cache.slot_bytes, serving.kv_bytes, serving.rows)
+        self.drafter = ByRequest(engine.drafting, self.loop.cache, depth or Depth())
+        self.loop.drafter = self.drafter
+        self._changed = threading.Condition()
+        self._waiting: deque[Ticket] = deque()
+        self._leaving: list[tuple[Ticket, Exception | None]] = []
+        self._live: dict[int, Ticket] = {}  # by tag
+        self._tags = 0
+        self._closed = False
+        self._news: News = []
+        self._told = 0.0
+        self.steps, self.step_seconds = 0, 0.0
+        self._thread = threading.Thread(target=self._serve, name="sparing-engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def live(self) -> int:
+        return len(self._live)
+
+    @property
+    def kv_bytes(self) -> int:
+        return self.loop.cache.nbytes
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine's thread still runs."""
+        return self._thread.is_alive()
+
+    def submit(self, tickets: Sequence[Ticket]) -> None:
+        """Let tickets wait for their turn, all of them or none.
+
+        Raises QueueFull, or Closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise Closed
+            free = self.room.rows - len(self._live) if not self._waiting else 0
+            if len(self._waiting) + len(tickets) > self.queue + free:
+                raise QueueFull(len(self._waiting))
+            for ticket in tickets:
+                self._tags += 1
+                ticket.request = replace(ticket.request, tag=self._tags)
+                self._waiting.append(ticket)
+            self._changed.notify()
+
+    def cancel(self, tickets: Sequence[Ticket], failure: Exception | None = None) -> None:
+        """End tickets before their time, between two steps; those that are done stay as they are.
+
+        ``failure``: what to tell whoever still waits for them.
+        """
+        with self._changed:
+            self._leaving += [(ticket, failure) for ticket in tickets]
+            self._changed.notify()
+
+    def close(self, failure: Exception | None = None) -> None:
+        """Take no more tickets and end those that are here; returns when the thread has ended."""
+        with self._changed:
+            self._closed = True
+            self._leaving += [(t, failure) for t in (*self._waiting, *self._live.values())]
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def drain(self) -> None:
+        """Take no more tickets."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _serve(self) -> None:
+        while self._await_work():
+            self.turn()
+        self._flush()
+
+    def _await_work(self) -> bool:
+        """Sleep while there is nothing to do; False when there never will be."""
+        with self._changed:
+            summoned = self._changed.wait_for(self._summoned, REST_S)
+        if not summoned:
+            give_back()
+            with self._changed:
+                self._changed.wait_for(self._summoned)
+        return bool(self._waiting or self._leaving or self._live)
+
+    def _summoned(self) -> bool:
+        return bool(self._waiting or self._leaving or self._live or self._closed)
+
+    def turn(self) -> None:
+        """Those who leave go, those who fit come, everyone who is here makes a step."""
+        self._let_go()
+        try:
+            self._admit()
+            if self._live:
+                self._step()
+        except Exception as error:  # a pass is for all rows: none can go on from within it
+            log.exception("a step failed, and with it %d requests", len(self._live))
+            for ticket in list(self._live.values()):
+                self._end(ticket, error)
+        if not self._live:
+            self._rest()
+        if self._news and time.perf_counter() - self._told > TELL_S:
+            self._flush()
+
+    def _let_go(self) -> None:
+        with self._changed:
+            leaving, self._leaving = self._leaving, []
+        for ticket, failure in leaving:
+            if not ticket.done:
+                self._end(ticket, failure)
+
+    def _end(self, ticket: Ticket, failure: Exception | None) -> None:
+        """Before its time."""
+        ticket.failure = failure
+        event = DoneEvent("interrupted")
+        if ticket.row is not None:
+            event = self.loop.done(ticket.row, interrupted=True)
+            self.loop.retire(ticket.row)
+        with self._changed:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+        self._note(ticket, [event])
+
+    def _admit(self) -> None:
+        """Nobody overtakes: who does not fit yet lets the others wait as well."""
+        slots = [row.request.slots for row in self.loop.live]
+        taken: list[Ticket] = []
+        with self._changed:
+            while self._waiting and self.room.fits([*slots, self._waiting[0].request.slots]):
+                ticket = self._waiting.popleft()
+                slots.append(ticket.request.slots)
+                taken.append(ticket)
+                self._live[ticket.request.tag] = ticket
+        if not taken:
+            return
+        cache = self.loop.cache
+        first = len(slots) == len(taken)
+        if len(slots) > cache.rows or max(slots) > cache.limit:
+            self.loop.resize(*self.room.layout(slots, exact=first))
+        for ticket in taken:
+            ticket.row = self.loop.admit(ticket.request)
+            self.drafter.begin(ticket.row, ticket.draft, alone=first)
+
+    def _step(self) -> None:
+        reading = sum(row.reading for row in self.loop.live)
+        self.loop.chunk = max(PREFILL_CHUNK // max(reading, 1), LEAST_CHUNK)
+        begun = time.perf_counter()
+        events = self.loop.step()
+        self.steps += 1
+        self.step_seconds += time.perf_counter() - begun
+        self._share(events)
+
+    def _share(self, events: Sequence[Event]) -> None:
+        """To each ticket its own events; what is told of the layer set, to all who draft so."""
+        by_tag: dict[int, list[Event]] = {}
+        for event in events:
+            if isinstance(event, LayersEvent):
+                asked = self._live[event.row].draft
+                for tag, ticket in self._live.items():
+                    if ticket.draft == asked:
+                        by_tag.setdefault(tag, []).append(replace(event))
+            else:
+                by_tag.setdefault(event.row, []).append(event)
+        for tag, own in by_tag.items():
+            self._note(self._live[tag], own)
+
+    def _note(self, ticket: Ticket, events: list[Event]) -> None:
+        """Keep news until they are told; first and last ones are at once."""
+        last = events[-1]
+        for event in events:
+            event.row = ticket.choice
+        if isinstance(last, DoneEvent):
+            if ticket.row is not None:
+                last.draft = self.drafter.of(ticket.row).name
+            ticket.done = True
+            self._live.pop(ticket.request.tag, None)
+        self._news.append((ticket, events))
+        first = not ticket.started and any(isinstance(e, TokenEvent) for e in events)
+        ticket.started |= first
+        if first or ticket.done:
+            self._told = 0.0
+
+    def _flush(self) -> None:
+        news, self._news = self._news, []
+        self._told = time.perf_counter()
+        if news:
+            self.tell(news)
+
+    def _rest(self) -> None:
+        """Nobody is here: the cache gives its memory back."""
+        if self.loop.cache.nbytes:
+            self.loop.resize(1, 0)

@@ -1,0 +1,138 @@
+"""The service behind the routes: an engine, its scheduler and the runs that are asked of it."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+
+from sparing.api import Engine
+from sparing.errors import SparingError
+from sparing.server.errors import Refused, out_of_time, shutting_down
+from sparing.server.metrics import Metrics
+from sparing.server.requests import Asked
+from sparing.server.resolve import Resolver
+from sparing.server.runs import Run, Runs
+from sparing.server.scheduler import Closed, News, QueueFull, Scheduler, Ticket
+from sparing.server.settings import Defaults, Serving
+
+
+class Service:
+    """Lives on one event loop, from ``start`` to ``stop``."""
+
+    def __init__(
+        self, engine: Engine, serving: Serving | None = None, defaults: Defaults | None = None
+    ) -> None:
+        self.engine, self.serving = engine, serving or Serving()
+        self.created, self.model = int(time.time()), engine.name
+        defaults = defaults or Defaults()
+        self.scheduler = Scheduler(engine, self.serving, self._told, defaults.depth)
+        self.room = self.scheduler.room
+        self.resolver = Resolver(engine, self.serving, defaults, self.room, self.model)
+        self.runs = Runs(self.serving.keep_runs)
+        self.metrics = Metrics(self.scheduler)
+        self.stopping = False
+
+    def start(self) -> None:
+        self._event_loop = asyncio.get_running_loop()
+        self._one_by_one = CapacityLimiter(1)  # long prompts shall not take all cores
+        self.scheduler.start()
+
+    async def open(self, asked: Asked, prompts: Sequence[Any], prefix: str) -> Run:
+        """Let a request in; raises Refused."""
+        draft = self.resolver.draft(asked)
+        requests = await to_thread.run_sync(
+            self.resolver.requests, asked, prompts, limiter=self._one_by_one
+        )
+        run = Run(prefix, requests)
+        tickets = [
+            Ticket(choice.request, draft, owner=run, choice=choice.index) for choice in run.choices
+        ]
+        for choice, ticket in zip(run.choices, tickets, strict=True):
+            choice.ticket = ticket
+        self.runs.add(run)
+        try:
+            self.scheduler.submit(tickets)
+        except (QueueFull, Closed) as error:
+            self.runs.live.pop(run.id)
+            raise self._no_room(error, len(tickets)) from None
+        return run
+
+    def cancel(self, run: Run, failure: Exception | None = None) -> None:
+        """End a run before its time; one that has ended stays as it is."""
+        tickets = [choice.ticket for choice in run.choices if choice.ticket]
+        if tickets:
+            self.scheduler.cancel(tickets, failure)
+
+    async def finish(self, run: Run, left: Awaitable[None]) -> None:
+        """Wait for a run's end, no longer than a request may take or its reader stays.
+
+        ``left``: done when that one is gone. Raises Refused for a run that failed.
+        """
+        waits = [asyncio.ensure_future(run.ended.wait()), asyncio.ensure_future(left)]
+        seconds = self.serving.request_s
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not run.done:
+                self.cancel(run, None if waits[1].done() else out_of_time(seconds))
+                await run.ended.wait()
+        except asyncio.CancelledError:
+            self.cancel(run, shutting_down())
+            raise
+        finally:
+            for task in waits:
+                task.cancel()
+        self.check(run)
+
+    def check(self, run: Run) -> None:
+        """Raise Refused for a run that failed or was cancelled."""
+        if run.failure is not None:
+            raise refusal(run.failure)
+        if any(c.done and c.done.finish_reason == "interrupted" for c in run.choices):
+            raise Refused(409, "the run was cancelled", type_="cancelled", code="cancelled")
+
+    def drain(self) -> None:
+        """Let nobody in any more; whoever is here has ``grace_s`` to come to an end."""
+        self.stopping = True
+        self.scheduler.drain()
+        self._event_loop.call_later(self.serving.grace_s, self.fail_all)
+
+    def fail_all(self) -> None:
+        """End every open run, telling why."""
+        for run in list(self.runs.live.values()):
+            self.cancel(run, shutting_down())
+
+    async def stop(self) -> None:
+        """End the engine's thread, and whatever is open."""
+        await to_thread.run_sync(self.scheduler.close, shutting_down())
+
+    def _told(self, news: News) -> None:
+        """On the scheduler's thread: over to ours."""
+        self._event_loop.call_soon_threadsafe(self._take, news)
+
+    def _take(self, news: News) -> None:
+        for run in self.runs.take(news):
+            self.metrics.ended(run, time.perf_counter() - run.begun)
+
+    def _no_room(self, error: Exception, tickets: int) -> Refused:
+        if isinstance(error, Closed):
+            return shutting_down()
+        most = self.serving.queue + self.serving.rows
+        if tickets > most:
+            return Refused(400, f"a request may have at most {most} choices here, got {tickets}")
+        return Refused(
+            429,
+            f"{error}, and {self.serving.queue} may; come again later",
+            type_="rate_limit_error",
+            code="queue_full",
+            headers={"retry-after": "1"},
+        )
+
+
+def refusal(failure: Exception) -> Refused:
+    """What to answer where the engine failed."""
+    if isinstance(failure, Refused):
+        return failure
+    said = str(failure) if isinstance(failure, SparingError) else "see the server's log"
+    return Refused(500, f"the engine failed: {said}", type_="server_error", code="engine_failed")

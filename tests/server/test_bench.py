@@ -1,0 +1,60 @@
+"""`sparing bench serve`: its rows, and all that they are made of."""
+
+import json
+from statistics import median
+
+import pytest
+
+from tests.tiny import checkpoint
+
+NAMES = [
+    "finished/32",
+    "tokens_per_s/1",
+    "tokens_per_s/32",
+    "throughput_32_over_1",
+    "first_token_s/idle",
+    "first_token_8_over_idle",
+    "server_over_engine/off",
+    "server_over_engine/auto",
+    "resident_late_over_early",
+]
+
+
+@pytest.mark.slow
+def test_bench_serve_writes_its_rows_with_all_they_are_made_of(sparing, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    path = checkpoint(tmp_path / "model", "llama", max_position_embeddings=256)
+    questions = tmp_path / "questions.txt"
+    questions.write_text("\n".join(f"what is {n}?" for n in range(5)))
+    outcome = sparing("bench", "serve", "--model", path, "--prompts", questions, "--new-tokens", 8,
+                      "--rounds", 1, "--probes", 3, "--requests", 20, "--threads", 1,
+                      "--json", tmp_path / "serve.json")  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    found = json.loads((tmp_path / "serve.json").read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    raw = found["raw"]
+    assert list(rows) == NAMES
+    assert all(row["value"] > 0 for row in rows.values())
+    bars = {name: row["bar"] for name, row in rows.items() if row["bar"] is not None}
+    assert bars == {
+        "finished/32": 1.0,
+        "throughput_32_over_1": 4.0,
+        "first_token_8_over_idle": 3.0,
+        "server_over_engine/off": 1.05,
+        "server_over_engine/auto": 1.05,
+        "resident_late_over_early": 1.02,
+    }
+    [round_] = raw["throughput"]["rounds"]
+    assert round_["together"]["finished"] == 32
+    assert round_["together"]["tokens"] == round_["alone"]["tokens"] > 32
+    assert len(raw["first token"]["idle"]) == len(raw["first token"]["loaded"]) == 3
+    over = median(raw["first token"]["loaded"]) / median(raw["first token"]["idle"])
+    assert rows["first_token_8_over_idle"]["value"] == over
+    memory = raw["memory"]
+    assert rows["resident_late_over_early"]["value"] == memory["late"] / memory["early"]
+
+
+def test_it_asks_for_questions_where_it_knows_none(sparing, tmp_path):
+    outcome = sparing("bench", "serve", "--model", checkpoint(tmp_path, "llama"))
+    assert outcome.code == 2
+    assert "pass --prompts FILE" in outcome.err

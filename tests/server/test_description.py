@@ -1,0 +1,75 @@
+"""The OpenAPI description, and whether the server keeps to it whatever is asked (schemathesis)."""
+
+import os
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+
+from sparing.api import load
+from sparing.options import Sampling
+from sparing.server.settings import Defaults, Serving
+from tests.server.live import live
+from tests.tiny import checkpoint
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A model whose answers are short: its context is."""
+    path = checkpoint(tmp_path_factory.mktemp("small"), "llama", max_position_embeddings=64)
+    defaults = Defaults(sampling=Sampling(max_new_tokens=4))
+    with live(load(path, kind="plain"), Serving(api_key="k"), defaults) as server:
+        yield server
+
+
+EXAMPLES = int(os.environ.get("SPARING_EXAMPLES", 60))
+KEY = {"authorization": "Bearer k"}
+OPERATIONS = [
+    "POST /v1/chat/completions",
+    "POST /v1/completions",
+    "GET /v1/models",
+    "GET /v1/models/{id}",
+    "GET /v1/runs/{id}/events",
+    "POST /v1/runs/{id}/cancel",
+    "GET /health",
+    "GET /metrics",
+]
+
+
+CAN_BE_WRONG = [OPERATIONS[0], OPERATIONS[1], OPERATIONS[4]]  # the others take nothing
+CASES = [(name, GenerationMode.POSITIVE) for name in OPERATIONS]
+CASES += [(name, GenerationMode.NEGATIVE) for name in CAN_BE_WRONG]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "mode"), CASES)
+def test_whatever_is_asked_the_answer_is_as_described(small, name, mode):
+    """Requests that follow the description may still be refused: it does not say that a prompt must
+    fit, nor which fields go together."""
+    statuses = set()
+    schema = schemathesis.openapi.from_url(f"{small.url}/openapi.json", headers=KEY)
+    method, path = name.split(" ")
+    excluded = [schemathesis.checks.CHECKS.get_one("positive_data_acceptance")]
+
+    @given(schema[path][method].as_strategy(generation_mode=mode))
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    def asked(case):
+        statuses.add(case.call_and_validate(headers=KEY, excluded_checks=excluded).status_code)
+
+    asked()
+    assert (200 in statuses) == (mode == GenerationMode.POSITIVE and "{id}" not in name), statuses
+
+
+def test_every_operation_is_described(small):
+    found = small.ask("GET", "/openapi.json", **KEY).json
+    names = {f"{m.upper()} {path}" for path, methods in found["paths"].items() for m in methods}
+    assert names == set(OPERATIONS)
+    chat = found["components"]["schemas"]["ChatRequest"]
+    assert chat["additionalProperties"] is False
+    assert chat["properties"]["model"]["enum"] == [small.service.model]
+    assert {"budget", "policy"} < set(found["components"]["schemas"]["Memory"]["properties"])
+
+
+def test_nobody_is_left_behind(small):
+    small.settle()
