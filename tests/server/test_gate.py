@@ -186,7 +186,7 @@ def test_a_servers_own_defaults(pocket):
             .chat.completions.create(**asked, extra_body={"sparing": {"memory": {}}})
             .choices[0]
         )
-    assert spared.sparing["stats"]["policy"] == "window"
+    assert spared.sparing["stats"]["policy"] == "learned"
     assert whole.sparing["stats"]["policy"] == "full"
     assert spared.sparing["seed"] == 0, "greedy, as the server says"
 

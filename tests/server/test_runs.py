@@ -52,7 +52,10 @@ def test_of_a_run_that_goes_on_from_its_first_chunk(server):
     reader.start()
     list(chunks)
     reader.join(30)
-    assert found == events_of(server, first.id)
+    again = events_of(server, first.id)
+    for _, _, content in (*found, *again):
+        content.pop("score", None)  # a step's last token has it only when the next one is told
+    assert found == again
     assert found[-1][1] == "done"
 
 
