@@ -31,6 +31,12 @@ class Phrases:
         self.rates = dict.fromkeys(self.sizes, 0.5)
         self._after: dict[tuple[int, ...], int] = {}
 
+    def copy(self) -> "Phrases":
+        """One that goes on from here by itself."""
+        other = Phrases(self.sizes.start, self.capacity)
+        other.rates, other._after = dict(self.rates), dict(self._after)
+        return other
+
     def guess(self, tokens: Sequence[int], room: int) -> Guess:
         """How ``tokens`` may go on, as long as all of it is probable enough."""
         context, found, chance = list(tokens[-self.sizes.start :]), Guess(), 1.0

@@ -10,6 +10,7 @@ import torch
 from rich.progress import Progress
 
 from sparing.api import Engine
+from sparing.depth.find import Known
 from sparing.engine.result import Result
 from sparing.evaluate.bench_decode import generate
 from sparing.evaluate.bench_depth_cold import cold_start
@@ -83,10 +84,18 @@ def bench_depth(engine: Engine, other: Any, drafting: Drafting, progress: Progre
 
 
 class Timed:
-    """Seconds and stats of every arm on every prompt."""
+    """Seconds and stats of every arm on every prompt.
+
+    Each drafter knows what it has found out itself, and in each round as much as in the first: one
+    that has heard an answer would say it by heart.
+    """
 
     def __init__(self, engine: Engine, other: Any, drafting: Drafting) -> None:
         self.engine, self.other, self.drafting = engine, other, drafting
+        self.known = {
+            draft: Known(engine.decoder, engine.drafting.sets)
+            for draft in ("off", *drafting.drafters)
+        }
         self.runs: list[dict[str, Any]] = []
 
     def warm(self, prompt: PromptLike) -> None:
@@ -114,7 +123,13 @@ class Timed:
             arms["transformers-lookup"] = lambda: generate(
                 self.other, ids, count, prompt_lookup_num_tokens=LOOKUP_TOKENS
             )
-        seconds = interleaved(arms, self.drafting.rounds, warm_up=0)
+        before = {draft: known.phrases for draft, known in self.known.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in arms}
+        for _ in range(self.drafting.rounds):
+            for draft, known in self.known.items():
+                known.phrases = before[draft].copy()
+            for name, (taken,) in interleaved(arms, 1, warm_up=0).items():
+                seconds[name].append(taken)
         stats = {draft: result.stats.to_dict() for draft, result in found.items()}
         same = {draft: r.token_ids == found["off"].token_ids for draft, r in found.items()}
         steps = {d: r.stats.new_tokens - r.stats.accepted for d, r in found.items()}
@@ -217,8 +232,12 @@ class Timed:
         ]
 
     def _generate(self, prompts: Sequence[PromptLike], draft: str) -> list[Result]:
-        options = self.drafting.options(draft)
-        return self.engine.generate(prompts, None, options, None, self.drafting.sampling)
+        options, shared = self.drafting.options(draft), self.engine.drafting
+        self.engine.drafting = self.known[draft]
+        try:
+            return self.engine.generate(prompts, None, options, None, self.drafting.sampling)
+        finally:
+            self.engine.drafting = shared
 
 
 def speedup(name: str, ratios: Sequence[float], what: str) -> Figure:

@@ -102,3 +102,14 @@ def test_the_next_request_begins_with_what_was_said_before():
     [again] = model.generate(*asked, Depth(draft="lookup"), None, sampling)
     assert said(first) == said(again) == said(plain)
     assert again.stats.accepted > max(first.stats.accepted, 30)
+
+
+def test_a_copy_goes_on_by_itself():
+    phrases = Phrases()
+    phrases.hear([1, 2], 2)
+    other = phrases.copy()
+    other.hear([1, 3], 2)
+    other.learn(Guess([3], [1]), 0)
+    assert phrases.guess([1], 1) == Guess([2], [1])
+    assert other.guess([1], 1) == Guess([3], [1])
+    assert phrases.rates[1] == 0.5 > other.rates[1]
