@@ -67,8 +67,8 @@ class Resolver:
         if depth.draft in ("layers", "hybrid") and not self.engine.drafting.can_skip:
             raise Refused(
                 400,
-                f"sparing.depth.draft {depth.draft} needs a model whose layers can be left out, and "
-                f"{self.model} is none as it is loaded here; ask for lookup",
+                f"sparing.depth.draft {depth.draft} needs a model that can leave layers out, and "
+                f"{self.model} cannot as it is loaded here; ask for lookup",
                 param="sparing.depth.draft",
                 code="unsupported_parameter",
             )
