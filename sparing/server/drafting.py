@@ -25,9 +25,10 @@ class ByRequest:
     name = "by request"
 
     def __init__(self, known: Known, cache: SlotCache, depth: Depth) -> None:
+        """Raises OptionError where the model cannot draft as ``depth`` says."""
         self.known, self.cache, self.depth = known, cache, depth
         self._plain = False  # nobody drafts in this step
-        self._drafters: dict[str, Drafter] = {}
+        self._drafters: dict[str, Drafter] = {depth.draft: find_drafter(depth, known, cache)}
 
     def begin(self, row: Row, draft: DraftName, *, alone: bool) -> None:
         """A row that was admitted. Where it is ``alone`` its drafter is a new one, as at the start

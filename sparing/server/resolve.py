@@ -62,7 +62,17 @@ class Resolver:
                     param=field,
                     code="unsupported_parameter",
                 )
-        return depth.draft if "draft" in depth.model_fields_set else self.defaults.depth.draft
+        if "draft" not in depth.model_fields_set:
+            return self.defaults.depth.draft
+        if depth.draft in ("layers", "hybrid") and not self.engine.drafting.can_skip:
+            raise Refused(
+                400,
+                f"sparing.depth.draft {depth.draft} needs a model that can leave layers out, and "
+                f"{self.model} cannot as it is loaded here; ask for lookup",
+                param="sparing.depth.draft",
+                code="unsupported_parameter",
+            )
+        return depth.draft
 
     def sampling(self, asked: Asked) -> Sampling:
         """The request's options over the server's; a field that is given twice is refused."""

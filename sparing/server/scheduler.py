@@ -198,7 +198,8 @@ class Scheduler:
         event = DoneEvent("interrupted")
         if ticket.row is not None:
             event = self.loop.done(ticket.row, interrupted=True)
-            self.loop.retire(ticket.row)
+            if ticket.row in self.loop.live:  # a step that failed may have let it go
+                self.loop.retire(ticket.row)
         with self._changed:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)

@@ -11,6 +11,7 @@ from sparing.options import Memory, Sampling
 from sparing.server.settings import Defaults, Serving
 from tests.server.live import live
 from tests.server.wire import QUESTION
+from tests.tiny import engine, tiny
 
 CHAT = "/v1/chat/completions"
 ASKED = {"model": "pocket", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
@@ -172,6 +173,18 @@ def test_a_client_that_leaves_frees_its_row(server, stream):
     connection.close()
     server.settle()
     assert well(server)
+
+
+def test_layers_cannot_be_left_out_of_a_model_of_two():
+    small = engine(tiny("llama", num_hidden_layers=2), "float32")
+    asked = {"model": small.name, "messages": [{"role": "user", "content": "x"}], "max_tokens": 3}
+    with live(small) as server:
+        reply = server.ask("POST", CHAT, asked | {"sparing": {"depth": {"draft": "layers"}}})
+        assert reply.status == 400
+        assert "sparing.depth.draft layers needs" in reply.json["error"]["message"]
+        for draft in ("auto", "lookup", "off"):
+            more = {"sparing": {"depth": {"draft": draft}}}
+            assert server.ask("POST", CHAT, asked | more).status == 200
 
 
 def test_a_servers_own_defaults(pocket):
