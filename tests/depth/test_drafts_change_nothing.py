@@ -81,7 +81,7 @@ def test_with_a_shortlist(family, temperature, monkeypatch):
     monkeypatch.setattr("sparing.depth.shortlist.SMALL", 0)
     monkeypatch.setattr(Shortlist.__init__, "__defaults__", (40,))
     model = loaded(family)
-    model.drafting = Known(model.decoder, model.drafting.sets)
+    monkeypatch.setattr(model, "drafting", Known(model.decoder, model.drafting.sets))
     assert len(model.drafting._shortlist.ids) == 40
     sampling = Sampling(temperature=temperature, seed=5, max_new_tokens=COUNT, ignore_eos=True)
     plain = answers(model, Depth(draft="off"), None, sampling)
