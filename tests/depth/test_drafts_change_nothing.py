@@ -78,9 +78,9 @@ def test_while_the_set_is_being_looked_for(objective):
 @unchecked()
 def test_with_a_shortlist(family, temperature, monkeypatch):
     """Drafts may use 40 words of all; the first ones, and such as were asked or said."""
+    model = loaded(family)  # stays as it is for other tests
     monkeypatch.setattr("sparing.depth.shortlist.SMALL", 0)
     monkeypatch.setattr(Shortlist.__init__, "__defaults__", (40,))
-    model = loaded(family)
     monkeypatch.setattr(model, "drafting", Known(model.decoder, model.drafting.sets))
     assert len(model.drafting._shortlist.ids) == 40
     sampling = Sampling(temperature=temperature, seed=5, max_new_tokens=COUNT, ignore_eos=True)
