@@ -17,6 +17,7 @@ from sparing.cli.flags import takes_flags
 from sparing.cli.models import models
 from sparing.cli.run import INTERRUPTED, run
 from sparing.cli.train import train
+from sparing.cli.train_latent import latent
 from sparing.cli.train_predictor import predictor
 from sparing.cli.tune import depth as tune_depth
 from sparing.cli.tune import tune
@@ -38,6 +39,7 @@ bench.command("memory")(takes_flags(memory))
 bench.command("depth")(takes_flags(bench_depth))
 app.add_typer(bench, name="bench")
 train.command("predictor")(takes_flags(predictor))
+train.command("latent")(takes_flags(latent))
 app.add_typer(train, name="train")
 tune.command("depth")(takes_flags(tune_depth))
 app.add_typer(tune, name="tune")

@@ -29,3 +29,12 @@ def add_token(model: Any, tokenizer: Any, token: str) -> int:
     for table in (model.get_input_embeddings(), model.get_output_embeddings()):
         table.weight[added] = table.weight[used].mean(0)
     return added
+
+
+def learn_row(model: Any, token: int) -> None:
+    """Have the head learn the token's row and no other, where its weights are frozen otherwise."""
+    weight = model.get_output_embeddings().weight
+    only = torch.zeros(len(weight), 1, dtype=weight.dtype, device=weight.device)
+    only[token] = 1
+    weight.requires_grad_(True)
+    weight.register_hook(lambda gradient: gradient * only.to(gradient))
