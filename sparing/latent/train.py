@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from sparing.errors import OptionError
 from sparing.latent.config import LatentConfig, load_latents, save_latents
 from sparing.latent.fusion import LatentVector
 from sparing.latent.insertion import with_latents
@@ -17,7 +18,7 @@ from sparing.latent.objective import LatentThought
 from sparing.latent.scores import kept_probabilities
 from sparing.latent.settings import StageSettings
 from sparing.latent.token import add_token, learn_row
-from sparing.latent.words import find_values
+from sparing.latent.words import Shortener, find_values
 from sparing.model.fingerprint import fingerprint
 from sparing.model.sources import find_model
 from sparing.train.examples import Corpus
@@ -105,18 +106,10 @@ def train_stage(
     if settings.latents == "none":
         return train_reason(model, tokenizer, corpus, settings, out, **how)
     check_lengths(model, corpus)
-    scored: list[Any] = [None, None]  # where positions are fixed nobody asks how likely tokens are
-    if settings.positions == "scored":
-        of = fingerprint(base, tokenizer)
-        scored = [
-            kept_probabilities(out / GOLD.replace("*", name), model, of, examples, settings)
-            for name, examples in (("train", corpus.examples), ("validation", corpus.validation))
-        ]
-    config, vector = begin_vector(base, model, tokenizer, settings)
-    corpus = Corpus(
-        with_latents(corpus.examples, scored[0], config.id, settings),
-        with_latents(corpus.validation, scored[1], config.id, settings),
-    )
+    known = load_latents(base, tokenizer)
+    change = changed_examples(base, model, tokenizer, known, corpus, settings, out)
+    config, vector = begin_vector(known, model, tokenizer, settings)
+    corpus = change(config.id)
 
     def objective(trained: Any, exits: Exits, dropout: LayerDropout) -> LatentThought:
         if settings.lora_rank and settings.targets == "predict":
@@ -135,11 +128,50 @@ def train_stage(
     return done
 
 
+def changed_examples(
+    base: Path,
+    model: Any,
+    tokenizer: Any,
+    known: tuple[LatentConfig, LatentVector] | None,
+    corpus: Corpus,
+    settings: StageSettings,
+    out: Path,
+) -> Callable[[int], Corpus]:
+    """How the examples get their latents, once the id of their token is known. The model of the
+    stage before, which scores them, must be as it was."""
+    named = {"train": corpus.examples, "validation": corpus.validation}
+    if settings.drop:
+        if known is None:
+            raise OptionError(
+                f"words-for-latents needs a base that has been through stage 2, got {base}; pass "
+                "--stages 2,3"
+            )
+        first = find_model(settings.base)
+        shorten = Shortener(settings, first, model, known[1], tokenizer, base, out)
+        shortened = [shorten(name, examples) for name, examples in named.items()]
+        return lambda token: Corpus(*shortened)
+    gold: list[Any] = [None, None]  # where positions are fixed nobody asks how likely tokens are
+    if settings.positions == "scored":
+        of = fingerprint(base, tokenizer)
+        gold = [
+            kept_probabilities(out / GOLD.replace("*", name), model, of, examples, settings)
+            for name, examples in named.items()
+        ]
+    return lambda token: Corpus(
+        *(
+            with_latents(examples, scores, token, settings)
+            for examples, scores in zip(named.values(), gold, strict=True)
+        )
+    )
+
+
 def begin_vector(
-    base: Path, model: Any, tokenizer: Any, settings: StageSettings
+    known: tuple[LatentConfig, LatentVector] | None,
+    model: Any,
+    tokenizer: Any,
+    settings: StageSettings,
 ) -> tuple[LatentConfig, LatentVector]:
     """The config of the model to be, and its vector as the stage before left it, or anew."""
-    known = load_latents(base, tokenizer)
     token = known[0].id if known else add_token(model, tokenizer, settings.token)
     recipe = settings.recipe(token).model_dump()
     if known:
