@@ -20,7 +20,6 @@ class StageFlags:
     """What decides the weights in every arm: fields of StageSettings."""
 
     task: Annotated[str, flag("pocket, or a file of worked solutions (GSM8K, ProsQA)")] = POCKET
-    seed: Annotated[int, flag("of questions, positions, batches and weights")] = 0
     share: Annotated[float, flag("of pocket's number of questions")] = 0.1
     optimizer: Annotated[str, flag("adamw or muon")] = "adamw"
     precision: Annotated[str, flag("of the products: bfloat16 or float32")] = "bfloat16"
@@ -57,24 +56,24 @@ class StageFlags:
 
 @dataclass
 class LengthFlags:
-    """How long each stage is, and how fast: one value for all, or one for each with commas."""
+    """How long each stage is, and how fast: one value for all three, or one each with commas."""
 
-    steps: Annotated[str, flag("training steps of each stage")] = "200,200,400"
+    steps: Annotated[str, flag("training steps of stages 1, 2 and 3")] = "200,200,400"
     lr: Annotated[str, flag("highest learning rate")] = "5e-5"
     batch_tokens: Annotated[str, flag("padded tokens a step")] = "6144"
 
-    def each(self, stages: int) -> dict[str, list[Any]]:
-        """By setting the values of ``stages`` stages; raises OptionError."""
+    def each(self) -> dict[str, list[Any]]:
+        """By setting its values for stages 1, 2 and 3; raises OptionError."""
         found = {}
         for name in PER_STAGE:
             said, kind = getattr(self, name), float if name == "lr" else int
             values: list[Any] = numbers(name.replace("_", "-"), said, kind)
-            if len(values) not in (1, stages):
+            if len(values) not in (1, 3):
                 raise OptionError(
-                    f"--{name.replace('_', '-')} must have one value, or one for each of the "
-                    f"{stages} stages, got {said}"
+                    f"--{name.replace('_', '-')} must have one value, or one for each of the three "
+                    f"stages, got {said}"
                 )
-            found[name] = values * (stages // len(values))
+            found[name] = values * (3 // len(values))
         return found
 
 
@@ -104,13 +103,14 @@ def latent(
         "1,2,3"
     ),
     arm: Annotated[str, flag("what is trained; by default the method itself")] = "latent",
+    seed: Annotated[int, flag("of questions, positions, batches and weights", min=0)] = 0,
 ) -> None:
     """Learn to think steps without words; may be killed at any moment and resumed."""
     from sparing.latent.arms import curriculum, find_arm
 
     named = numbers("stages", stages, int)
-    common = staging.settings() | {"base": base}
-    wanted = curriculum(find_arm(arm), named, common, lengths.each(len(named)))
+    common = staging.settings() | {"base": base, "seed": seed}
+    wanted = curriculum(find_arm(arm), named, common, lengths.each())
     import torch
 
     from sparing.latent.train import check_base, check_stages, train_latent
@@ -120,7 +120,7 @@ def latent(
     quiet_transformers()
     check_stages(wanted, out, pacing.resume)
     check_base(base, wanted)
-    questions = Questions(staging.task, staging.seed, staging.share)
+    questions = Questions(staging.task, seed, staging.share)
     with Shown(sum(settings.steps for settings in wanted)) as shown:
         try:
             done = train_latent(

@@ -81,7 +81,7 @@ def curriculum(
     """The stages of an arm, a stage 3 in several parts as so many.
 
     ``common``: settings of all stages, before which an arm's own go; ``each``: settings with a
-    value for every one of ``stages``. Raises OptionError.
+    value for every one of the three. Raises OptionError.
     """
     if (
         not stages
@@ -93,9 +93,9 @@ def curriculum(
             f"{','.join(map(str, stages)) or 'none'}"
         )
     found = []
-    for at, stage in enumerate(stages):
+    for stage in stages:
         own = {1: NOTHING, 2: arm.second, 3: arm.third}[stage]
-        given = {name: values[at] for name, values in each.items()}
+        given = {name: values[stage - 1] for name, values in each.items()}
         settings = {**OF_STAGE[stage], **common, **given, **own, "stage": stage}
         found += parts(StageSettings(**settings), arm.parts if stage == 3 else 1)
     return found

@@ -39,8 +39,7 @@ def source(tokenizer):
 
 
 def stages(arm="latent", numbers=(1, 2, 3), **changed):
-    each = {"steps": [STEPS[number - 1] for number in numbers]}
-    return curriculum(ARMS[arm], numbers, COMMON | changed, each)
+    return curriculum(ARMS[arm], numbers, COMMON | changed, {"steps": STEPS})
 
 
 def train(base, out, wanted, stop_at=0, resume=False, **more):
