@@ -15,6 +15,16 @@ class Thought:
     top: list[tuple[str, float]] = field(default_factory=list)
 
 
+@runtime_checkable
+class Thinks(Protocol):
+    """Makes a thought of the hidden state at a ``layer`` and the logits of one position."""
+
+    @property
+    def layer(self) -> int: ...
+
+    def __call__(self, hidden: Float[Tensor, " E"], logits: Float[Tensor, " V"]) -> Thought: ...
+
+
 class Latents(NamedTuple):
     """How many latent steps a row has taken right before, and in all."""
 

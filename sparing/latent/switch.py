@@ -26,6 +26,10 @@ class Thinker:
     embeddings: Embeddings
     tokenizer: Any
 
+    @property
+    def layer(self) -> int:
+        return self.vector.recipe.layer
+
     @torch.inference_mode()
     def __call__(self, hidden: Float[Tensor, " E"], logits: Float[Tensor, " V"]) -> Thought:
         z = self.vector(hidden[None], logits[None], self.embeddings)[0]
@@ -49,7 +53,7 @@ class Learned:
 
     def __init__(self, thinker: Thinker, in_a_row: int, most: int) -> None:
         self.thinker, self.in_a_row, self.most = thinker, in_a_row, most
-        self.layer: int | None = thinker.vector.recipe.layer
+        self.layer: int | None = thinker.layer
         self.token: int | None = thinker.vector.recipe.id
 
     def think(

@@ -22,5 +22,8 @@ def recomputed(model: Any, vector: LatentVector, ids: Sequence[int]) -> Any:
 
 
 def run(model: Any, inputs: Sequence[Tensor]) -> Any:
-    x = torch.stack(list(inputs))[None]
-    return model(inputs_embeds=x, use_cache=False, output_hidden_states=True)
+    """With the attention too, where the model's implementation has maps to give."""
+    x, maps = torch.stack(list(inputs))[None], model.config._attn_implementation == "eager"
+    return model(
+        inputs_embeds=x, use_cache=False, output_hidden_states=True, output_attentions=maps
+    )
