@@ -1,12 +1,19 @@
 """`--latent`, `sparing train latent`, `sparing train ablations`, `sparing bench latent`."""
 
+import io
 import json
+import sys
 
 import pytest
 import torch
 
+from sparing import Latent, Sampling
+from sparing.cli.view import LiveView
+from sparing.cli.view import thought as word
+from sparing.engine.events import LatentEvent
+from sparing.evaluate import bench_latent_rows
 from sparing.latent.arms import ARMS
-from tests.latent.thinking import thinking
+from tests.latent.thinking import thinker, thinking
 from tests.memory.small import write_predictor
 from tests.tiny import checkpoint, tiny
 from tests.train.small import forget_accelerate
@@ -156,6 +163,61 @@ def test_ablations_and_their_bench(sparing, tmp_path, base, task):
     assert len(of_task["correct"]) == 6
     assert picture.stat().st_size > 1000
     assert not list(tmp_path.glob("*.part.jsonl"))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_latent_is_a_dim_word_on_a_terminal(monkeypatch):
+    """Between the words, with a wave before it; elsewhere the text alone is written."""
+    engine = thinker(thinking(tau=0.4))
+    sampling = Sampling(max_new_tokens=30, temperature=0.0, ignore_eos=True)
+    events = list(engine.stream("2 and 2?", None, None, Latent(mode="confidence"), sampling))
+    [first, *_] = [event for event in events if event.type == "latent"]
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    view = LiveView(engine, None)
+    with view:
+        for event in events:
+            view.show(event)
+    shown = sys.stdout.getvalue()
+    assert f"~{first.top[0][0].strip()}" in shown
+    assert "latent steps" in shown
+    assert word(LatentEvent(3, [(" two words", 0.5)])) == "~two words"
+    assert word(LatentEvent(3, [])) == "~"
+
+
+def test_an_interrupted_bench_goes_on(sparing, tmp_path, base, task, monkeypatch):
+    """Rows that were done are kept and not computed again; other settings are refused."""
+    out, result = tmp_path / "out", tmp_path / "latent.json"
+    train = ("train", "ablations", "--base", base, "--task", task, "--out", out, "--seeds", "0",
+             "--arms", "cot,pause", "--steps", "1,1,1", *QUICK)  # fmt: skip
+    assert sparing(*train).code == 0
+    bench = ("bench", "latent", "--from", out, "--task", task, "--n", 6, "--max-new-tokens", 12,
+             "--json", result, "--threads", 1)  # fmt: skip
+    ended = []
+    as_it_is = bench_latent_rows.as_row
+
+    def interrupted(*of_row):
+        ended.append(of_row)
+        if len(ended) == 9:
+            raise KeyboardInterrupt
+        return as_it_is(*of_row)
+
+    monkeypatch.setattr(bench_latent_rows, "as_row", interrupted)
+    outcome = sparing(*bench)
+    assert (outcome.code, outcome.err.count("8 rows are kept")) == (130, 1)
+    assert_one_line(sparing(*bench, "--seed", 1), "holds 8 rows of an unfinished evaluation")
+    assert sparing(*bench).code == 0
+    assert len(ended) == 9 + 4
+    assert sparing(*bench[:-4], tmp_path / "two.json", "--workers", 2, "--threads", 2).code == 0
+    ours, theirs = (json.loads(p.read_text()) for p in (result, tmp_path / "two.json"))
+    for arm in ("cot/0", "pause/0"):
+        [a], [b] = (content["raw"]["rows"][arm].values() for content in (ours, theirs))
+        assert a["correct"] == b["correct"]
+        assert a["text_tokens"] == b["text_tokens"]
 
 
 def test_models_without_latents_are_as_before(sparing):

@@ -143,6 +143,23 @@ def test_drafting_changes_neither_tokens_nor_latents(mode, temperature, budget):
             assert sum(result.stats.accepted for result in found) > 20
 
 
+@pytest.mark.parametrize("objective", ["speed", "matchness"])
+@unchecked()
+def test_while_a_layer_set_is_looked_for(objective):
+    """Candidates are tried on the last tokens, latents with their vectors among them."""
+    engine = thinker(thinking(source=planted()))
+    engine.drafting.forget()
+    engine.drafting.sets = {}
+    many, unsure = sampling(0.7, max_new_tokens=160), Latent(mode="confidence", tau=0.4, most=90)
+    plain = engine.generate(PROMPTS[:1], None, PLAIN, unsure, many)
+    depth = Depth(draft="layers", objective=objective, interval=8, window=16, confidence=0.0)
+    found = engine.generate(PROMPTS[:1], None, depth, unsure, many)
+    assert [said(a) for a in found] == [said(b) for b in plain]
+    assert len(latents(found[0])) > 50
+    tried = [e for r in found for e in r.events if e.type == "layers" and e.matchness > 0]
+    assert tried
+
+
 @pytest.mark.parametrize("mode", MODES)
 @unchecked()
 def test_drafts_that_know_what_is_said(mode):

@@ -1,6 +1,9 @@
 """The curriculum on a tiny model: any family, tied or not, stopped anywhere, resumed to the bit."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -148,3 +151,31 @@ def test_refused(tmp_path):
     config.write_text(config.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
     with pytest.raises(ModelError, match="is of the model"):
         train(tmp_path / "latents", tmp_path / "more", stages(numbers=(3,)))
+
+
+@pytest.mark.slow
+def test_two_processes_end_at_the_weights_of_one(tmp_path):
+    """The same latents at the same places, each process with every other row."""
+    base, task = checkpoint(tmp_path / "base", **WIDTHS), tmp_path / "maths.jsonl"
+    rows = [{"question": s.question, "answer": f"{s.thinking}\n#### {s.answer}"} for s in SOLUTIONS]
+    task.write_text("\n".join(map(json.dumps, rows)))
+    options = ["train", "latent", "--base", str(base), "--task", str(task), "--steps", "2,3,3",
+               "--batch-tokens", "600", "--precision", "float32", "--tau", "0.5", "--lr", "0.05",
+               "--threads", "1", "--adapter", "4"]  # fmt: skip
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    for name, how, more in (
+        ("one", [], []),
+        ("two", launch, ["--stop-at", "4"]),
+        ("two", launch, ["--resume"]),
+    ):
+        ran = subprocess.run(
+            [sys.executable, *how, "-m", "sparing.cli.main", *options, "--out",
+             str(tmp_path / name), *more],
+            env=environment, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+    ours, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert {"down.weight", "up.weight"} <= ours.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, atol=1e-4, rtol=1e-3)
