@@ -37,6 +37,11 @@ def ablations(
     named = [name.strip() for name in arms.split(",")] if arms else trained
     for name in named:
         find_arm(name)
+    if staging.targets != "predict":
+        raise OptionError(
+            f"ablations have an arm whose latents are no targets, got --targets {staging.targets} "
+            "for all of them; leave it out"
+        )
     every = numbers("seeds", seeds, int)
     now = numbers("only-seeds", only_seeds, int) if only_seeds else every
     if wrong := [seed for seed in now if seed not in every]:

@@ -7,6 +7,7 @@ as no mask goes by that name, the model makes none. Without a segment it is the 
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
@@ -17,27 +18,34 @@ NAME = "sparing_segmented"
 
 
 class Past:
-    """Keys and values of a batch ``[B, G, T, D]`` by layer, each token in its position's slot.
+    """Keys and values ``[R, S, G, D]`` by layer, each token in its position's slot: of the rows
+    that took part in the last pass, as far as they have got.
 
     Every pass makes new ones, of which the old are a part: gradients flow through all of them.
     """
 
-    def __init__(self, rows: int, width: int) -> None:
-        self.rows, self.width = rows, width
+    def __init__(self) -> None:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def extend(
         self, layer: int, keys: Tensor, values: Tensor, segment: Segment
     ) -> tuple[Tensor, Tensor]:
-        """Put in the pass's ``[N, G, D]``; those of its rows and slots, ``[R, G, S, D]``."""
-        if layer not in self._layers:
-            size = (self.rows, self.width, *keys.shape[1:])
-            self._layers[layer] = (keys.new_zeros(size), values.new_zeros(size))
-        at = (segment.rows, segment.positions)
-        old = self._layers[layer]
-        new = old[0].index_put(at, keys), old[1].index_put(at, values)
+        """Put in the pass's ``[N, G, D]``; those of its rows and slots, ``[R, S, G, D]``."""
+        old = self._layers.get(layer, (None, None))
+        new = grown(old[0], keys, segment), grown(old[1], values, segment)
         self._layers[layer] = new
-        return tuple(x[: segment.count, : segment.slots].transpose(1, 2) for x in new)  # type: ignore[return-value]
+        return new
+
+
+def grown(old: Tensor | None, new: Tensor, segment: Segment) -> Tensor:
+    """``old`` ``[R', S', G, D]`` cut to the rows of a pass, its ``new`` ones in their slots."""
+    rows, slots = segment.count, segment.slots
+    if old is None:
+        table = new.new_zeros(rows, slots, *new.shape[1:])
+    else:
+        kept = old[:rows, :slots]
+        table = F.pad(kept, (0, 0, 0, 0, 0, slots - kept.shape[1]))  # a copy, even of as many slots
+    return table.index_put_((segment.rows, segment.positions), new)
 
 
 def segmented_attention(
@@ -60,6 +68,7 @@ def segmented_attention(
     heads, groups, dim = query.shape[1], key.shape[1], query.shape[3]
     scale = options.get("scaling") or dim**-0.5
     k, v = past.extend(module.layer_idx, key[0].transpose(0, 1), value[0].transpose(0, 1), segment)
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
     q = (query[0].transpose(0, 1) * scale)[segment.padded]
     rows, tokens = q.shape[:2]
     q = q.view(rows, tokens, groups, heads // groups, dim).permute(0, 2, 3, 1, 4)

@@ -41,7 +41,7 @@ def segmented_forward(
     order = latent.sum(1).argsort(descending=True, stable=True)
     ids, latent = ids.masked_fill(latent, 0)[order], latent[order]
     passes = segments(latent, lengths[order], None if holes is None else holes[order])
-    past, z = Past(*ids.shape), None
+    past, z = Past(), None
     found: list[list[Tensor]] = []
     for at, segment in enumerate(passes):
         on_pass(order[segment.rows])

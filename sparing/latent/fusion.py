@@ -80,18 +80,23 @@ class LatentVector(nn.Module):
         """hidden: h; fused: alpha h + (1 - alpha) e, e the mean embedding of ``mixture``; pause.
 
         h is the ``hidden`` state at the recipe's layer, neither detached nor rescaled, unless the
-        recipe matches norms: then h is brought to the mean length of an embedding (ours).
+        recipe matches norms: then h is brought to the mean length of an embedding (ours). Never in
+        mixed precision: what is decoded later is not either.
         """
         recipe = self.recipe
         if recipe.vector == "pause":
             return self.pause.to(hidden.dtype).expand_as(hidden)
-        h = self.up(F.gelu(self.down(hidden))) if recipe.adapter else hidden
-        if recipe.match_norms:
-            h = h * (embeddings.norm().to(h.dtype) / h.norm(dim=1, keepdim=True))
-        if recipe.vector == "hidden":
-            return h
-        e = embeddings.mix(mixture(logits, recipe))
-        return recipe.alpha * h + (1 - recipe.alpha) * e.to(h.dtype)
+        with torch.autocast(hidden.device.type, enabled=False):
+            h = self._adapted(hidden) if recipe.adapter else hidden
+            if recipe.match_norms:
+                h = h * (embeddings.norm().to(h.dtype) / h.norm(dim=1, keepdim=True))
+            if recipe.vector == "hidden":
+                return h
+            e = embeddings.mix(mixture(logits, recipe))
+            return recipe.alpha * h + (1 - recipe.alpha) * e.to(h.dtype)
+
+    def _adapted(self, hidden: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
+        return self.up(F.gelu(self.down(hidden.to(self.down.weight.dtype))))
 
 
 def mixture(logits: Float[Tensor, "N V"], recipe: Recipe) -> Float[Tensor, "N V"]:

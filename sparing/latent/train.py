@@ -104,7 +104,9 @@ def train_stage(
     corpus = source(tokenizer)
     how: dict[str, Any] = {"resume": resume, "on_report": on_report, "pace": pace}
     if settings.latents == "none":
-        return train_reason(model, tokenizer, corpus, settings, out, **how)
+        done = train_reason(model, tokenizer, corpus, settings, out, **how)
+        PartialState().wait_for_everyone()  # for whoever writes what the next stage reads
+        return done
     check_lengths(model, corpus)
     known = load_latents(base, tokenizer)
     change = changed_examples(base, model, tokenizer, known, corpus, settings, out)
@@ -122,7 +124,9 @@ def train_stage(
     done = train_reason(
         model, tokenizer, corpus, settings, out, objective=objective, more=more, **how
     )
-    if done and PartialState().is_main_process:
+    process = PartialState()
+    process.wait_for_everyone()
+    if done and process.is_main_process:
         for path in out.glob(GOLD):
             path.unlink()
     return done

@@ -212,7 +212,8 @@ def test_an_interrupted_bench_goes_on(sparing, tmp_path, base, task, monkeypatch
     assert_one_line(sparing(*bench, "--seed", 1), "holds 8 rows of an unfinished evaluation")
     assert sparing(*bench).code == 0
     assert len(ended) == 9 + 4
-    assert sparing(*bench[:-4], tmp_path / "two.json", "--workers", 2, "--threads", 2).code == 0
+    workers = ("--workers", 2, "--threads", 2)
+    assert sparing(*bench[:-4], "--json", tmp_path / "two.json", *workers).code == 0
     ours, theirs = (json.loads(p.read_text()) for p in (result, tmp_path / "two.json"))
     for arm in ("cot/0", "pause/0"):
         [a], [b] = (content["raw"]["rows"][arm].values() for content in (ours, theirs))

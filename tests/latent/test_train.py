@@ -160,7 +160,7 @@ def test_two_processes_end_at_the_weights_of_one(tmp_path):
     rows = [{"question": s.question, "answer": f"{s.thinking}\n#### {s.answer}"} for s in SOLUTIONS]
     task.write_text("\n".join(map(json.dumps, rows)))
     options = ["train", "latent", "--base", str(base), "--task", str(task), "--steps", "2,3,3",
-               "--batch-tokens", "600", "--precision", "float32", "--tau", "0.5", "--lr", "0.05",
+               "--batch-tokens", "600", "--precision", "float32", "--tau", "0.5", "--lr", "0.002",
                "--threads", "1", "--adapter", "4"]  # fmt: skip
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -177,5 +177,7 @@ def test_two_processes_end_at_the_weights_of_one(tmp_path):
         assert ran.returncode == 0, ran.stderr
     ours, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert {"down.weight", "up.weight"} <= ours.keys()
-    for name, value in ours.items():
-        torch.testing.assert_close(theirs[name], value, atol=1e-4, rtol=1e-3)
+    before = weights(base)
+    assert any((ours[name][:259] - before[name]).abs().max() > 4e-3 for name in before)
+    for name, value in ours.items():  # Adam makes a full step of a gradient that is rounding alone
+        torch.testing.assert_close(theirs[name], value, atol=4e-4, rtol=1e-3)
