@@ -22,6 +22,9 @@ from sparing.engine.row import Request, Row
 from sparing.engine.sampling import Sampler
 from sparing.engine.transcript import Limits
 from sparing.errors import OptionError, PromptError
+from sparing.latent.config import LatentConfig, load_latents
+from sparing.latent.fusion import LatentVector
+from sparing.latent.switch import find_switch
 from sparing.memory.find import find_policy
 from sparing.memory.predictor import ImportancePredictor, find_predictor, load_predictor
 from sparing.model.assemble import load_decoder
@@ -84,7 +87,8 @@ def load(
     if home:
         learned = load_predictor(home, directory, chat.tokenizer, DTYPES[dtype], device)
     sets = read_sets(directory, chat.tokenizer)
-    engine = Engine(decoder_, chat, name=str(name_or_path), predictor=learned, sets=sets)
+    latents = load_latents(directory, chat.tokenizer, DTYPES[dtype], device)
+    engine = Engine(decoder_, chat, str(name_or_path), learned, sets, latents)
     setting = f"{platform.node()}, {torch.get_num_threads()} threads, {dtype}, {device}, {decoder}"
     engine.drafting.kept = Kept(lambda: fingerprint(directory, chat.tokenizer), setting)
     return engine
@@ -135,7 +139,7 @@ class Engine:
     """A loaded model, its ``decoder`` and ``chat`` format; every call starts a fresh cache.
 
     ``predictor``: of importance, from the last hidden states; None where the model has none.
-    ``sets``: of layers to draft with, by task.
+    ``sets``: of layers to draft with, by task. ``latents``: how it thinks without words; None: not.
     """
 
     def __init__(
@@ -145,8 +149,10 @@ class Engine:
         name: str,
         predictor: ImportancePredictor | None = None,
         sets: Mapping[str, Tuned] | None = None,
+        latents: tuple[LatentConfig, LatentVector] | None = None,
     ) -> None:
         self.decoder, self.chat, self.name, self.predictor = decoder, chat, name, predictor
+        self.latents = latents
         self.drafting = Known(decoder, dict(sets or {}))
 
     @property
@@ -217,6 +223,11 @@ class Engine:
         memory, sampling = self.suited(memory or Memory()), sampling or Sampling()
         policy = find_policy(memory, self.chat.tokenizer, self.horizons)
         encoded = self.chat.encode(prompt, template_options)
+        if self.latents and self.latents[0].id in encoded.ids:
+            raise PromptError(
+                f"a prompt must do without {self.latents[0].token}, which stands for a latent step "
+                "of this model, got one with it; leave it out"
+            )
         question, context = len(encoded.ids), self.decoder.shape.context
         if question >= context:
             raise PromptError(
@@ -239,7 +250,8 @@ class Engine:
         """
         if batch_size < 1:
             raise OptionError(f"batch_size must be 1 or more, got {batch_size}")
-        shape = self.decoder.shape
+        shape, tokenizer = self.decoder.shape, self.chat.tokenizer
+        switch = find_switch(latent or Latent(), self.latents, self.decoder, tokenizer)
         cache = SlotCache(
             shape.layers,
             max(min(batch_size, len(requests)), 1),
@@ -253,7 +265,7 @@ class Engine:
         )
         drafter = find_drafter(depth or Depth(), self.drafting, cache)
         return Loop(
-            self.decoder, self.chat, cache, shape.vocabulary, drafter, predictor=self.predictor
+            self.decoder, self.chat, cache, shape.vocabulary, drafter, switch, self.predictor
         )
 
     def suited(self, memory: Memory) -> Memory:

@@ -23,6 +23,7 @@ PolicyName = Literal[
     "learned",
 ]
 DraftName = Literal["auto", "off", "lookup", "layers", "hybrid"]
+LatentMode = Literal["off", "learned", "confidence"]
 
 
 class Options(BaseModel):
@@ -127,9 +128,28 @@ class Depth(Options):
 
 
 class Latent(Options):
-    """Thinking without words. Only ``off`` exists so far."""
+    """Thinking without words, for models that have learned it (spec/latent.md, LT-Tuning).
 
-    mode: Literal["off"] = "off"
+    ``learned``: a latent step where the model says so; ``confidence``: where its likeliest word has
+    a probability below ``tau``. ``in_a_row``: at most so many before a word; ``most``: in all. By
+    default as the model was trained.
+    """
+
+    mode: LatentMode = "off"
+    tau: Annotated[float, Field(ge=0, le=1)] | None = None
+    in_a_row: Annotated[int, Field(ge=1)] | None = None
+    most: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Latent":
+        for name, modes in (
+            ("tau", ["confidence"]),
+            ("in_a_row", ["learned", "confidence"]),
+            ("most", ["learned", "confidence"]),
+        ):
+            if getattr(self, name) is not None and self.mode not in modes:
+                raise ValueError(f"{name} needs latent {' or '.join(modes)}, got {self.mode}")
+        return self
 
 
 class Sampling(Options):

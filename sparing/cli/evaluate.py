@@ -38,11 +38,13 @@ def evaluate(
     from sparing.evaluate.answering import Settings
     from sparing.evaluate.part import Part
     from sparing.evaluate.report import write_json
+    from sparing.latent.config import check_latent
     from sparing.tasks.find import find_tasks
 
     settings = Settings(
         **decoding.options(), raw=raw, batch_size=batch_size, sample_seed=sample_seed
     )
+    check_latent(loading.model, settings.latent)
     if json_:
         check_writable(json_)
     plan = accuracy.Plan(find_tasks(task), n, seed, settings)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 import typer
 
 from sparing.errors import OptionError
-from sparing.options import Depth, DraftName, Latent, Memory, PolicyName, Sampling
+from sparing.options import Depth, DraftName, Latent, LatentMode, Memory, PolicyName, Sampling
 
 N = TypeVar("N", int, float)
 
@@ -106,7 +106,9 @@ class SeedlessFlags:
     selection: Annotated[Any, number("how many of the unprotected survive an eviction")] = None
     policy: Annotated[str, flag(f"which slots stay: {', '.join(get_args(PolicyName))}")] = "auto"
     draft: Annotated[str, flag(f"who drafts: {', '.join(get_args(DraftName))}")] = "auto"
-    latent: Annotated[str, flag("off")] = "off"
+    latent: Annotated[str, flag(f"thinking without words: {', '.join(get_args(LatentMode))}")] = (
+        "off"
+    )
     max_new_tokens: Annotated[int | None, flag("end after so many new tokens")] = None
     ignore_eos: Annotated[bool, flag("go on after the end token", "--ignore-eos")] = False
     temperature: Annotated[float | None, flag("0 is greedy")] = None

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from sparing.cli.bench import bench
 from sparing.cli.bench_depth import depth as bench_depth
+from sparing.cli.bench_latent import latent as bench_latent
 from sparing.cli.bench_memory import memory
 from sparing.cli.bench_serve import serve as bench_serve
 from sparing.cli.chat import chat
@@ -19,6 +20,8 @@ from sparing.cli.models import models
 from sparing.cli.run import INTERRUPTED, run
 from sparing.cli.serve import serve
 from sparing.cli.train import train
+from sparing.cli.train_ablations import ablations
+from sparing.cli.train_latent import latent
 from sparing.cli.train_predictor import predictor
 from sparing.cli.tune import depth as tune_depth
 from sparing.cli.tune import tune
@@ -39,8 +42,11 @@ app.command("eval")(takes_flags(evaluate))
 bench.command("memory")(takes_flags(memory))
 bench.command("depth")(takes_flags(bench_depth))
 bench.command("serve")(takes_flags(bench_serve))
+bench.command("latent")(bench_latent)
 app.add_typer(bench, name="bench")
 train.command("predictor")(takes_flags(predictor))
+train.command("latent")(takes_flags(latent))
+train.command("ablations")(takes_flags(ablations))
 app.add_typer(train, name="train")
 tune.command("depth")(takes_flags(tune_depth))
 app.add_typer(tune, name="tune")

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparing.cli.flags import flag
+from sparing.latent.config import has_latents
 from sparing.memory.predictor import has_predictor
 from sparing.model.sources import ModelEntry, list_models
 from sparing.tasks.families import FAMILIES, LEVELS
@@ -39,6 +40,7 @@ def as_json(model: ModelEntry) -> dict[str, Any]:
         "licence": model.licence,
         "description": model.description,
         "predictor": has_predictor(model.path) if model.path else False,
+        "latent": has_latents(model.path) if model.path else False,
     }
     if model.name == "pocket":
         content["families"] = {

@@ -21,11 +21,14 @@ def run(
     events: Annotated[bool, flag("with --json: the events too", "--events")] = False,
 ) -> None:
     """Answer PROMPT, thinking in the open, in as little memory as you say."""
+    from sparing.latent.config import check_latent
+
     if events and not json_:
         raise OptionError("--events belongs to --json, got it alone; pass --json too")
     if not prompt:
         raise PromptError("a prompt must have a token or more, got none; pass some text")
     options = decoding.options()
+    check_latent(loading.model, options["latent"])
     engine = loading.load()
     stream = engine.stream(engine.chat.question(prompt, raw=raw), **options)
     if stream.notice:

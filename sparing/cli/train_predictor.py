@@ -12,6 +12,7 @@ from sparing.cli.flags import ModelFlags, flag, numbers
 from sparing.cli.run import INTERRUPTED
 from sparing.cli.train import Shown, rounded
 from sparing.errors import OptionError
+from sparing.options import Latent, LatentMode
 from sparing.tasks.families import POCKET_TASKS
 
 INSIDE = "traces"  # the folder within --out
@@ -32,6 +33,9 @@ class TraceFlags:
     ] = "16,32,64,128,256,512"
     max_new_tokens: Annotated[int | None, flag("longest trace")] = None
     temperature: Annotated[float | None, flag("0 is greedy; by default the model's own")] = None
+    latent: Annotated[
+        str | None, flag("thinking without words; by default as the model has it")
+    ] = None
 
 
 @dataclass
@@ -66,6 +70,7 @@ def predictor(
     wanted = TraceSettings(model=loading.model, dtype=loading.dtype, **given)
     fit = FitSettings(seed=sampling.seed, **vars(fitting))
     tasks = find_tasks(wanted.task)
+    from sparing.latent.config import check_latent
     from sparing.memory.train import sample_traces, traces_content, train_predictor
     from sparing.model.fingerprint import fingerprint
     from sparing.model.sources import find_model
@@ -79,6 +84,7 @@ def predictor(
             f"--traces must hold those of an earlier run, got none in {traces}; check the path, "
             "or leave it out to sample some"
         )
+    check_latent(loading.model, Latent(mode=wanted.latent or "off"))
     engine = loading.load()
     if fit.target == "answer" and engine.chat.markers is None:
         raise OptionError(
@@ -117,6 +123,7 @@ def predictor(
 def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int) -> Any:
     """The problems of all tasks, answered by ``engine`` and accepted as ``settings`` say."""
     from sparing.evaluate.answering import Settings, answers
+    from sparing.latent.switch import Learned, find_switch
     from sparing.memory.traces import Asked
     from sparing.options import Depth, Sampling
 
@@ -127,8 +134,12 @@ def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int)
         for name in ("max_new_tokens", "temperature")
         if getattr(settings, name) is not None
     }
+    as_trained: LatentMode = engine.latents[0].switch if engine.latents else "off"
+    latent = Latent(mode=settings.latent or as_trained)
+    switch = find_switch(latent, engine.latents, engine.decoder, engine.chat.tokenizer)
     how = Settings(
         depth=Depth(draft="off"),
+        latent=latent,
         sampling=Sampling(**given),
         batch_size=batch_size,
         sample_seed=settings.seed,
@@ -141,4 +152,5 @@ def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int)
     def accept(problem: Any, result: Any) -> bool:
         return settings.accept == "any" or by_name[problem.task].grade(problem, result.answer)
 
-    return Asked(problems, sample, accept, engine.decoder, settings.horizons)
+    thinks = switch.thinker if isinstance(switch, Learned) else None
+    return Asked(problems, sample, accept, engine.decoder, settings.horizons, thinks)

@@ -57,7 +57,9 @@ class LiveView:
             self._cached = self._cached + 1 if self._cached else event.position
             self._write(event.text, "dim" if self._dims and event.kind == "thought" else "")
         elif isinstance(event, LatentEvent):
-            self._write(f"~{event.top[0][0]}" if event.top else "~", "dim italic")
+            self._cached = self._cached + 1 if self._cached else event.position
+            if self._console.is_terminal:
+                self._write(thought(event), "dim italic")
         elif isinstance(event, EvictEvent):
             self._cached -= len(event.positions)
         elif isinstance(event, DoneEvent):
@@ -88,7 +90,12 @@ class LiveView:
             f"KV {megabytes(stats.kv_bytes_peak)}, {self._cached}{of} slots in use",
             f"{stats.evictions} evictions",
         ]
-        return " " + " · ".join([*parts, *accepted(stats)]) + " "
+        return " " + " · ".join([*parts, *accepted(stats), *latents(stats)]) + " "
+
+
+def thought(event: LatentEvent) -> str:
+    """A latent step as the likeliest word that it stands for."""
+    return f"~{' '.join(event.top[0][0].split())}" if event.top else "~"
 
 
 def megabytes(count: int) -> str:
@@ -100,6 +107,11 @@ def accepted(stats: Stats) -> list[str]:
     return [f"{stats.accepted} of {stats.drafted} drafted accepted"] if stats.drafted else []
 
 
+def latents(stats: Stats) -> list[str]:
+    """How many steps were thought without words, if any."""
+    return [f"{stats.latent_tokens} latent steps"] if stats.latent_tokens else []
+
+
 def summary(result: Result) -> str:
     """One line over a whole answer."""
     stats = result.stats
@@ -108,6 +120,7 @@ def summary(result: Result) -> str:
         f"KV peak {megabytes(stats.kv_bytes_peak)} ({stats.policy})",
         f"{stats.evictions} evictions, {stats.evicted_tokens} tokens",
         *accepted(stats),
+        *latents(stats),
         f"ended by {result.finish_reason}",
     ]
     return "[" + " · ".join(parts) + "]"

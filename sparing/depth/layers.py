@@ -120,13 +120,20 @@ class Growing:
         )
 
     def extend(self, logits: Float[Tensor, " V"], likeliest: int, count: int) -> None:
-        """Append the token that would be picked and, where ``count`` is over 1, the next best."""
+        """Append the token that would be picked and, where ``count`` is over 1, the next best.
+
+        Where that is the one that is never said, a thought without words is likely to come: the
+        draft ends.
+        """
         ahead, parent = len(self.stem), self.stem[-1] if self.stem else PENDING
         words = self.row.transcript
         if count > 1:
             found = words.ranked(logits, ahead, min(count, self.room))
         else:
             found = [words.guess(logits, likeliest, ahead)]
+        if found[0] == self.row.unsaid:
+            self.most = 0
+            return
         self.stem.append(len(self.ids))
         self.ids += found
         self.parents += [parent] * len(found)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,10 +38,15 @@ class Accepted:
 class Predictions:
     """The model's distributions after each scored token of a pass, and their confidence.
 
-    ``confidence``: probability of the likeliest token, at temperature 1, before any filter.
+    ``hidden``: of the layer that whoever thinks wants to see. ``confidence``: probability of the
+    likeliest token, at temperature 1, before any filter; ``banned`` has none.
     """
 
-    def __init__(self, logits: Float[Tensor, "M V"], hidden: Float[Tensor, "M E"]) -> None:
+    def __init__(
+        self, logits: Float[Tensor, "M V"], hidden: Float[Tensor, "M E"], banned: int | None = None
+    ) -> None:
+        if banned is not None:
+            logits = without(logits, banned)
         self.logits, self.hidden = logits, hidden
         self.argmax: list[int] = logits.max(-1).indices.tolist()
         self.confidence: list[float] = logits.softmax(-1).amax(-1).tolist()
@@ -62,19 +68,20 @@ def accept(
     node, done = PENDING, Accepted(Pending([], Kind.ANSWER))
     while True:
         at = first + 1 + node
-        confidence = checked(predictions.confidence[at], transcript.position)
-        logits = predictions.logits[at]
-        thought = None
-        if not transcript.forced:
-            hidden = predictions.hidden[at]
-            thought = switch.think(hidden, logits, transcript.latents_in_a_row)
-        if thought is not None:
-            done.events.append(LatentEvent(transcript.position, thought.top))
-            transcript.append_latent()
-            done.pending = Pending([PLACEHOLDER], Kind.LATENT, thought)
-            return done
         position = transcript.position
+        confidence = checked(predictions.confidence[at], position)
+        hidden, logits = predictions.hidden[at], predictions.logits[at]
         token, forced = transcript.pick(logits, predictions.argmax[at])
+        if not forced:
+            thought = switch.think(hidden, logits, token, confidence, transcript.latents)
+            if thought is not None:
+                done.events.append(LatentEvent(position, thought.top))
+                transcript.append_latent()
+                done.pending = Pending([PLACEHOLDER], Kind.LATENT, thought)
+                return done
+            if token == switch.token:
+                words = without(logits, token)
+                token, _ = transcript.pick(words, int(words.argmax()))
         child = draft.child(node, token)
         text, kind = transcript.append(token)
         origin = "forced" if forced else "model" if child is None else "draft"
@@ -87,6 +94,14 @@ def accept(
         node = child
         done.path.append(child)
         done.kinds.append(kind)
+
+
+@torch.inference_mode()
+def without(logits: Float[Tensor, "*M V"], token: int) -> Float[Tensor, "*M V"]:
+    """The logits with one token's at minus infinity."""
+    logits = logits.clone()
+    logits[..., token] = float("-inf")
+    return logits
 
 
 def checked(confidence: float, position: int) -> float:

@@ -54,7 +54,7 @@ class Loop:
             raise ValueError(
                 f"a request must fit the cache's {self.cache.limit} slots, got {request.slots}"
             )
-        row = Row(self.free_rows[0], request, self.chat, self.vocabulary)
+        row = Row(self.free_rows[0], request, self.chat, self.vocabulary, self.switch.token)
         self.live = sorted([*self.live, row], key=lambda live: live.index)
         return row
 
@@ -77,7 +77,7 @@ class Loop:
         drafts = self._propose(rows)
         new = [row.inputs(self.cache, d, self.chunk) for row, d in zip(rows, drafts, strict=True)]
         self.cache.reserve(max(i.cached + len(i.ids) for i in new))
-        output = self.decoder(new, self.cache)
+        output = self.decoder(new, self.cache, layer=self.switch.layer)
         accepted = self._accept(rows, drafts, new, output)
         self._commit(rows, new, accepted, output)
         evicted = [row.evict(self.cache) for row in rows]
@@ -98,7 +98,9 @@ class Loop:
         self, rows: Sequence[Row], drafts: Sequence[Draft], new: Sequence[RowInput], output: Output
     ) -> list[Accepted | None]:
         """Each row's picks; None for rows that still read their prompt."""
-        predictions = Predictions(output.logits, scored(output.hidden, new))
+        hidden = output.hidden if output.layer_hidden is None else output.layer_hidden
+        banned = self.switch.token if self.switch.silent else None
+        predictions = Predictions(output.logits, scored(hidden, new), banned)
         accepted: list[Accepted | None] = []
         first = 0
         for row, draft, i in zip(rows, drafts, new, strict=True):

@@ -45,10 +45,18 @@ class Request:
 
 
 class Row:
-    """A live row. ``index``: its row in the cache; ``notes``: a place for drafters' own state."""
+    """A live row. ``index``: its row in the cache; ``unsaid``: a token that it never says;
+    ``notes``: a place for drafters' own state."""
 
-    def __init__(self, index: int, request: Request, chat: ChatFormat, vocabulary: int) -> None:
-        self.index, self.request = index, request
+    def __init__(
+        self,
+        index: int,
+        request: Request,
+        chat: ChatFormat,
+        vocabulary: int,
+        unsaid: int | None = None,
+    ) -> None:
+        self.index, self.request, self.unsaid = index, request, unsaid
         self.transcript = Transcript(
             chat, request.prompt, request.sampler, request.limits, vocabulary
         )

@@ -1,7 +1,7 @@
 """When a row thinks a step without words. The methods live in ``latent/``; the loop knows this."""
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,24 +16,64 @@ class Thought:
 
 
 @runtime_checkable
+class Thinks(Protocol):
+    """Makes a thought of the hidden state at a ``layer`` and the logits of one position."""
+
+    @property
+    def layer(self) -> int: ...
+
+    def __call__(self, hidden: Float[Tensor, " E"], logits: Float[Tensor, " V"]) -> Thought: ...
+
+
+class Latents(NamedTuple):
+    """How many latent steps a row has taken right before, and in all."""
+
+    in_a_row: int
+    total: int
+
+
+@runtime_checkable
 class ThoughtSwitch(Protocol):
-    """Asked before each token is picked: a Thought makes the next step a latent one."""
+    """Asked once a token is picked: a Thought takes its place and makes the next step a latent one.
+
+    ``layer``: whose hidden states it is shown, numbered as in ``Output``; None: the last.
+    ``token``: the one that stands for a latent step, if any: it is never said. Where it may not
+    even be picked (``silent``), its logit is minus infinity everywhere.
+    """
 
     name: str
+    layer: int | None
+    token: int | None
+    silent: bool
 
     def think(
-        self, hidden: Float[Tensor, " E"], logits: Float[Tensor, " V"], latents: int
+        self,
+        hidden: Float[Tensor, " E"],
+        logits: Float[Tensor, " V"],
+        token: int,
+        confidence: float,
+        latents: Latents,
     ) -> Thought | None:
-        """``latents``: how many latent steps in a row came right before."""
+        """``token``: what has been picked from these logits; ``confidence``: the likeliest one's
+        probability."""
         ...
 
 
 class NoSwitch:
-    """Every thought is spelled out."""
+    """Every thought is spelled out. ``token``: of a model that has learned latent steps."""
 
-    name = "off"
+    name, silent = "off", True
+    layer: int | None = None
+
+    def __init__(self, token: int | None = None) -> None:
+        self.token = token
 
     def think(
-        self, hidden: Float[Tensor, " E"], logits: Float[Tensor, " V"], latents: int
+        self,
+        hidden: Float[Tensor, " E"],
+        logits: Float[Tensor, " V"],
+        token: int,
+        confidence: float,
+        latents: Latents,
     ) -> Thought | None:
         return None

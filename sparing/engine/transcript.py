@@ -9,6 +9,7 @@ from torch import Tensor
 from sparing.engine.cache import Kind
 from sparing.engine.events import Logprobs
 from sparing.engine.sampling import Sampler
+from sparing.engine.switch import Latents
 from sparing.engine.text import TextStream
 from sparing.model.chat import ChatFormat, Prompt
 
@@ -42,7 +43,7 @@ class Transcript:
     ) -> None:
         self._markers, self._sampler, self._limits = chat.markers, sampler, limits
         self.tokens, self.question = list(prompt.ids), len(prompt.ids)
-        self.position, self.latents_in_a_row = self.question, 0
+        self.position, self.latents = self.question, Latents(0, 0)
         self.finish_reason: str | None = None
         self.tail = ""
         self.forced: list[int] = []
@@ -100,7 +101,7 @@ class Transcript:
         kind = self.kind
         self.tokens.append(token)
         self.position += 1
-        self.latents_in_a_row = 0
+        self.latents = Latents(0, self.latents.total)
         if self._seen is not None:
             self._seen[token] = True
         text, stopped = self._text.push(token)
@@ -116,7 +117,7 @@ class Transcript:
     def append_latent(self) -> None:
         """Take a latent step: a position without a token."""
         self.position += 1
-        self.latents_in_a_row += 1
+        self.latents = Latents(self.latents.in_a_row + 1, self.latents.total + 1)
         self._finish_if_full()
         if self.finish_reason is not None:
             self.end(self.finish_reason)

@@ -1,6 +1,7 @@
 """The README's tables, made from the files in ``results/``."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,41 @@ def memory_cells(content: dict[str, Any]) -> list[list[str]]:
         for p in plan["policies"]
     ]
     return [header, full, *rows]
+
+
+def latent_table(path: str) -> str:
+    """The arms of `sparing bench latent`, a line each."""
+    content = json.loads(Path(path).read_text())
+    arms = [name.partition("/")[2] for name in (row["name"] for row in content["rows"])
+            if name.startswith("accuracy/") and name.count("/") == 1]  # fmt: skip
+    header, *rows = latent_cells(content, arms)
+    first, *lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    return "\n".join([first, "|---" * len(header) + "|", *lines]) + "\n"
+
+
+def latent_cells(content: dict[str, Any], arms: Sequence[str]) -> list[list[str]]:
+    """A header and a row an arm: accuracy, the difference to cot, and what a problem takes."""
+    found = {row["name"]: row for row in content["rows"]}
+    header = ["arm", "solved", "minus cot (95 %)", "text tokens", "latents", "steps", "seconds"]
+    rows = []
+    for arm in arms:
+        paired = found.get(f"paired_vs_cot/{arm}")
+        minus = "" if paired is None else (
+            f"{paired['value']:+.1%} ({paired['low']:+.1%} to {paired['high']:+.1%})"
+        )  # fmt: skip
+        costs = [
+            found[f"{cost}/{arm}"]["value"] for cost in ("text_tokens", "latent_tokens", "steps")
+        ]
+        rows.append(
+            [
+                arm,
+                f"{found[f'accuracy/{arm}']['value']:.1%}",
+                minus,
+                *(f"{cost:.1f}" for cost in costs),
+                f"{found[f'seconds/{arm}']['value']:.3f}",
+            ]
+        )
+    return [header, *rows]
 
 
 def policy_label(policy: str) -> str:

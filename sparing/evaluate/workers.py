@@ -10,20 +10,21 @@ from typing import Any
 
 import torch
 
-from sparing.api import Engine
-from sparing.evaluate.bench_memory_rows import Done, Job, Plan, run
+from sparing.evaluate.bench_memory_rows import run
 
-_here: dict[str, Any] = {}  # of a worker: load, plan, threads
+Run = Callable[[Any, Any, Any], Iterator[Any]]  # what was loaded, the plan and a job: its rows
+_here: dict[str, Any] = {}  # of a worker: load, plan, run, threads
 
 
 class Workers:
-    """A context manager. ``load``: gives an engine, and can be pickled, as ``plan`` can."""
+    """A context manager. ``load``: gives what ``run`` needs for its jobs, an engine; it can be
+    pickled, as ``plan`` and ``run`` can."""
 
-    def __init__(self, count: int, load: Callable[[], Engine], plan: Plan) -> None:
+    def __init__(self, count: int, load: Callable[[], Any], plan: Any, run_job: Run = run) -> None:
         threads = max(torch.get_num_threads() // count, 1)
-        self._pool = get_context("spawn").Pool(count, _begin, (load, plan, threads))
+        self._pool = get_context("spawn").Pool(count, _begin, (load, plan, run_job, threads))
 
-    def __call__(self, jobs: Sequence[Job]) -> Iterator[Done]:
+    def __call__(self, jobs: Sequence[Any]) -> Iterator[Any]:
         """Rows job by job, in the order in which jobs end."""
         for done in self._pool.imap_unordered(_run, jobs):
             yield from done
@@ -40,19 +41,19 @@ class Workers:
         self._pool.terminate()
 
 
-def _begin(load: Callable[[], Engine], plan: Plan, threads: int) -> None:
+def _begin(load: Callable[[], Any], plan: Any, run_job: Run, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    _here.update(load=load, plan=plan, threads=threads)
+    _here.update(load=load, plan=plan, run=run_job, threads=threads)
 
 
 @cache
-def _engine() -> Engine:
+def _loaded() -> Any:
     """Loaded by the first job, whose error reaches whoever asked; an initializer's would not."""
     torch.set_num_threads(_here["threads"])
-    engine: Engine = _here["load"]()
+    loaded = _here["load"]()
     torch.set_num_threads(_here["threads"])  # whatever ``load`` said
-    return engine
+    return loaded
 
 
-def _run(job: Job) -> list[Done]:
-    return list(run(_engine(), _here["plan"], job))
+def _run(job: Any) -> list[Any]:
+    return list(_here["run"](_loaded(), _here["plan"], job))

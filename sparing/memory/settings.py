@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from sparing.options import Options
+from sparing.options import LatentMode, Options
 from sparing.tasks.families import POCKET_TASKS
 
 Count = Annotated[int, Field(ge=1)]
@@ -15,7 +15,8 @@ TargetName = Literal["answer", "future-mean", "future-max"]
 
 class TraceSettings(Options):
     """The traces. ``n`` questions of each task; ``accept``: verified keeps traces whose answer is
-    right, any keeps all; ``horizons``: as in ``targets.importance``, rising."""
+    right, any keeps all; ``horizons``: as in ``targets.importance``, rising. ``latent``: how a
+    model that has learned latent steps thinks them; None: as it was trained to."""
 
     model: str
     task: str = POCKET_TASKS
@@ -26,6 +27,7 @@ class TraceSettings(Options):
     max_new_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     dtype: str = "float32"
+    latent: LatentMode | None = None
 
     @field_validator("horizons")
     @classmethod

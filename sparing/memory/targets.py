@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparing.engine.cache import SlotCache
+from sparing.engine.eviction import NO_TOKEN
+from sparing.engine.switch import Thinks
 from sparing.model.decoder import Decoder
 from sparing.model.inputs import Output, RowInput
 from sparing.model.reference import ReferenceDecoder
@@ -42,8 +44,12 @@ def importance(
     end: int,
     horizons: Sequence[int],
     chunk: int = 64,
+    thinks: Thinks | None = None,
 ) -> Importance:
     """The targets of a trace, whose thinking is ``ids[begin:end]``, in one teacher-forced pass.
+
+    Where ``ids`` has ``NO_TOKEN`` a latent stands, which ``thinks`` makes anew of the position
+    before it: the pass is in segments there.
 
     With A the mean attention map over all layers and heads, i attending to j:
 
@@ -60,7 +66,8 @@ def importance(
     dtype = torch.promote_types(decoder.dtype, torch.float32)
     total = torch.zeros(end - begin, len(horizons), dtype=dtype, device=decoder.device)
     answer, most, hidden = torch.zeros_like(total[:, 0]), torch.zeros_like(total), []
-    for new, output in _passes(decoder, ids, chunk, first=min(begin + min(horizons) + 1, end)):
+    first = min(begin + min(horizons) + 1, end)
+    for new, output in _passes(decoder, ids, chunk, first, thinks):
         cached, stop = new.cached, new.cached + len(new.ids)
         hidden.append(output.hidden[max(begin - cached, 0) : max(end - cached, 0)].to(dtype))
         if new.attended:
@@ -100,9 +107,14 @@ def _check(length: int, begin: int, end: int, horizons: Sequence[int], chunk: in
 
 
 def _passes(
-    decoder: Decoder | ReferenceDecoder, ids: Sequence[int], chunk: int, first: int
+    decoder: Decoder | ReferenceDecoder,
+    ids: Sequence[int],
+    chunk: int,
+    first: int,
+    thinks: Thinks | None,
 ) -> Iterator[tuple[RowInput, Output]]:
-    """Chunk by chunk, with the attention of the tokens from ``first`` on and without logits."""
+    """Chunk by chunk, each ending where a latent begins at the latest, with the attention of the
+    tokens from ``first`` on, and logits only where a latent is made of them."""
     shape = decoder.shape
     cache = SlotCache(
         shape.layers,
@@ -113,10 +125,24 @@ def _passes(
         dtype=decoder.dtype,
         device=decoder.device,
     )
-    for start in range(0, len(ids), chunk):
-        new = list(ids[start : start + chunk])
-        stop = start + len(new)
-        attended = min(max(stop - first, 0), len(new))
-        positions = list(range(start, stop))
-        i = RowInput(0, start, new, positions, scored=0, attended=attended)
-        yield i, decoder([i], cache)
+    latents = [at for at, token in enumerate(ids) if token == NO_TOKEN]
+    start, vectors = 0, dict[int, Tensor]()
+    while start < len(ids):
+        stop = next((at for at in latents if at > start), len(ids))
+        stop = min(stop, start + chunk)
+        layer = thinks.layer if thinks and stop in latents else None
+        i = RowInput(
+            row=0,
+            cached=start,
+            ids=[max(token, 0) for token in ids[start:stop]],
+            positions=list(range(start, stop)),
+            scored=0 if layer is None else 1,
+            vectors=vectors,
+            attended=min(max(stop - first, 0), stop - start),
+        )
+        output = decoder([i], cache, layer=layer)
+        yield i, output
+        vectors = {}
+        if thinks and output.layer_hidden is not None:
+            vectors = {0: thinks(output.layer_hidden[-1], output.logits[-1]).vector}
+        start = stop

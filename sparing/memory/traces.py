@@ -17,8 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sparing.engine.events import TokenEvent
+from sparing.engine.events import LatentEvent, TokenEvent
+from sparing.engine.eviction import NO_TOKEN
 from sparing.engine.result import Result
+from sparing.engine.switch import Thinks
 from sparing.errors import OptionError, reason
 from sparing.files import write_atomically
 from sparing.memory.targets import TARGETS, Importance, importance
@@ -36,7 +38,7 @@ class Asked:
     """The questions of a run, and what makes a trace of one.
 
     ``sample``: the model's answers; ``accept``: whether to keep one; ``horizons`` as in
-    ``targets.importance``.
+    ``targets.importance``; ``thinks``: makes the latents of a model that has some.
     """
 
     problems: Sequence[Problem]
@@ -44,6 +46,7 @@ class Asked:
     accept: Callable[[Problem, Result], bool]
     decoder: Any
     horizons: Sequence[int]
+    thinks: Thinks | None = None
 
     @property
     def shards(self) -> int:
@@ -59,20 +62,36 @@ class Asked:
         told = {
             "sampled": len(problems),
             "horizons": list(self.horizons),
-            "traces": [[p.task, p.id, len(r.token_ids)] for p, r in kept],
+            "traces": [[p.task, p.id, len(steps(r))] for p, r in kept],
         }
         return save(packed(measured), {"told": json.dumps(told)})
 
     def _measure(self, result: Result) -> Importance:
-        ids = [*result.prompt_token_ids, *result.token_ids]
         begin = len(result.prompt_token_ids)
-        return importance(self.decoder, ids, begin, begin + thought(result), self.horizons)
+        end = begin + thought(result)
+        return importance(
+            self.decoder, positions(result), begin, end, self.horizons, thinks=self.thinks
+        )
+
+
+def positions(result: Result) -> list[int]:
+    """The token at every position of prompt and output, ``NO_TOKEN`` where a latent stands."""
+    said = [NO_TOKEN if isinstance(e, LatentEvent) else e.id for e in steps(result)]
+    return [*result.prompt_token_ids, *said]
 
 
 def thought(result: Result) -> int:
-    """How many tokens the first thought has, its end marker included."""
-    kinds = [event.kind for event in result.events if isinstance(event, TokenEvent)]
-    return next((at for at, kind in enumerate(kinds) if kind != "thought"), len(kinds))
+    """How many positions the first thought has, its latents and its end marker included."""
+    said = enumerate(steps(result))
+    return next(
+        (at for at, e in said if isinstance(e, TokenEvent) and e.kind != "thought"),
+        len(steps(result)),
+    )
+
+
+def steps(result: Result) -> list[TokenEvent | LatentEvent]:
+    """A result's positions, in order."""
+    return [event for event in result.events if isinstance(event, TokenEvent | LatentEvent)]
 
 
 def packed(measured: Sequence[Importance]) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ def _level(
         trace = WRITERS[family](entry, rng)
         if trace is None:
             continue
-        direct = split == "train" and rng.random() < DIRECT
+        direct = split in ("train", "traces") and rng.random() < DIRECT
         pieces = _direct(trace) if direct else trace.response()
         message = {"role": "user", "content": wording(dataset, entry)}
         yield Question(Example([message], pieces, task), key(dataset, entry))

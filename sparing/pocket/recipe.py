@@ -5,7 +5,7 @@ from typing import Any
 from sparing.pocket.corpus import COUNTS, Question, questions
 from sparing.pocket.model import new_model
 from sparing.pocket.tokenizer import train_tokenizer
-from sparing.tasks.splits import QuestionSet
+from sparing.tasks.splits import QuestionSet, Split, training_questions
 from sparing.train.examples import Corpus, Encoded, ExampleSet, encode
 
 TOKENIZER_SAMPLE = 400  # questions of each family and level that the tokenizer is learnt from
@@ -22,10 +22,18 @@ def pocket_base(seed: int) -> tuple[Any, Any]:
     return new_model(tokenizer), tokenizer
 
 
-def pocket_corpus(tokenizer: Any, seed: int, share: float = 1.0) -> tuple[Corpus, QuestionSet]:
+def pocket_corpus(
+    tokenizer: Any,
+    seed: int,
+    share: float = 1.0,
+    split: Split = "train",
+    held_out: int = VALIDATION,
+) -> tuple[Corpus, QuestionSet]:
     """Training and validation examples for any tokenizer, and which questions are trained on.
 
-    ``share``: of the full number of training questions.
+    ``share``: of the full number of training questions. ``split``: that they are drawn from; what
+    is learnt later than pocket itself takes "traces", which no test asks. ``held_out``: validation
+    questions of each family and level.
     """
     counts = {
         family: {level: max(1, round(n * share)) for level, n in levels.items()}
@@ -37,10 +45,12 @@ def pocket_corpus(tokenizer: Any, seed: int, share: float = 1.0) -> tuple[Corpus
         keys.append(question.key)
         return encode(tokenizer, question.example)
 
-    examples = ExampleSet(map(encoded, questions("train", seed, counts)))
+    trained_on = None if split == "train" else training_questions()
+    examples = ExampleSet(map(encoded, questions(split, seed, counts, trained_on)))
     asked = QuestionSet.build(keys)
-    held_out = questions("validation", seed, _each(VALIDATION), asked)
-    validation = ExampleSet(encode(tokenizer, question.example) for question in held_out)
+    known = asked | (trained_on or asked)
+    others = questions("validation", seed, _each(held_out), known)
+    validation = ExampleSet(encode(tokenizer, question.example) for question in others)
     return Corpus(examples, validation), asked
 
 

@@ -89,6 +89,10 @@ class ExampleSet:
     def __len__(self) -> int:
         return len(self.tasks)
 
+    def __getitem__(self, row: int) -> Encoded:
+        span = slice(self.starts[row], self.starts[row + 1])
+        return Encoded(self.ids[span].tolist(), self.roles[span].tolist(), self.tasks[row])
+
     def fingerprint(self) -> str:
         """A hash of all ids and roles, the same for the same examples in the same order."""
         digest = blake2b(self.ids.tobytes(), digest_size=8)

@@ -25,6 +25,7 @@ class LayerDropout:
         count = len(self.layers)
         self.rates = [rate * math.expm1(i * math.log(2) / max(count - 1, 1)) for i in range(count)]
         self.keep: Tensor | None = None  # [2 L, B] of 0 and 1 while training, else None
+        self.rows: Tensor | None = None  # [N] whose row each token is, in passes over flat tokens
         for i, layer in enumerate(self.layers):
             for part, last in enumerate((layer.self_attn.o_proj, layer.mlp.down_proj)):
                 last.register_forward_hook(self._hook(2 * i + part))
@@ -42,7 +43,8 @@ class LayerDropout:
         def scale(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
             if self.keep is None:
                 return output
-            return output * self.keep[at].to(output)[:, None, None]
+            keep = self.keep[at].to(output)
+            return output * (keep[:, None, None] if self.rows is None else keep[self.rows][:, None])
 
         return scale
 

@@ -18,7 +18,7 @@ from sparing.train.cache_dropout import holes
 from sparing.train.examples import Corpus, ExampleSet
 from sparing.train.interrupts import undivided
 from sparing.train.layer_dropout import LayerDropout, exit_depths
-from sparing.train.objective import ChainOfThought, Exits, Score, teacher_forced
+from sparing.train.objective import ChainOfThought, Exits, Score
 from sparing.train.optimizers import make_optimizers
 from sparing.train.settings import TrainSettings
 
@@ -53,6 +53,12 @@ class Pace:
 
 
 EVERY = Pace()
+Objective = Callable[[Any, Exits, LayerDropout], ChainOfThought]
+
+
+def plain(model: Any, exits: Exits, dropout: LayerDropout) -> ChainOfThought:
+    """Stage 1's."""
+    return ChainOfThought(model, exits)
 
 
 class Trainer:
@@ -61,6 +67,7 @@ class Trainer:
     Everything random in a step comes from (seed, step), so a run that was killed goes on from its
     last checkpoint to the very weights of an unbroken one (same machine, threads and processes).
     ``on_report`` is called each step with step, loss, tokens_per_s and, at times, validation.
+    ``objective``: makes the loss, and may bring weights of its own.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class Trainer:
         settings: TrainSettings,
         out: Path,
         on_report: Callable[[Report], None] = lambda report: None,
+        objective: Objective = plain,
     ) -> None:
         self.settings, self.out, self.on_report = settings, out, on_report
         self.examples, self.validation = corpus.examples, corpus.validation
@@ -80,12 +88,11 @@ class Trainer:
             model.set_attn_implementation(CAUSAL)
         depths = exit_depths(model.config.num_hidden_layers, settings.exits)
         self.dropout = LayerDropout(model, settings.layer_dropout)
+        self.bare = objective(model, Exits(depths, settings.exit_weight), self.dropout)
         optimizers = make_optimizers(
-            model, settings.optimizer, settings.plateau, settings.weight_decay
+            self.bare, settings.optimizer, settings.plateau, settings.weight_decay, settings.betas
         )
-        objective = ChainOfThought(model, Exits(depths, settings.exit_weight))
-        self.bare = model
-        self.objective, *self.optimizers = self.accelerator.prepare(objective, *optimizers)
+        self.objective, *self.optimizers = self.accelerator.prepare(self.bare, *optimizers)
 
     def run(self, pace: Pace = EVERY) -> int:
         """Train to the end, or as far as ``pace`` says; the step reached.
@@ -124,7 +131,7 @@ class Trainer:
         for rows in bucketed(self.validation.lengths, self.settings.batch_tokens, 0, 0):
             ids, roles = self._moved(self.validation, rows)
             with self.accelerator.autocast():
-                right = teacher_forced(self.bare, ids)
+                right = self.bare.right(ids, roles)
             for i, row in enumerate(rows):
                 score = scores.setdefault(self.validation.tasks[row], Score())
                 score.add(right[i], roles[i])

@@ -41,12 +41,21 @@ class ChainOfThought(nn.Module):
         weights = [*[self.exits.weight] * len(early), 1.0]
         head = self.model.get_output_embeddings()
         loss = torch.zeros((), device=ids.device)
-        for states, weight in zip(
-            hidden_states(self.model, ids, early, mask), weights, strict=True
-        ):
+        for states, weight in zip(self.states(ids, roles, early, mask), weights, strict=True):
             logits = head(states[:, :-1][taught])
             loss = loss + weight * F.cross_entropy(logits.float(), wanted, reduction="sum")
         return loss / total
+
+    def states(
+        self, ids: Tensor, roles: Tensor, depths: Sequence[int], mask: Tensor | None = None
+    ) -> list[Tensor]:
+        """As ``hidden_states``."""
+        return hidden_states(self.model, ids, depths, mask)
+
+    @torch.no_grad()
+    def right(self, ids: Tensor, roles: Tensor) -> Tensor:
+        """Whether each token of ``ids`` [B, T] is the likeliest after those before it."""
+        return teacher_forced(self.model, ids)
 
 
 def hidden_states(

@@ -14,7 +14,7 @@ from sparing.model.config import FAMILIES, read_config, read_json
 from sparing.model.sources import INDEX, find_model
 from sparing.train import checkpoint
 from sparing.train.examples import Corpus
-from sparing.train.loop import EVERY, Pace, Report, Trainer
+from sparing.train.loop import EVERY, Objective, Pace, Report, Trainer, plain
 from sparing.train.settings import (
     EXAMPLES,
     SETTINGS_FILE,
@@ -38,11 +38,14 @@ def train_reason(
     resume: bool = False,
     on_report: Callable[[Report], None] = lambda report: None,
     pace: Pace = EVERY,
+    objective: Objective = plain,
+    more: Callable[[Path], None] = lambda folder: None,
 ) -> bool:
     """Train ``model`` into ``out``: weights and tokenizer in Hugging Face format, training.json.
 
     ``resume`` goes on from the newest checkpoint in ``out``. False is returned where ``pace`` ends
-    the run before its last step: then nothing is exported.
+    the run before its last step: then nothing is exported. ``objective``: as of the Trainer;
+    ``more``: as of ``export``.
 
     Raises OptionError where ``out`` holds another run, or the settings differ from those it has.
     """
@@ -50,10 +53,11 @@ def train_reason(
     process = begin(out, settings, corpus, resume)
     if not exported(out):
         trained = with_lora(model, settings.lora_rank, settings.seed)
-        if Trainer(trained, corpus, settings, out, on_report).run(pace) < settings.steps:
+        trainer = Trainer(trained, corpus, settings, out, on_report, objective)
+        if trainer.run(pace) < settings.steps:
             return False
         if process.is_main_process:
-            export(merged(trained), tokenizer, out)
+            export(merged(trained), tokenizer, out, more)
     if process.is_main_process:
         checkpoint.clear(out)
     return True
@@ -169,12 +173,17 @@ def merged(model: Any) -> Any:
     return model
 
 
-def export(model: Any, tokenizer: Any, out: Path) -> None:
-    """Save weights and tokenizer in Hugging Face format; the weights, which make it whole, last."""
+def export(
+    model: Any, tokenizer: Any, out: Path, more: Callable[[Path], None] = lambda folder: None
+) -> None:
+    """Save weights and tokenizer in Hugging Face format; the weights, which make it whole, last.
+
+    ``more`` puts further files beside them, before any of them is seen in ``out``."""
     partial = out / "export.partial"
     shutil.rmtree(partial, ignore_errors=True)
     tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)
+    more(partial)
     for path in sorted(partial.iterdir(), key=lambda path: path.name in WEIGHTS):
         path.chmod(0o644)  # safetensors lets nobody else read what it writes
         os.replace(path, out / path.name)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from sparing.options import Options
 SETTINGS_FILE = "training.json"
 EXAMPLES = "examples"  # in that file: a hash of what is trained on
 
+ADAM_BETAS = (0.9, 0.95)
 DEFAULT_LR = {"muon": 5e-3, "adamw": 2e-3}
 
 Count = Annotated[int, Field(ge=1)]
@@ -48,6 +49,8 @@ class TrainSettings(Options):
     exit_weight: Annotated[float, Field(ge=0)] = 0.1
     cache_dropout: Share = 0.0
     lora_rank: Annotated[int, Field(ge=0)] = 0
+
+    betas: ClassVar[tuple[float, float]] = ADAM_BETAS
 
     @property
     def plateau(self) -> float:

@@ -72,7 +72,7 @@ WRONG = {
     "no budget": (("hi", "--policy", "window"), "policy window needs a budget"),
     "full": (("hi", "--policy", "full", "--budget", "99"), "policy full keeps everything"),
     "draft": (("hi", "--draft", "warp"), "draft must be"),
-    "latent": (("hi", "--latent", "learned"), "mode must be 'off', got 'learned'"),
+    "latent": (("hi", "--latent", "often"), "mode must be 'off', 'learned' or 'confidence'"),
     "flag": (("hi", "--buget", "9"), "No such option: --buget"),
     "events": (("hi", "--events"), "--events belongs to --json"),
 }  # fmt: skip

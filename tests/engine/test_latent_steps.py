@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from sparing.api import Engine
@@ -12,7 +13,7 @@ from sparing.depth.lookup import PromptLookup
 from sparing.engine.drafting import NoDrafter
 from sparing.engine.events import EvictEvent, LatentEvent, TokenEvent
 from sparing.engine.result import Result
-from sparing.engine.switch import Thought
+from sparing.engine.switch import Latents, Thought
 from sparing.options import Memory
 from tests.engine.drafters import all_drafters
 from tests.engine.driving import Recorder, greedy, run, said
@@ -25,16 +26,17 @@ COUNT = 40
 class Saying:
     """Thinks the likeliest token instead of saying it, where ``when(token, latents)``."""
 
-    name = "saying"
+    name, layer, token, silent = "saying", None, None, False
 
     def __init__(self, model: Engine, when: Callable[[int, int], bool]) -> None:
         self.embedding, self.when = model.decoder.embedding, when
 
-    def think(self, hidden: Tensor, logits: Tensor, latents: int) -> Thought | None:
-        token = logits.argmax()
-        if not self.when(int(token), latents):
+    def think(
+        self, hidden: Tensor, logits: Tensor, token: int, confidence: float, latents: Latents
+    ) -> Thought | None:
+        if not self.when(token, latents.in_a_row):
             return None
-        return Thought(self.embedding.rows(token[None])[0], [(str(int(token)), 1.0)])
+        return Thought(self.embedding.rows(torch.tensor([token]))[0], [(str(token), 1.0)])
 
 
 SOMETIMES = {

@@ -215,12 +215,12 @@ def test_latents_count_as_positions_but_not_as_tokens():
     row = Row("Q", max_new_tokens=5).say("ab")
     row.transcript.append_latent()
     row.transcript.append_latent()
-    assert row.transcript.latents_in_a_row == 2
+    assert row.transcript.latents == (2, 2)
     assert row.transcript.new_tokens == 2
     assert row.transcript.position == 5
     assert row.transcript.room == 1
     row.say("c")
-    assert row.transcript.latents_in_a_row == 0
+    assert row.transcript.latents == (0, 2)
     assert row.transcript.finish_reason == "length"
 
 

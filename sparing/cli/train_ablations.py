@@ -1,0 +1,82 @@
+"""`sparing train ablations`: the method and what it is compared with, at equal gradient steps."""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparing.cli.flags import flag, numbers, quiet_transformers
+from sparing.cli.run import INTERRUPTED
+from sparing.cli.train import Shown
+from sparing.cli.train_latent import LengthFlags, PaceFlags, Questions, StageFlags
+from sparing.errors import OptionError
+
+
+def ablations(
+    staging: StageFlags,
+    lengths: LengthFlags,
+    pacing: PaceFlags,
+    out: Annotated[Path, flag("directory for all trainings")],
+    base: Annotated[str, flag("what all begin with")] = "pocket",
+    arms: Annotated[str | None, flag("which, with commas; by default all")] = None,
+    seeds: Annotated[str, flag("of all trainings, with commas; some arms take the first alone")] = (
+        "0,1,2"
+    ),
+    only_seeds: Annotated[
+        str | None, flag("those to train now: two processes can share the others out")
+    ] = None,
+) -> None:
+    """Train every arm: cot, latent, no-stage-2, no-stage-3, pause, ignore, words-for-latents.
+
+    Stages that arms share are trained once, and what is there is not trained again.
+    """
+    from sparing.latent.arms import ARMS, find_arm
+
+    trained = [name for name, arm in ARMS.items() if arm.model is None]
+    named = [name.strip() for name in arms.split(",")] if arms else trained
+    for name in named:
+        find_arm(name)
+    if staging.targets != "predict":
+        raise OptionError(
+            f"ablations have an arm whose latents are no targets, got --targets {staging.targets} "
+            "for all of them; leave it out"
+        )
+    every = numbers("seeds", seeds, int)
+    now = numbers("only-seeds", only_seeds, int) if only_seeds else every
+    if wrong := [seed for seed in now if seed not in every]:
+        raise OptionError(f"--only-seeds must be among --seeds {seeds}, got {wrong[0]}")
+    import torch
+
+    from sparing.latent.ablations import Ablations, check_ablations, train_ablations
+    from sparing.latent.train import check_base
+
+    if pacing.threads:
+        torch.set_num_threads(pacing.threads)
+    quiet_transformers()
+    common = {**staging.settings(), "base": base}
+    wanted = Ablations(base, common, lengths.each(), every, out)
+    check_ablations(wanted, pacing.resume)
+    todo = list(wanted.todo(named, now))
+    check_base(base, [settings for _, settings, _, _ in todo])
+
+    @cache
+    def source(seed: int) -> Any:
+        return Questions(staging.task, seed, staging.share)
+
+    source(now[0])  # a task that is none is refused first
+    with Shown(sum(settings.steps for _, settings, _, _ in todo)) as shown:
+        try:
+            done = train_ablations(
+                wanted,
+                named,
+                now,
+                source,
+                resume=pacing.resume,
+                on_report=shown.report,
+                pace=pacing.pace(),
+            )
+        except KeyboardInterrupt:
+            shown.say(f"interrupted, kept in {out}; the same command with --resume goes on")
+            raise typer.Exit(INTERRUPTED) from None
+    shown.say(f"{out} is done" if done else f"stopped at {pacing.stop_at}; --resume goes on")

@@ -1,0 +1,1 @@
+"""Thinking without words: vectors, insertion, training in stages, switches (LT-Tuning)."""

@@ -1,0 +1,118 @@
+"""The curriculum and what is compared with it: arms that differ in what their latents are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from sparing.errors import OptionError
+from sparing.latent.settings import STAGES, StageSettings
+from sparing.options import LatentMode
+
+Changes = Mapping[str, Any]
+NOTHING: Changes = MappingProxyType({})
+# The paper's, where a stage has defaults of its own.
+OF_STAGE: dict[int, Changes] = {
+    1: NOTHING,
+    2: {"most": 10, "nothing": 0.15, "again": 0.15},
+    3: {"most": 16, "nothing": 0.05, "again": 0.2},
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """``second``, ``third``: what its stages 2 and 3 change. ``mode``: of its evaluation.
+
+    ``model``: the arm whose model it evaluates, where it trains none; ``parts``: of its stage 3.
+    """
+
+    about: str
+    second: Changes = field(default_factory=lambda: {"latents": "hidden"})
+    third: Changes = field(default_factory=lambda: {"latents": "fused"})
+    mode: LatentMode = "learned"
+    seeds: int = 1
+    model: str | None = None
+    parts: int = 1
+
+
+FIXED: Changes = {"latents": "fused", "positions": "fixed", **OF_STAGE[3]}
+ARMS = {
+    "cot": Arm(
+        "explicit chain of thought for the same number of steps",
+        {"latents": "none"},
+        {"latents": "none"},
+        mode="off",
+        seeds=3,
+    ),
+    "latent": Arm("all three stages", seeds=3),
+    "no-stage-2": Arm("stage 3 from the start, at fixed positions", FIXED, FIXED),
+    "no-stage-3": Arm("raw hidden states, z = h, to the end", third={"latents": "hidden"}, seeds=3),
+    "pause": Arm(
+        "a learned embedding in place of z", {"latents": "pause"}, {"latents": "pause"}, seeds=3
+    ),
+    "banned": Arm("latent's model, its latents banned", mode="off", model="latent", seeds=3),
+    "ignore": Arm(
+        "latents that are no targets, switched by confidence",
+        {"latents": "hidden", "targets": "ignore"},
+        {"latents": "fused", "targets": "ignore"},
+        mode="confidence",
+    ),
+    "words-for-latents": Arm(
+        "latents in place of words that nothing looks back at", parts=4,
+        third={"latents": "fused", "most": 24, "drop": 0.4},
+    ),
+}  # fmt: skip
+
+
+def find_arm(name: str) -> Arm:
+    """Raises OptionError for a name that is none, or that of an arm without a training."""
+    trained = [known for known, arm in ARMS.items() if arm.model is None]
+    if name not in trained:
+        raise OptionError(f"arm must be one of {', '.join(trained)}, got {name!r}")
+    return ARMS[name]
+
+
+def curriculum(
+    arm: Arm,
+    stages: Sequence[int],
+    common: Changes,
+    each: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+) -> list[StageSettings]:
+    """The stages of an arm, a stage 3 in several parts as so many.
+
+    ``common``: settings of all stages, before which an arm's own go; ``each``: settings with a
+    value for every one of the three. Raises OptionError.
+    """
+    if (
+        not stages
+        or any(stage not in STAGES for stage in stages)
+        or sorted(set(stages)) != [*stages]
+    ):
+        raise OptionError(
+            f"stages must be of {', '.join(map(str, STAGES))}, in order, each once, got "
+            f"{','.join(map(str, stages)) or 'none'}"
+        )
+    found = []
+    for stage in stages:
+        own = {1: NOTHING, 2: arm.second, 3: arm.third}[stage]
+        given = {name: values[stage - 1] for name, values in each.items()}
+        settings = {**OF_STAGE[stage], **common, **given, **own, "stage": stage}
+        found += parts(StageSettings(**settings), arm.parts if stage == 3 else 1)
+    return found
+
+
+def parts(settings: StageSettings, count: int) -> list[StageSettings]:
+    """A stage in ``count`` parts whose share of dropped words grows evenly; their steps add up."""
+    if count == 1:
+        return [settings]
+    ends = [settings.steps * part // count for part in range(count + 1)]
+    return [
+        settings.model_copy(
+            update={
+                "part": part + 1,
+                "steps": max(ends[part + 1] - ends[part], 1),
+                "drop": settings.drop * (part + 1) / count,
+            }
+        )
+        for part in range(count)
+    ]

@@ -1,0 +1,138 @@
+"""All that inference needs of a model's latent steps, in one file beside its weights."""
+
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors.torch import load, save
+
+from sparing.errors import ModelError, OptionError, reason
+from sparing.files import write_atomically
+from sparing.latent.fusion import LatentVector
+from sparing.latent.recipe import Recipe, Share
+from sparing.model.config import read_config, read_json
+from sparing.model.fingerprint import fingerprint
+from sparing.model.sources import find_model
+from sparing.options import Latent
+
+CONFIG_FILE, WEIGHTS_FILE = "latent.json", "latent.safetensors"
+
+
+class LatentConfig(Recipe):
+    """A model's recipe, and when it thinks a latent step unless it is told otherwise.
+
+    ``switch``, ``tau``, ``in_a_row`` (the paper's k), ``most``: as ``options.Latent``. ``targets``:
+    whether it was trained to ``predict`` its latent token. ``fingerprint``: of the model;
+    ``weights``: a hash of what the vector has learned, None where that is nothing.
+    """
+
+    switch: Literal["learned", "confidence"] = "learned"
+    tau: Share = 0.7
+    in_a_row: Annotated[int, Field(ge=1)] = 2
+    most: Annotated[int, Field(ge=0)] = 32
+    targets: Literal["ignore", "predict"] = "predict"
+    fingerprint: str = ""
+    weights: str | None = None
+
+    def options(self, wanted: Latent) -> Latent:
+        """What was asked for, the rest as the model has it."""
+        known = {"tau": self.tau, "in_a_row": self.in_a_row, "most": self.most}
+        given = wanted.model_dump(exclude_none=True)
+        return wanted.model_copy(update=known | given)
+
+
+def has_latents(directory: Path) -> bool:
+    """Whether a checkpoint was trained to think latent steps."""
+    return (directory / CONFIG_FILE).exists()
+
+
+def check_latent(model: str, latent: Latent) -> None:
+    """Raise OptionError, before any weights load, where latents are asked of a model without."""
+    if latent.mode != "off" and not has_latents(find_model(model)):
+        raise without_latents(latent.mode)
+
+
+def without_latents(mode: str) -> OptionError:
+    return OptionError(
+        f"latent {mode} needs a model that has learned latent steps ({CONFIG_FILE}), got one "
+        "without; pass latent off, or train one with `sparing train latent`"
+    )
+
+
+def save_latents(
+    vector: LatentVector, config: LatentConfig, directory: Path, tokenizer: Any
+) -> None:
+    """Write what the vector has learned, then the config, for the checkpoint that is there."""
+    learned = {name: t.detach().contiguous() for name, t in vector.state_dict().items()}
+    digest = None
+    if learned:
+        content = save(learned)
+        digest = hashed(content)
+        write_atomically(directory / WEIGHTS_FILE, content)
+    found = {"fingerprint": fingerprint(directory, tokenizer), "weights": digest}
+    told = config.model_copy(update=found).model_dump(mode="json")
+    write_atomically(directory / CONFIG_FILE, json.dumps(told, indent=1) + "\n")
+
+
+def load_latents(
+    directory: Path,
+    tokenizer: Any,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> tuple[LatentConfig, LatentVector] | None:
+    """Config and vector of a checkpoint; None where it has no latent steps.
+
+    Raises ModelError where they are broken, or belong to another model.
+    """
+    if not has_latents(directory):
+        return None
+    path = directory / CONFIG_FILE
+    try:
+        config = LatentConfig(**read_json(path))
+    except OptionError as error:
+        raise ModelError(f"in {path} {error}; save the model again") from None
+    check_model(config, directory, tokenizer)
+    vector = LatentVector(config, read_config(directory).width)
+    read_learned(vector, config, directory)
+    return config, vector.to(device, dtype).eval().requires_grad_(False)
+
+
+def check_model(config: LatentConfig, directory: Path, tokenizer: Any) -> None:
+    """Raise ModelError unless the config is of this checkpoint and of this tokenizer."""
+    path, here = directory / CONFIG_FILE, fingerprint(directory, tokenizer)
+    if config.fingerprint != here:
+        raise ModelError(
+            f"{path} must be of its model: it is of the model {config.fingerprint}, this model is "
+            f"{here}; copy both from one place, or remove it to do without latent steps"
+        )
+    token = tokenizer.get_vocab().get(config.token)
+    layers = read_config(directory).layers
+    if token != config.id or not -layers - 1 <= config.layer <= layers:
+        raise ModelError(
+            f"{path} must name a token and a layer of its model, got {config.token} as {config.id} "
+            f"(it is {token}) and layer {config.layer} of {layers}; save the model again"
+        )
+
+
+def read_learned(vector: LatentVector, config: LatentConfig, directory: Path) -> None:
+    """Fill in the adapter or the pause; raises ModelError where they are not those saved."""
+    if not vector.state_dict():
+        return
+    path = directory / WEIGHTS_FILE
+    try:
+        content = path.read_bytes()
+        if hashed(content) != config.weights:
+            raise ValueError(f"others, hashed {hashed(content)} instead of {config.weights}")
+        vector.load_state_dict(load(content))
+    except Exception as error:  # torch and safetensors have errors of their own
+        raise ModelError(
+            f"{path} must hold what {CONFIG_FILE} beside it was saved with, got: {reason(error)}; "
+            "copy both from one place"
+        ) from None
+
+
+def hashed(content: bytes) -> str:
+    return blake2b(content, digest_size=8).hexdigest()

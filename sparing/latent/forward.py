@@ -1,0 +1,76 @@
+"""The teacher-forced forward of sequences with latent steps, gradients through everything."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sparing.latent.attention import Past
+from sparing.latent.fusion import LatentVector, Table
+from sparing.latent.segments import Segment, segments
+
+OnPass = Callable[[Tensor], None]
+
+
+def segmented_forward(
+    model: Any,
+    vector: LatentVector,
+    ids: Int[Tensor, "B T"],
+    lengths: Int[Tensor, " B"],
+    depths: Sequence[int] = (),
+    holes: Float[Tensor, "B 1 T T"] | None = None,
+    on_pass: OnPass = lambda rows: None,
+) -> list[Float[Tensor, "B T E"]]:
+    """What feeds the head after each of ``depths`` layers and at the end.
+
+    A latent stands where ``ids`` has the recipe's: there the input is ``vector`` of the position
+    before it, at the recipe's layer and with the logits of the full depth. ``lengths``: tokens of
+    each row that are wanted; behind them the states are zero. ``holes``: added to the attention's
+    scores. ``on_pass`` is told whose row each token is before a pass runs. The model's attention
+    must be ``attention.NAME``.
+
+    Equal to running the whole prefix anew for each latent, in one pass more than the most latents
+    that a row has.
+    """
+    body, head = model.get_decoder(), model.get_output_embeddings()
+    table = Table(model.get_input_embeddings().weight)
+    latent = ids == vector.recipe.id
+    latent &= torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    order = latent.sum(1).argsort(descending=True, stable=True)
+    ids, latent = ids.masked_fill(latent, 0)[order], latent[order]
+    passes = segments(latent, lengths[order], None if holes is None else holes[order])
+    past, z = Past(), None
+    found: list[list[Tensor]] = []
+    for at, segment in enumerate(passes):
+        on_pass(order[segment.rows])
+        states = run_pass(body, ids, segment, past, z)
+        found.append([*(body.norm(states[depth][0]) for depth in depths), states[-1][0]])
+        if at + 1 < len(passes):
+            ends = segment.lasts[: passes[at + 1].count]
+            z = vector(states[vector.recipe.layer][0, ends], head(states[-1][0, ends]), table)
+    where = order[torch.cat([s.rows for s in passes])], torch.cat([s.positions for s in passes])
+    flat = [torch.cat(states) for states in zip(*found, strict=True)]
+    return [s.new_zeros(*ids.shape, s.shape[1]).index_put(where, s) for s in flat]
+
+
+def run_pass(
+    body: Any, ids: Int[Tensor, "B T"], segment: Segment, past: Past, z: Tensor | None
+) -> Sequence[Tensor]:
+    """The hidden states [1, N, E] of one pass after each layer, the last behind the final norm.
+
+    ``z`` [R, E]: the vectors that its rows begin with; None in the first pass."""
+    x = body.get_input_embeddings()(ids[segment.rows, segment.positions])
+    if z is not None:
+        x = x.index_put((segment.firsts,), z.to(x.dtype))
+    out = body(
+        inputs_embeds=x[None],
+        position_ids=segment.positions[None],
+        use_cache=False,
+        output_hidden_states=True,
+        segment=segment,
+        past=past,
+    )
+    states: Sequence[Tensor] = out.hidden_states
+    return states

@@ -1,0 +1,125 @@
+"""The input vector of a latent step, from the position before it (LT-Tuning, arXiv 2602.10229).
+
+N latent steps at once; E width, V vocabulary. Training and inference build it with the same code.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sparing.latent.recipe import Nucleus, Recipe
+from sparing.model.matrix import Matrix
+
+
+@runtime_checkable
+class Embeddings(Protocol):
+    """The input embedding matrix E, as a table that learns or as one of the Decoder's products."""
+
+    def mix(self, q: Float[Tensor, "N V"]) -> Float[Tensor, "N E"]:
+        """sum_w q(w) E[w]"""
+        ...
+
+    def norm(self) -> Float[Tensor, ""]:
+        """Mean length of its rows."""
+        ...
+
+
+class Table:
+    """Embeddings as a weight; gradients flow into it."""
+
+    def __init__(self, weight: Float[Tensor, "V E"]) -> None:
+        self.weight = weight
+
+    def mix(self, q: Float[Tensor, "N V"]) -> Float[Tensor, "N E"]:
+        return q @ self.weight.to(q.dtype)
+
+    def norm(self) -> Float[Tensor, ""]:
+        return self.weight.detach().norm(dim=1).mean()
+
+
+class Rows:
+    """Embeddings of a Decoder: only the rows that are mixed are read."""
+
+    def __init__(self, matrix: Matrix, vocabulary: int) -> None:
+        self.matrix, self.vocabulary = matrix, vocabulary
+
+    def mix(self, q: Float[Tensor, "N V"]) -> Float[Tensor, "N E"]:
+        used = q.sum(0).nonzero()[:, 0]
+        return q[:, used] @ self.matrix.rows(used).to(q.dtype)
+
+    def norm(self) -> Float[Tensor, ""]:
+        every = torch.arange(self.vocabulary)
+        return torch.cat([self.matrix.rows(ids).norm(dim=1) for ids in every.split(4096)]).mean()
+
+
+class LatentVector(nn.Module):
+    """z of each latent step, by a ``recipe``, with what the recipe has to learn.
+
+    ``pause [E]``: stands at every latent step where the recipe says so. ``down``, ``up``: the
+    adapter of untied embeddings, h' = W_up GELU(W_down h) in place of h.
+    """
+
+    def __init__(self, recipe: Recipe, width: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        if recipe.vector == "pause":
+            self.pause = nn.Parameter(torch.zeros(width))
+        elif recipe.adapter:
+            self.down = nn.Linear(width, recipe.adapter, bias=False)
+            self.up = nn.Linear(recipe.adapter, width, bias=False)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "N E"],
+        logits: Float[Tensor, "N V"],
+        embeddings: Embeddings,
+    ) -> Float[Tensor, "N E"]:
+        """hidden: h; fused: alpha h + (1 - alpha) e, e the mean embedding of ``mixture``; pause.
+
+        h is the ``hidden`` state at the recipe's layer, neither detached nor rescaled, unless the
+        recipe matches norms: then h is brought to the mean length of an embedding (ours). Never in
+        mixed precision: what is decoded later is not either.
+        """
+        recipe = self.recipe
+        if recipe.vector == "pause":
+            return self.pause.to(hidden.dtype).expand_as(hidden)
+        with torch.autocast(hidden.device.type, enabled=False):
+            h = self._adapted(hidden) if recipe.adapter else hidden
+            if recipe.match_norms:
+                h = h * (embeddings.norm().to(h.dtype) / h.norm(dim=1, keepdim=True))
+            if recipe.vector == "hidden":
+                return h
+            e = embeddings.mix(mixture(logits, recipe))
+            return recipe.alpha * h + (1 - recipe.alpha) * e.to(h.dtype)
+
+    def _adapted(self, hidden: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
+        return self.up(F.gelu(self.down(hidden.to(self.down.weight.dtype))))
+
+
+def mixture(logits: Float[Tensor, "N V"], recipe: Recipe) -> Float[Tensor, "N V"]:
+    """Q: the softmax of ``logits`` / T without the latent token, cut to its nucleus, renormalised.
+
+    The choice of the nucleus is constant: no gradient flows through it.
+    """
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    scaled = logits.to(exact) / recipe.temperature
+    latent = torch.arange(scaled.shape[1], device=scaled.device) == recipe.id
+    p = scaled.masked_fill(latent, float("-inf")).softmax(1)
+    q = p * nucleus(p.detach(), recipe.top_p, recipe.nucleus)
+    return q / q.sum(1, keepdim=True)
+
+
+def nucleus(p: Float[Tensor, "N V"], top_p: float, convention: Nucleus) -> Bool[Tensor, "N V"]:
+    """The likeliest tokens that together have ``top_p``.
+
+    ``standard`` keeps the token that crosses it (Holtzman et al., arXiv 1904.09751, sec. 3.1);
+    ``reference``, as the code of the paper, leaves it out, but never the likeliest token.
+    """
+    ordered, order = p.sort(dim=1, descending=True, stable=True)
+    total = ordered.cumsum(1)
+    kept = total - ordered < top_p if convention == "standard" else total <= top_p
+    kept[:, 0] = True
+    return torch.zeros_like(kept).scatter(1, order, kept)

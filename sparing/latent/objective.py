@@ -1,0 +1,61 @@
+"""The loss of sequences with latent steps: cross-entropy of what is taught, through all of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparing.latent.attention import NAME
+from sparing.latent.forward import segmented_forward
+from sparing.latent.fusion import LatentVector
+from sparing.train.examples import SHOWN
+from sparing.train.layer_dropout import LayerDropout
+from sparing.train.objective import ChainOfThought, Exits
+
+
+class LatentThought(ChainOfThought):
+    """Stage 1's loss where an example has latents too, which are where its ids say so.
+
+    ``latent_targets`` of the paper is the role of a latent: taught, or shown. Without any latent
+    it is exactly the loss of stage 1.
+    """
+
+    def __init__(
+        self, model: Any, exits: Exits, vector: LatentVector, dropout: LayerDropout | None = None
+    ) -> None:
+        super().__init__(model, exits)
+        self.vector, self.dropout = vector, dropout
+        model.set_attn_implementation(NAME)
+
+    def states(
+        self, ids: Tensor, roles: Tensor, depths: Sequence[int], mask: Tensor | None = None
+    ) -> list[Tensor]:
+        if not bool((ids == self.vector.recipe.id).any()):
+            unused = sum(0 * weight.sum() for weight in self.vector.parameters())
+            return [states + unused for states in super().states(ids, roles, depths, mask)]
+        try:
+            return segmented_forward(
+                self.model, self.vector, ids, wanted(roles), depths, mask, self._deal
+            )
+        finally:
+            self._deal(None)
+
+    def right(self, ids: Tensor, roles: Tensor) -> Tensor:
+        with torch.no_grad():
+            [states] = self.states(ids, roles, ())
+            likeliest = self.model.get_output_embeddings()(states[:, :-1]).argmax(-1)
+        right = torch.zeros_like(ids, dtype=torch.bool)
+        right[:, 1:] = likeliest == ids[:, 1:]
+        return right
+
+    def _deal(self, rows: Tensor | None) -> None:
+        """Tell layer dropout whose row each token of the next pass is."""
+        if self.dropout is not None:
+            self.dropout.rows = rows
+
+
+def wanted(roles: Tensor) -> Tensor:
+    """How many tokens of each row ``[B, T]`` come up to the last that is taught, one at least."""
+    at = torch.arange(1, roles.shape[1] + 1, device=roles.device)
+    return ((roles != SHOWN) * at).amax(1).clamp(min=1)

@@ -1,0 +1,73 @@
+"""What decides a stage of training (spec/latent.md): the paper's table, and our own additions."""
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from sparing.latent.recipe import Nucleus, Recipe, Share
+from sparing.train.settings import Count, TrainSettings
+
+Latents = Literal["none", "hidden", "fused", "pause"]
+STAGES = (1, 2, 3)
+
+
+class StageSettings(TrainSettings):
+    """A stage: ``TrainSettings``, with the paper's defaults where it has some, and its latents.
+
+    ``stage`` 1, 2 or 3; ``part``: of a stage 3 that comes in several. ``latents``: what stands at
+    latent positions, none for stage 1. The recipe's fields are those of ``Recipe``. ``tau``: gold
+    probability below which a position is a candidate; ``most`` (N) of them are taken; ``k``:
+    latents before each at most; ``nothing``: probability of none, ``again``: of a further one.
+    ``positions``: scored by the model of the stage before, or fixed. ``targets``: whether the
+    latent token is itself predicted. ``drop``: share of the thinking that latents stand in for,
+    see ``words``, chosen by the ``predictor`` of the base. The rate warms up over 5 % of the steps
+    and falls as a cosine.
+    """
+
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] | None = 5e-5
+    layer_dropout: Share = 0.0
+    exit_weight: Annotated[float, Field(ge=0)] = 0.0
+    stage: Annotated[int, Field(ge=1, le=3)] = 1
+    part: Count = 1
+    latents: Latents = "none"
+    token: str = "<thinking>"
+    layer: int = -2
+    alpha: Share = 0.6
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.8
+    nucleus: Nucleus = "standard"
+    adapter: Annotated[int, Field(ge=0)] = 0
+    match_norms: bool = False
+    tau: Share = 0.7
+    most: Count = 10
+    k: Count = 2
+    nothing: Share = 0.15
+    again: Share = 0.15
+    positions: Literal["scored", "fixed"] = "scored"
+    targets: Literal["ignore", "predict"] = "predict"
+    drop: Share = 0.0
+    predictor: str | None = None
+
+    @property
+    def chances(self) -> list[float]:
+        """Of 0 to k latents before a candidate. For k = 2 the paper's; for others, ours, each
+        further one is as likely as the second: nothing, rest, rest * again, ... normalised."""
+        each = [self.again**j for j in range(self.k - 1)]
+        some = [p * (1 - self.again) for p in each] + [self.again ** (self.k - 1)]
+        return [self.nothing, *((1 - self.nothing) * p for p in some)]
+
+    def recipe(self, id_: int) -> Recipe:
+        """Of its latents, whose token has this id."""
+        assert self.latents != "none"
+        fields = {name: getattr(self, name) for name in Recipe.model_fields if hasattr(self, name)}
+        return Recipe(**fields, id=id_, vector=self.latents)
+
+    def lr_at(self, step: int) -> float:
+        rise = 0.05 * self.steps
+        if step < rise:
+            return self.plateau * (step + 1) / (rise + 1)
+        fallen = (step - rise) / (self.steps - rise)
+        return self.plateau * 0.5 * (1 + math.cos(math.pi * fallen))

@@ -1,0 +1,126 @@
+"""When a row thinks a latent step: where it says so itself, or where it is not sure of a word."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sparing.engine.switch import Latents, NoSwitch, Thought, ThoughtSwitch
+from sparing.errors import OptionError
+from sparing.latent.config import LatentConfig, without_latents
+from sparing.latent.fusion import Embeddings, LatentVector, Rows, Table, mixture
+from sparing.model.decoder import Decoder
+from sparing.model.reference import ReferenceDecoder
+from sparing.options import Latent
+
+SHOWN = 3  # words of a thought
+
+
+@dataclass(frozen=True)
+class Thinker:
+    """Makes the thoughts of a model: ``vector`` over its ``embeddings``, words by its tokenizer."""
+
+    vector: LatentVector
+    embeddings: Embeddings
+    tokenizer: Any
+
+    @property
+    def layer(self) -> int:
+        return self.vector.recipe.layer
+
+    @torch.inference_mode()
+    def __call__(self, hidden: Float[Tensor, " E"], logits: Float[Tensor, " V"]) -> Thought:
+        z = self.vector(hidden[None], logits[None], self.embeddings)[0]
+        q = mixture(logits[None], self.vector.recipe)[0]
+        best = q.topk(min(SHOWN, len(q)))
+        top = [
+            (self.tokenizer.decode([token]), p)
+            for token, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            if p > 0
+        ]
+        return Thought(z, top)
+
+
+class Learned:
+    """A latent step where the model picks its latent token, greedily or drawn.
+
+    At most ``in_a_row`` before a word, and ``most`` in all: beyond them the token is never picked.
+    """
+
+    name, silent = "learned", False
+
+    def __init__(self, thinker: Thinker, in_a_row: int, most: int) -> None:
+        self.thinker, self.in_a_row, self.most = thinker, in_a_row, most
+        self.layer: int | None = thinker.layer
+        self.token: int | None = thinker.vector.recipe.id
+
+    def think(
+        self,
+        hidden: Float[Tensor, " E"],
+        logits: Float[Tensor, " V"],
+        token: int,
+        confidence: float,
+        latents: Latents,
+    ) -> Thought | None:
+        if not self.wants(token, confidence):
+            return None
+        if latents.in_a_row >= self.in_a_row or latents.total >= self.most:
+            return None
+        return self.thinker(hidden, logits)
+
+    def wants(self, token: int, confidence: float) -> bool:
+        return token == self.token
+
+
+class Confidence(Learned):
+    """A latent step where the likeliest word has a probability below ``tau``, whatever is picked.
+
+    The latent token itself is never picked and has no probability.
+    """
+
+    name, silent = "confidence", True
+
+    def __init__(self, thinker: Thinker, in_a_row: int, most: int, tau: float) -> None:
+        super().__init__(thinker, in_a_row, most)
+        self.tau = tau
+
+    def wants(self, token: int, confidence: float) -> bool:
+        return confidence < self.tau
+
+
+def find_switch(
+    wanted: Latent,
+    known: tuple[LatentConfig, LatentVector] | None,
+    decoder: Decoder | ReferenceDecoder,
+    tokenizer: Any,
+) -> ThoughtSwitch:
+    """The switch that the options ask for; raises OptionError where the model cannot."""
+    if known is None:
+        if wanted.mode != "off":
+            raise without_latents(wanted.mode)
+        return NoSwitch()
+    config, vector = known
+    if wanted.mode == "off":
+        return NoSwitch(config.id)
+    if wanted.mode == "learned" and config.targets == "ignore":
+        raise OptionError(
+            "latent learned needs a model that was trained to predict its latent token, got one "
+            "trained to ignore it; pass latent confidence"
+        )
+    options = config.options(wanted)
+    assert options.in_a_row is not None
+    assert options.most is not None
+    assert options.tau is not None
+    thinker = Thinker(vector, embeddings_of(decoder), tokenizer)
+    if wanted.mode == "learned":
+        return Learned(thinker, options.in_a_row, options.most)
+    return Confidence(thinker, options.in_a_row, options.most, options.tau)
+
+
+def embeddings_of(decoder: Decoder | ReferenceDecoder) -> Embeddings:
+    """The input embeddings, for whichever decoder."""
+    if isinstance(decoder, ReferenceDecoder):
+        return Table(decoder.model.get_input_embeddings().weight)
+    return Rows(decoder.embedding, decoder.shape.vocabulary)

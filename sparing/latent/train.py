@@ -1,0 +1,241 @@
+"""The curriculum (spec/latent.md): stage after stage, each a run that can be resumed."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from sparing.errors import OptionError
+from sparing.latent.config import LatentConfig, load_latents, save_latents
+from sparing.latent.fusion import LatentVector
+from sparing.latent.insertion import with_latents
+from sparing.latent.objective import LatentThought
+from sparing.latent.scores import kept_probabilities
+from sparing.latent.settings import StageSettings
+from sparing.latent.token import add_token, learn_row
+from sparing.latent.words import Shortener, find_values
+from sparing.model.fingerprint import fingerprint
+from sparing.model.sources import find_model
+from sparing.train.examples import Corpus
+from sparing.train.layer_dropout import LayerDropout
+from sparing.train.loop import EVERY, Pace, Report
+from sparing.train.objective import Exits
+from sparing.train.reason import (
+    WEIGHTS,
+    check_architecture,
+    check_lengths,
+    check_out,
+    exported,
+    load_base,
+    train_reason,
+)
+from sparing.train.settings import SETTINGS_FILE, check_resumed, check_same, keep_settings
+
+Source = Callable[[Any], Corpus]  # the plain examples, for a tokenizer
+OnReport = Callable[[Report], None]
+GOLD = "gold-*.safetensors"
+
+
+def train_latent(
+    base: str,
+    source: Source,
+    stages: Sequence[StageSettings],
+    out: Path,
+    *,
+    resume: bool = False,
+    on_report: OnReport = lambda report: None,
+    pace: Pace = EVERY,
+) -> bool:
+    """Train ``base`` through ``stages`` into ``out``: a model that loads, and its ``latent.json``.
+
+    Each stage has a folder in ``out`` until the end, so that a run can be cut off and resumed
+    within a stage or between two. ``pace`` counts steps over all of them; False where it ends the
+    run before its last step. Raises OptionError where ``out`` holds another run.
+    """
+    check_stages(stages, out, resume)
+    process = PartialState(cpu=not torch.cuda.is_available())
+    keep_settings(out, run_content(stages), resume, process)
+    folders = [out / folder_name(settings) for settings in stages]
+    if not exported(out):
+        done, previous = 0, find_model(base)
+        for settings, folder in zip(stages, folders, strict=True):
+            if pace.stop_at and done >= pace.stop_at:
+                return False
+            if not train_stage(
+                previous,
+                source,
+                settings,
+                folder,
+                resume=True,
+                on_report=counted(on_report, done, folder.name),
+                pace=replace(pace, stop_at=max(pace.stop_at - done, 0)),
+            ):
+                return False
+            done, previous = done + settings.steps, folder
+        if process.is_main_process:
+            promote(previous, out)
+    if process.is_main_process:
+        for folder in out.glob("stage-*"):
+            shutil.rmtree(folder)
+    process.wait_for_everyone()
+    return True
+
+
+def train_stage(
+    base: Path,
+    source: Source,
+    settings: StageSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    on_report: OnReport = lambda report: None,
+    pace: Pace = EVERY,
+) -> bool:
+    """One stage from the checkpoint in ``base`` into ``out``, as ``train_reason``."""
+    check_out(out, settings, resume)
+    if exported(out):
+        return True
+    model, tokenizer = load_base(str(base))
+    corpus = source(tokenizer)
+    how: dict[str, Any] = {"resume": resume, "on_report": on_report, "pace": pace}
+    if settings.latents == "none":
+        done = train_reason(model, tokenizer, corpus, settings, out, **how)
+        PartialState().wait_for_everyone()  # for whoever writes what the next stage reads
+        return done
+    check_lengths(model, corpus)
+    known = load_latents(base, tokenizer)
+    change = changed_examples(base, model, tokenizer, known, corpus, settings, out)
+    config, vector = begin_vector(known, model, tokenizer, settings)
+    corpus = change(config.id)
+
+    def objective(trained: Any, exits: Exits, dropout: LayerDropout) -> LatentThought:
+        if settings.lora_rank and settings.targets == "predict":
+            learn_row(trained, config.id)
+        return LatentThought(trained, exits, vector, dropout)
+
+    def more(folder: Path) -> None:
+        save_latents(vector, config, folder, tokenizer)
+
+    done = train_reason(
+        model, tokenizer, corpus, settings, out, objective=objective, more=more, **how
+    )
+    process = PartialState()
+    process.wait_for_everyone()
+    if done and process.is_main_process:
+        for path in out.glob(GOLD):
+            path.unlink()
+    return done
+
+
+def changed_examples(
+    base: Path,
+    model: Any,
+    tokenizer: Any,
+    known: tuple[LatentConfig, LatentVector] | None,
+    corpus: Corpus,
+    settings: StageSettings,
+    out: Path,
+) -> Callable[[int], Corpus]:
+    """How the examples get their latents, once the id of their token is known. The model of the
+    stage before, which scores them, must be as it was."""
+    named = {"train": corpus.examples, "validation": corpus.validation}
+    if settings.drop:
+        if known is None:
+            raise OptionError(
+                f"words-for-latents needs a base that has been through stage 2, got {base}; pass "
+                "--stages 2,3"
+            )
+        first = find_model(settings.base)
+        shorten = Shortener(settings, first, model, known[1], tokenizer, base, out)
+        shortened = [shorten(name, examples) for name, examples in named.items()]
+        return lambda token: Corpus(*shortened)
+    gold: list[Any] = [None, None]  # where positions are fixed nobody asks how likely tokens are
+    if settings.positions == "scored":
+        of = fingerprint(base, tokenizer)
+        gold = [
+            kept_probabilities(out / GOLD.replace("*", name), model, of, examples, settings)
+            for name, examples in named.items()
+        ]
+    return lambda token: Corpus(
+        *(
+            with_latents(examples, scores, token, settings)
+            for examples, scores in zip(named.values(), gold, strict=True)
+        )
+    )
+
+
+def begin_vector(
+    known: tuple[LatentConfig, LatentVector] | None,
+    model: Any,
+    tokenizer: Any,
+    settings: StageSettings,
+) -> tuple[LatentConfig, LatentVector]:
+    """The config of the model to be, and its vector as the stage before left it, or anew."""
+    token = known[0].id if known else add_token(model, tokenizer, settings.token)
+    recipe = settings.recipe(token).model_dump()
+    if known:
+        recipe["token"] = known[0].token
+    config = LatentConfig(
+        **recipe,
+        switch="learned" if settings.targets == "predict" else "confidence",
+        tau=settings.tau,
+        in_a_row=settings.k,
+        most=settings.most * settings.k,
+        targets=settings.targets,
+    )
+    torch.manual_seed(settings.seed)
+    table = model.get_input_embeddings().weight.detach()
+    vector = LatentVector(config, table.shape[1])
+    if config.vector == "pause":
+        vector.pause.data = table.mean(0)
+    if known and known[1].state_dict().keys() == vector.state_dict().keys():
+        vector.load_state_dict(known[1].state_dict())
+    return config, vector
+
+
+def check_stages(stages: Sequence[StageSettings], out: Path, resume: bool) -> None:
+    """Refuse, before anything is loaded, an ``out`` that these stages cannot go into."""
+    check_resumed(out, resume)
+    check_same(out, run_content(stages))
+
+
+def check_base(base: str, stages: Sequence[StageSettings]) -> None:
+    """Refuse a base of no supported family, before its weights load, and what it cannot give."""
+    directory = find_model(base)
+    check_architecture(directory)
+    if any(settings.drop for settings in stages):
+        find_values(directory, stages[-1].predictor)
+
+
+def run_content(stages: Sequence[StageSettings]) -> dict[str, Any]:
+    """All that decides a run, flat: each setting by its stage's name."""
+    return {
+        f"{folder_name(settings)} {name}": value
+        for settings in stages
+        for name, value in settings.model_dump(mode="json").items()
+    }
+
+
+def folder_name(settings: StageSettings) -> str:
+    """``stage-2``, or ``stage-3-4`` where it is the fourth part of several."""
+    return f"stage-{settings.stage}" + (f"-{settings.part}" if settings.part > 1 else "")
+
+
+def counted(on_report: OnReport, done: int, name: str) -> OnReport:
+    """Reports of a stage, its steps counted over the whole run."""
+    return lambda report: on_report(report | {"step": done + report["step"], "stage": name})
+
+
+def promote(stage: Path, out: Path) -> None:
+    """Copy the last stage's files to where the model belongs; the weights, which make it whole,
+    last, and not its settings: the run's own stand there."""
+    files = [path for path in stage.iterdir() if path.is_file() and path.name != SETTINGS_FILE]
+    for path in sorted(files, key=lambda path: path.name in WEIGHTS):
+        partial = out / f"{path.name}.partial"
+        shutil.copyfile(path, partial)
+        os.replace(partial, out / path.name)

@@ -1,0 +1,49 @@
+"""Tiny checkpoints that think latent steps, written to disk and loaded by Sparing."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sparing.api import Engine, load
+from sparing.latent.config import LatentConfig, save_latents
+from sparing.latent.fusion import LatentVector
+from sparing.latent.token import add_token
+from tests.tiny import tiny
+
+LOUD = 5.0  # times the latent token's row of the head: it is picked now and then
+
+
+def thinking(family: str = "llama", source: Path | None = None, **changed: Any) -> Path:
+    """A random checkpoint of three layers with a latent token; ``changed``: of its config."""
+    return _thinking(family, source, tuple(sorted(changed.items())))
+
+
+@cache
+@torch.no_grad()
+def _thinking(family: str, source: Path | None, changed: tuple[tuple[str, Any], ...]) -> Path:
+    source = source or tiny(family, num_hidden_layers=3)
+    out = source.with_name(f"{source.name}-thinking-{abs(hash(changed))}")
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    id_ = add_token(model, tokenizer, "<thinking>")
+    noise = torch.Generator().manual_seed(1)
+    width = model.config.hidden_size
+    loud = LOUD * 0.3 * torch.randn(width, generator=noise)
+    model.get_output_embeddings().weight[id_] = loud
+    config = LatentConfig(id=id_, **dict(changed))
+    vector = LatentVector(config, width)
+    for weight in vector.parameters():
+        weight.copy_(torch.randn(weight.shape, generator=noise) / weight.shape[-1] ** 0.5)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    save_latents(vector, config, out, tokenizer)
+    return out
+
+
+@cache
+def thinker(path: Path, dtype: str = "float64", decoder: str = "sparing") -> Engine:
+    kind = "plain" if decoder == "sparing" else "auto"
+    return load(str(path), dtype, kind=kind, decoder=decoder)
