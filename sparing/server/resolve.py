@@ -34,6 +34,15 @@ class Resolver:
                 param="model",
                 code="model_not_found",
             )
+        latent = asked.sparing.latent
+        if latent is not None and latent.mode != "off":
+            raise Refused(
+                400,
+                f"sparing.latent must be off, a server spells every thought out, got {latent.mode}; "
+                "leave it out",
+                param="sparing.latent",
+                code="unsupported_parameter",
+            )
         try:
             memory, sampling = asked.sparing.memory or self.defaults.memory, self.sampling(asked)
             template = self.template_options(asked)
