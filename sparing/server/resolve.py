@@ -38,8 +38,8 @@ class Resolver:
         if latent is not None and latent.mode != "off":
             raise Refused(
                 400,
-                f"sparing.latent must be off, a server spells every thought out, got {latent.mode}; "
-                "leave it out",
+                f"sparing.latent must be off: a server spells every thought out, got "
+                f"{latent.mode}; leave it out",
                 param="sparing.latent",
                 code="unsupported_parameter",
             )

@@ -223,7 +223,6 @@ REFUSED = {
     "user": ({"user": "me"}, "user"),
     "unknown": ({"extra_body": {"top_k": 5}}, "top_k"),
     "inside": ({"extra_body": {"sparing": {"memoir": {}}}}, "sparing.memoir"),
-    "latent": ({"extra_body": {"sparing": {"latent": {"mode": "learned"}}}}, "sparing.latent"),
     "depth": ({"extra_body": {"sparing": {"depth": {"window": 64}}}}, "sparing.depth.window"),
     "latent": ({"extra_body": {"sparing": {"latent": {"mode": "learned"}}}}, "sparing.latent"),
     "image": (
