@@ -27,7 +27,7 @@ def pocket_corpus(
     seed: int,
     share: float = 1.0,
     split: Split = "train",
-    held_out: int = VALIDATION,
+    held_out: int | None = None,
 ) -> tuple[Corpus, QuestionSet]:
     """Training and validation examples for any tokenizer, and which questions are trained on.
 
@@ -49,7 +49,7 @@ def pocket_corpus(
     examples = ExampleSet(map(encoded, questions(split, seed, counts, trained_on)))
     asked = QuestionSet.build(keys)
     known = asked | (trained_on or asked)
-    others = questions("validation", seed, _each(held_out), known)
+    others = questions("validation", seed, _each(held_out or VALIDATION), known)
     validation = ExampleSet(encode(tokenizer, question.example) for question in others)
     return Corpus(examples, validation), asked
 
