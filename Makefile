@@ -68,10 +68,11 @@ build/pocket: build/pocket-6
 	$(HOLES) --seed 6 --share 0.3 --steps 700 --lr 2.5e-3 --decay 0.8
 
 # what pocket shall remember: 4,800 questions of its own, then how much each thought was looked back at
+# (by a shell: torch's own parser would take --n for one of its options)
 build/predictor: build/pocket
-	OMP_NUM_THREADS=1 $(BIN)/python -m torch.distributed.run --nproc-per-node 2 --standalone --no-python $(BIN)/sparing \
-	  train predictor --model $< --n=600 --threads 1 --epochs 70 --lr 3e-3 --local 0.4 --selection 0.6 --out $@ \
-	  $(if $(wildcard $@/traces/training.json),--resume)
+	OMP_NUM_THREADS=1 $(BIN)/python -m torch.distributed.run --nproc-per-node 2 --standalone --no-python sh -c \
+	  "exec $(BIN)/sparing train predictor --model $< --n 600 --threads 1 --epochs 70 --lr 3e-3 --local 0.4 --selection 0.6 \
+	  --out $@ $(if $(wildcard $@/traces/training.json),--resume)"
 
 models: build/predictor  ## train every shipped weight from nothing (4.5 hours on 2 quiet cores; interrupted, it goes on)
 	rm -rf sparing/pocket/weights && cp -r build/pocket sparing/pocket/weights

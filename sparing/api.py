@@ -31,7 +31,7 @@ from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, PromptLike, check_markers
 from sparing.model.config import read_config
 from sparing.model.decoder import Decoder
-from sparing.model.fingerprint import fingerprint
+from sparing.model.fingerprint import files_fingerprint
 from sparing.model.matrix import KINDS
 from sparing.model.reference import ReferenceDecoder
 from sparing.model.sources import find_model
@@ -90,7 +90,7 @@ def load(
     latents = load_latents(directory, chat.tokenizer, DTYPES[dtype], device)
     engine = Engine(decoder_, chat, str(name_or_path), learned, sets, latents)
     setting = f"{platform.node()}, {torch.get_num_threads()} threads, {dtype}, {device}, {decoder}"
-    engine.drafting.kept = Kept(lambda: fingerprint(directory, chat.tokenizer), setting)
+    engine.drafting.kept = Kept(files_fingerprint(directory), setting)
     return engine
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from rich.table import Table
 from sparing.cli.flags import LoadingFlags, flag, takes_flags
 from sparing.errors import OptionError, reason
 from sparing.evaluate.report import against_bar, origin_line, report, write_json
+from sparing.evaluate.timing import alternating
 
 CHAT = frozenset(  # categories of MT-bench, in Spec-Bench
     ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"]
@@ -118,8 +118,7 @@ def read_groups(path: Path) -> dict[str, list[str]]:
     if not groups.keys() >= CHAT:
         return groups
     parts = [groups.pop(name) for name in list(groups) if name in CHAT]
-    chat = [prompt for some in zip_longest(*parts) for prompt in some if prompt is not None]
-    return {"chat": chat, **groups}
+    return {"chat": alternating(parts), **groups}
 
 
 def check_writable(path: Path) -> None:

@@ -100,10 +100,11 @@ def memory(
     from sparing.evaluate.bench_memory import bench_memory
     from sparing.evaluate.bench_memory_speed import speed_figures
     from sparing.evaluate.bench_memory_trace import Target
-    from sparing.evaluate.part import Part, files_fingerprint
+    from sparing.evaluate.part import Part
     from sparing.evaluate.plots import check_picture
     from sparing.evaluate.plots_memory import draw_accuracy, draw_trace
     from sparing.memory.predictor import find_predictor
+    from sparing.model.fingerprint import files_fingerprint
     from sparing.model.reference import ReferenceDecoder
     from sparing.model.scope import SCOPE_FILE
     from sparing.model.sources import find_model

@@ -61,7 +61,7 @@ def evaluate(
 
 def model_fingerprint(loading: LoadingFlags) -> dict[str, Any]:
     """What is known of a model before it is loaded."""
-    from sparing.evaluate.part import files_fingerprint
+    from sparing.model.fingerprint import files_fingerprint
     from sparing.model.sources import find_model
 
     return {

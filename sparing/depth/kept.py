@@ -2,28 +2,22 @@
 
 import contextlib
 import json
-from collections.abc import Callable
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from sparing.files import state_folder, write_atomically
 
 
 class Kept:
-    """A file a checkpoint, ``here`` its fingerprint; what was measured under one ``setting`` of
-    machine, dtype and threads says nothing under another, so they stand side by side.
+    """A file a checkpoint, ``here`` what its files are like; what was measured under one
+    ``setting`` of machine, dtype and threads says nothing under another, so they stand side by
+    side.
 
     All of it can be measured again: a file that is missing or broken is none, and a folder that
     cannot be written keeps nothing.
     """
 
-    def __init__(self, here: Callable[[], str], setting: str) -> None:
-        self._here, self.setting = here, setting
-
-    @cached_property
-    def path(self) -> Path:
-        return state_folder() / "depth" / f"{self._here()}.json"
+    def __init__(self, here: str, setting: str) -> None:
+        self.path, self.setting = state_folder() / "depth" / f"{here}.json", setting
 
     def read(self) -> dict[str, Any]:
         """What was kept under the setting."""

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import cycle, zip_longest
+from itertools import cycle
 from typing import Any
 
 from sparing.api import Engine
 from sparing.depth.find import Known
 from sparing.engine.events import LayersEvent, TokenEvent
 from sparing.evaluate.report import Figure
+from sparing.evaluate.timing import alternating
 from sparing.model.chat import PromptLike
 from sparing.options import Depth, Sampling
 
@@ -100,7 +101,7 @@ def cold_start(
 ) -> tuple[list[Figure], dict[str, Any]]:
     """``auto`` and ``layers``, from nothing, on prompts of all groups in turn; the latter goes on
     until it accelerates, for the timeline."""
-    mixed = [prompt for some in zip_longest(*groups) for prompt in some if prompt is not None]
+    mixed = alternating(groups)
     runs: dict[str, ColdRun] = {}
     known = engine.drafting
     try:

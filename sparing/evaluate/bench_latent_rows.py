@@ -14,8 +14,9 @@ from sparing import __version__
 from sparing.api import Engine, load
 from sparing.errors import OptionError
 from sparing.evaluate.answering import Answered, Settings, answers
-from sparing.evaluate.part import Part, files_fingerprint
+from sparing.evaluate.part import Part
 from sparing.latent.ablations import Trained
+from sparing.model.fingerprint import files_fingerprint
 from sparing.options import Depth, Latent, Sampling
 from sparing.tasks.problem import Problem, Task
 from sparing.tasks.splits import Split

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -89,10 +88,3 @@ def first_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | N
         if then.get(field) != now.get(field):
             return f"{field} ({then.get(field)!r} then, {now.get(field)!r} now)"
     return None
-
-
-def files_fingerprint(directory: Path) -> str:
-    """Name, size and time of change of a checkpoint's files, hashed: cheap for any size."""
-    files = sorted(path for path in directory.iterdir() if path.is_file())
-    told = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()

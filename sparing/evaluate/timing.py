@@ -1,13 +1,15 @@
 """Comparing the speed of things in one process, in turns, so that drift hits them alike."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 READ_BYTES = 1 << 30
+T = TypeVar("T")
 
 
 def interleaved(
@@ -22,6 +24,11 @@ def interleaved(
             if round_ >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def alternating(groups: Iterable[Sequence[T]]) -> list[T]:
+    """The first of each group, the second of each, and so on, as far as each goes."""
+    return [some for nth in zip_longest(*groups) for some in nth if some is not None]
 
 
 def paired_ratio(over: list[float], under: list[float]) -> float:

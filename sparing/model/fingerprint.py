@@ -1,6 +1,7 @@
 """Which model is which: what is trained or found for one must not be used with another."""
 
 import json
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,17 @@ SAMPLED_ROWS = 8  # of each tensor
 def fingerprint(directory: Path, tokenizer: Any) -> str:
     """A hash of a checkpoint's weights (names, shapes, some rows of each) and vocabulary.
 
-    It does not depend on how the tensors are dealt out to files.
+    It does not depend on how the tensors are dealt out to files. The weights are read once, as
+    long as the files stay as they are.
     """
+    digest = weights_digest(directory, files_fingerprint(directory)).copy()
+    digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=8)
+def weights_digest(directory: Path, files: str) -> Any:
+    """The hash object after all tensors; ``files``: what they were like, for the cache."""
     digest = blake2b(digest_size=8)
     for name, slice_ in sorted(tensor_slices(directory).items()):
         shape = slice_.get_shape()
@@ -24,11 +34,17 @@ def fingerprint(directory: Path, tokenizer: Any) -> str:
         digest.update(f"{name} {shape}".encode())
         for row in rows:
             digest.update(slice_[row : row + 1].float().numpy().tobytes())
-    digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
-    return digest.hexdigest()
+    return digest
 
 
 def tensor_slices(directory: Path) -> dict[str, Any]:
     """Every tensor of a checkpoint by name, to be read in part."""
     files = [safe_open(directory / name, framework="pt") for name in shard_names(directory)]
     return {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
+
+
+def files_fingerprint(directory: Path) -> str:
+    """Name, size and time of change of a checkpoint's files, hashed: cheap for any size."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    told = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
