@@ -163,7 +163,7 @@ class Transcript:
             return Kind.THOUGHT
         if self.thinking and self._ends_with(token, self._markers.end, self._markers.end_ids):
             self.thinking = False
-            found = self._text.decoded.find(self._markers.end, self._spans[-1][0])
+            found = self._text.decoded.rfind(self._markers.end, self._spans[-1][0])
             end = found + len(self._markers.end) if found >= 0 else len(self._text.decoded)
             self._spans = [*self._spans, (end, False)]
         return kind

@@ -113,6 +113,13 @@ def test_a_thought_that_never_ends(markers):
     assert row.split == ("a b c", "")
 
 
+def test_a_marker_that_is_only_spelled_belongs_to_the_thought():
+    """A model whose markers are single tokens may write the same letters with other tokens."""
+    row = Row("Q").say("<think>", "</th", "ink>", "<think>", END, "7")
+    row.transcript.end("length")
+    assert row.split == ("</think><think>", "7")
+
+
 def test_without_markers_all_is_thought_and_all_is_the_answer():
     row = Row("Q", None).say("<think>a</think>b")
     row.transcript.end("length")
