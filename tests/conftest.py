@@ -2,6 +2,16 @@
 
 import pytest
 
+from tests.cli.command import Command
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _never_at_home(tmp_path_factory):
+    """Also for what outlives a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
 
 @pytest.fixture(autouse=True)
 def state(tmp_path_factory, monkeypatch):
@@ -9,3 +19,9 @@ def state(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("state")
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def sparing(monkeypatch, capfd):
+    """The command line."""
+    return Command(monkeypatch, capfd)

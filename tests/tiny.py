@@ -58,6 +58,15 @@ def tokenizer(markers: str | None = "single") -> PreTrainedTokenizerFast:
     return fast
 
 
+NARROW = {  # over SMALL: for what trains
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
 def checkpoint(
     directory: Path,
     family: str = "llama",
@@ -139,11 +148,12 @@ def reference(path: Path, dtype: str = "float64", attention: str = "sdpa") -> An
 @contextmanager
 def unchecked() -> Iterator[None]:
     """Without shape checks, three times as fast: for tests that repeat what others have checked."""
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield
     finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @torch.inference_mode()

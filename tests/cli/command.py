@@ -14,6 +14,14 @@ class Outcome(NamedTuple):
     err: str
 
 
+def assert_one_line(outcome: Outcome, *said: str) -> None:
+    """A user's mistake: nothing on stdout, one line on stderr that says all of that."""
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1
+    for part in said:
+        assert part in outcome.err
+
+
 class Command:
     """Call it with arguments; it gives exit code, stdout and stderr."""
 

@@ -1,9 +1,15 @@
 import pytest
 
-from tests.cli.command import Command
+from tests.train.small import fresh, write_sums
 
 
 @pytest.fixture
-def sparing(monkeypatch, capfd):
-    """The command line."""
-    return Command(monkeypatch, capfd)
+def anew():
+    """An accelerate that knows of no run before."""
+    with fresh():
+        yield
+
+
+@pytest.fixture
+def task(tmp_path):
+    return write_sums(tmp_path / "gsm8k.jsonl")

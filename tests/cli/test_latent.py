@@ -5,7 +5,6 @@ import json
 import sys
 
 import pytest
-import torch
 
 from sparing import Latent, Sampling
 from sparing.cli.view import LiveView
@@ -13,16 +12,13 @@ from sparing.cli.view import thought as word
 from sparing.engine.events import LatentEvent
 from sparing.evaluate import bench_latent_rows
 from sparing.latent.arms import ARMS
+from tests.cli.command import assert_one_line
 from tests.latent.thinking import thinker, thinking
 from tests.memory.small import write_predictor
-from tests.tiny import checkpoint, tiny
+from tests.tiny import NARROW, checkpoint, tiny
 from tests.train.small import forget_accelerate
 
-WIDTHS = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-          "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
-ROWS = [
-    {"question": f"{i} and {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(12)
-]
+pytestmark = pytest.mark.usefixtures("anew")
 QUICK = ("--batch-tokens", 400, "--lr", 0.05, "--tau", 0.5, "--threads", 1, "--precision",
          "float32", "--save-every", 2)  # fmt: skip
 
@@ -35,34 +31,11 @@ PROMISED = (
 )
 
 
-@pytest.fixture(autouse=True)
-def anew():
-    threads = torch.get_num_threads()
-    forget_accelerate()
-    yield
-    forget_accelerate()
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def task(tmp_path):
-    file = tmp_path / "gsm8k.jsonl"
-    file.write_text("\n".join(map(json.dumps, ROWS)))
-    return file
-
-
 @pytest.fixture
 def base(tmp_path):
-    path = checkpoint(tmp_path / "base", "qwen2", **WIDTHS)
+    path = checkpoint(tmp_path / "base", "qwen2", **NARROW)
     write_predictor(path, path)
     return path
-
-
-def assert_one_line(outcome, *said):
-    assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.count("\n") == 1
-    for part in said:
-        assert part in outcome.err
 
 
 def test_run_tells_its_latents(sparing):
@@ -117,7 +90,8 @@ def test_train_refuses(sparing, tmp_path, base, task):
     assert_one_line(sparing(*command, "--stages", "3,1"), "stages must be of 1, 2, 3, in order")
     assert_one_line(sparing(*command, "--steps", "1,2"), "--steps must have one value, or one for")
     assert_one_line(sparing(*command, "--arm", "banned"), "arm must be one of cot, latent")
-    assert_one_line(sparing(*command, "--alpha", "2"), "alpha")
+    far = sparing(*command, "--alpha", "2")
+    assert_one_line(far, "alpha must be less than or equal to 1, got 2")
     assert_one_line(sparing(*command, "--task", "times"), "training needs pocket or a file")
     (base / "predictor.json").unlink()
     words = sparing(*command, "--arm", "words-for-latents")

@@ -15,6 +15,7 @@ from sparing.tasks.splits import QuestionSet, training_questions
 from sparing.train.loop import Trainer
 from tests.model.passes import Slots, assert_close, decoder, expected, new, oracle
 from tests.tiny import (
+    NARROW,
     assert_same_tokens,
     checkpoint,
     engine,
@@ -23,35 +24,15 @@ from tests.tiny import (
     reference_tokens,
     tokenizer,
 )
-from tests.train.small import forget_accelerate
+from tests.train.small import SUMS
 
-ROWS = [
-    {"question": f"{i} and {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(12)
-]
-WIDTHS = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-          "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+pytestmark = pytest.mark.usefixtures("anew")
 QUICK = ("--steps", 6, "--batch-tokens", 600, "--threads", 1, "--lr", 0.1)
-
-
-@pytest.fixture(autouse=True)
-def anew():
-    threads = torch.get_num_threads()
-    forget_accelerate()
-    yield
-    forget_accelerate()
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def task(tmp_path):
-    file = tmp_path / "gsm8k.jsonl"
-    file.write_text("\n".join(map(json.dumps, ROWS)))
-    return file
 
 
 @pytest.fixture
 def base(tmp_path):
-    return checkpoint(tmp_path / "base", "qwen2", **WIDTHS)
+    return checkpoint(tmp_path / "base", "qwen2", **NARROW)
 
 
 def weights(out):
@@ -61,7 +42,7 @@ def weights(out):
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize(("family", "lora"), [("llama", 0), ("qwen2", 0), ("qwen3", 4)])
 def test_a_base_becomes_a_model_that_both_load(sparing, tmp_path, task, family, tied, lora):
-    base = checkpoint(tmp_path / "base", family, tie_word_embeddings=tied, **WIDTHS)
+    base = checkpoint(tmp_path / "base", family, tie_word_embeddings=tied, **NARROW)
     out = tmp_path / "out"
     outcome = sparing("train", "reason", "--base", base, "--task", task, "--out", out,
                       "--lora-rank", lora, *QUICK)  # fmt: skip
@@ -199,7 +180,7 @@ def test_an_unusable_base_is_one_line(sparing, tmp_path, task, base, spoil, said
 def test_a_resumed_run_that_differs_names_the_field(sparing, tmp_path, task, base):
     command = ("train", "reason", "--base", base, "--task", task, "--out", tmp_path / "out", *QUICK)
     assert sparing(*command, "--stop-at", 2).code == 0
-    task.write_text("\n".join(map(json.dumps, ROWS[:-1])))
+    task.write_text("\n".join(map(json.dumps, SUMS[:-1])))
     for more, said in ((("--seed", 3), "with seed 0, got 3"), ((), "was begun with examples")):
         outcome = sparing(*command, "--resume", *more)
         assert (outcome.code, outcome.out) == (2, "")
@@ -221,7 +202,7 @@ def test_what_the_base_was_trained_on_stays_known(tmp_path, base):
     out.mkdir()
     origin = base
     if base == "stranger":
-        origin = str(checkpoint(tmp_path / "base", "qwen2", **WIDTHS))
+        origin = str(checkpoint(tmp_path / "base", "qwen2", **NARROW))
     finish_pocket(out, asked, origin)
     known = QuestionSet.load(out / "questions.safetensors")
     assert "new" in known

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,31 +11,22 @@ from safetensors.torch import load_file
 from sparing.memory.fit import Fit
 from sparing.memory.traces import SHARD, Asked
 from sparing.train import checkpoint as checkpoints
+from tests.cli.command import assert_one_line
 from tests.memory.small import thinker, write_predictor
-from tests.tiny import checkpoint
+from tests.tiny import NARROW, checkpoint
 from tests.train.killed import run as run_to_be_killed
-from tests.train.small import forget_accelerate
+from tests.train.processes import one_and_two
 
-WIDTHS = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-          "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+pytestmark = pytest.mark.usefixtures("anew")
 QUESTIONS = SHARD + 8  # two shards
 QUICK = ("--accept", "any", "--max-new-tokens", 24, "--temperature", 1, "--horizons", "3,9",
          "--epochs", 3, "--batch", 8, "--threads", 1)  # fmt: skip
 MOMENTS = 8
 
 
-@pytest.fixture(autouse=True)
-def anew():
-    threads = torch.get_num_threads()
-    forget_accelerate()
-    yield
-    forget_accelerate()
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def model(tmp_path):
-    return thinker(tmp_path / "model", **WIDTHS)
+    return thinker(tmp_path / "model", **NARROW)
 
 
 @pytest.fixture
@@ -59,13 +48,6 @@ def weights(out):
 
 def folders(out):
     return sorted(path.name for path in out.iterdir() if path.is_dir())
-
-
-def assert_one_line(outcome, *said):
-    assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.count("\n") == 1
-    for part in said:
-        assert part in outcome.err
 
 
 def test_from_a_model_to_a_run_that_remembers_what_it_learnt(sparing, tmp_path, model, command):
@@ -113,7 +95,7 @@ def test_other_targets_and_the_other_decoder(sparing, tmp_path, command, target,
 
 def test_without_markers_all_is_thought(sparing, tmp_path, command):
     """And nothing is the answer, so that no answer can look back."""
-    plain, out = checkpoint(tmp_path / "plain", markers=None, **WIDTHS), tmp_path / "out"
+    plain, out = checkpoint(tmp_path / "plain", markers=None, **NARROW), tmp_path / "out"
     outcome = sparing(*command, "--model", plain, "--out", out, "--target", "answer")
     assert_one_line(outcome, "target answer needs a model that marks its thoughts, and")
     assert not out.exists()
@@ -199,11 +181,11 @@ def test_what_does_not_go_on_is_one_line(sparing, tmp_path, model, command, stop
         (("--dtype", "bfloat16"), "was begun with dtype 'float32', got 'bfloat16'"),
     ):
         assert_one_line(sparing(*command, "--out", stopped, "--resume", *more), said)
-    other = checkpoint(tmp_path / "other", **WIDTHS)
+    other = checkpoint(tmp_path / "other", **NARROW)
     traces, elsewhere = stopped / "traces", tmp_path / "elsewhere"
     outcome = sparing(*command, "--model", other, "--out", elsewhere, "--traces", traces)
     assert_one_line(outcome, f"begun with model '{model}', got '{other}'")
-    checkpoint(model, seed=5, **WIDTHS)  # another model under the same name
+    checkpoint(model, seed=5, **NARROW)  # another model under the same name
     for out, more in ((elsewhere, ("--traces", traces)), (stopped, ("--resume",))):
         assert_one_line(sparing(*command, "--out", out, *more), "was begun with fingerprint '")
     assert not elsewhere.exists()
@@ -295,20 +277,8 @@ def test_killed_at_any_move_and_resumed(tmp_path, command):
 @pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path, command):
     """The same traces to the byte; the same weights up to the order of sums."""
-    one = [sys.executable, "-m", "sparing.cli.main"]
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-           "-m", "sparing.cli.main"]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for name, launch, more in (
-        ("one", one, []),
-        ("two", two, ["--stop-at", "7"]),
-        ("two", two, ["--resume"]),
-    ):
-        given = text(*command, "--lr", 0.01, "--kendall", 1, "--out", tmp_path / name, *more)
-        ran = subprocess.run(
-            [*launch, *given], env=environment, capture_output=True, text=True, timeout=240
-        )
-        assert ran.returncode == 0, ran.stderr
+    options = text(*command, "--lr", 0.01, "--kendall", 1)
+    one_and_two(tmp_path, lambda out: [*options, "--out", str(out)], stop_at=7)
     assert shards(tmp_path / "two" / "traces") == shards(tmp_path / "one" / "traces")
     ours, theirs = (load_file(tmp_path / n / "predictor.safetensors") for n in ("one", "two"))
     for name, value in ours.items():

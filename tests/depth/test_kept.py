@@ -24,8 +24,9 @@ def only_file(state):
 
 
 @pytest.fixture
-def taught(state):
+def taught(state, monkeypatch):
     """An engine whose guard has seen something and whose search has found a set."""
+    monkeypatch.setattr("sparing.depth.find.KEEP_STEPS", 0)
     model = loaded()
     model.generate(["Q"], depth=Depth(), sampling=SAMPLING)
     search = model.drafting.search(Depth())
@@ -39,10 +40,8 @@ def test_the_next_engine_begins_with_set_and_record(taught):
     again = loaded()
     search = again.drafting.search(Depth())
     assert (search.layer_set, search.matchness, search.phase) == (IDLE, 1.0, "acceleration")
-    before, after = (model.drafting.record(Depth()) for model in (taught, again))
-    assert after.to_rows()
-    assert [row[:6] for row in after.to_rows()] == [row[:6] for row in before.to_rows()]
-    assert all(row[6] <= 1 for row in after.to_rows()) or before.seconds > 0
+    before, after = (m.drafting.record(Depth()).to_rows() for m in (taught, again))
+    assert after == before != []
 
 
 def test_under_another_setting_nothing_is_known(taught, state):

@@ -145,8 +145,9 @@ def test_drafting_changes_neither_tokens_nor_latents(mode, temperature, budget):
 
 @pytest.mark.parametrize("objective", ["speed", "matchness"])
 @unchecked()
-def test_while_a_layer_set_is_looked_for(objective):
+def test_while_a_layer_set_is_looked_for(objective, monkeypatch):
     """Candidates are tried on the last tokens, latents with their vectors among them."""
+    monkeypatch.setattr("sparing.depth.search.SHARE", 1e9)
     engine = thinker(thinking(source=planted()))
     engine.drafting.forget()
     engine.drafting.sets = {}
@@ -237,7 +238,9 @@ def test_learned_is_capped(temperature):
     engine = thinker(thinking())
     for in_a_row, most in ((1, 20), (3, 20), (2, 4), (2, 0)):
         wanted = Latent(mode="learned", in_a_row=in_a_row, most=most)
-        for result in answers(engine, wanted, temperature=temperature):
+        results = answers(engine, wanted, temperature=temperature)
+        assert any(latents(result) for result in results) == (most > 0)
+        for result in results:
             at = latents(result)
             assert len(at) <= most
             assert engine.latents[0].id not in result.token_ids
@@ -270,8 +273,7 @@ def test_latents_count_against_the_limit_of_new_tokens():
 
 
 def test_refused_in_one_line():
-    plain = thinker(thinking(source=None)), Engine
-    engine, _ = plain
+    engine = thinker(thinking())
     without = Engine(engine.decoder, engine.chat, "plain")
     for mode in ("learned", "confidence"):
         with pytest.raises(OptionError, match="needs a model that has learned latent steps"):

@@ -11,7 +11,6 @@ from sparing.engine.eviction import NO_TOKEN
 from sparing.latent.switch import find_switch
 from sparing.memory.targets import importance
 from sparing.memory.traces import positions, thought
-from tests.cli.command import Command
 from tests.latent.oracle import recomputed
 from tests.latent.thinking import thinker, thinking
 from tests.memory.small import thinker as thinker_checkpoint
@@ -20,11 +19,6 @@ from tests.train.small import forget_accelerate
 
 UNSURE = Latent(mode="confidence", tau=0.4, most=9)
 HORIZONS = [2, 5]
-
-
-@pytest.fixture
-def sparing(monkeypatch, capfd):
-    return Command(monkeypatch, capfd)
 
 
 def trace(engine):
@@ -75,7 +69,6 @@ def test_a_thought_s_latents_are_a_part_of_it():
 
 def test_train_predictor_for_a_latent_model(sparing, tmp_path):
     """Its traces are thought as it was trained to think, unless it is told otherwise."""
-    forget_accelerate()
     source = thinker_checkpoint(tmp_path / "source", hidden_size=24, intermediate_size=24)
     model = thinking(source=source, switch="confidence", tau=0.4)
     rows = [{"question": f"{i} and {i}?", "answer": f"#### {2 * i}"} for i in range(40)]
@@ -101,4 +94,3 @@ def test_train_predictor_for_a_latent_model(sparing, tmp_path):
     assert found["stats"]["policy"] == "learned"
     gone = {p for e in found["events"] if e["type"] == "evict" for p in e["positions"]}
     assert gone & {e["position"] for e in found["events"] if e["type"] == "latent"}
-    forget_accelerate()

@@ -1,13 +1,10 @@
 """`kill -9` at any moment of the curriculum, between stages too, and the same command again."""
 
-import json
-
 import pytest
 
-from tests.latent.test_train import WIDTHS
-from tests.tiny import checkpoint
+from tests.tiny import NARROW, checkpoint
 from tests.train.killed import run
-from tests.train.test_killed import ROWS
+from tests.train.small import write_sums
 
 MOMENTS = 6
 MADE = ("model.safetensors", "latent.json", "latent.safetensors")
@@ -16,8 +13,8 @@ MADE = ("model.safetensors", "latent.json", "latent.safetensors")
 @pytest.mark.slow
 def test_killed_at_any_move_and_resumed(tmp_path):
     """While it writes scores, settings, checkpoints or weights of a stage, or copies the last."""
-    base, task = checkpoint(tmp_path / "base", **WIDTHS), tmp_path / "maths.jsonl"
-    task.write_text("\n".join(map(json.dumps, ROWS)))
+    base = checkpoint(tmp_path / "base", **NARROW)
+    task = write_sums(tmp_path / "maths.jsonl")
 
     def command(out):
         return [

@@ -31,7 +31,6 @@ def test_without_latents_it_is_the_plain_loss_to_the_last_bit(vector):
     ids, roles, total = batch(small_rows(8))
     plain, ours = small_model(), small_model()
     plain.set_attn_implementation(CAUSAL)
-    expected = ChainOfThought(plain, EXITS)(ids, roles, total)
     made = LatentVector(Recipe(id=39, vector=vector), 16)
     ids = ids.masked_fill(ids == 39, 38)
     expected = ChainOfThought(plain, EXITS)(ids, roles, total)

@@ -8,7 +8,7 @@ from sparing.latent import scores
 from sparing.latent.scores import gold_probabilities, kept_probabilities
 from sparing.latent.settings import StageSettings
 from sparing.train.examples import SHOWN, ExampleSet
-from tests.train.small import forget_accelerate, small_model, small_rows
+from tests.train.small import small_model, small_rows
 
 ROWS = small_rows(12)
 SETTINGS = StageSettings(stage=2, latents="hidden", batch_tokens=60, precision="float32")
@@ -29,7 +29,6 @@ def test_equal_to_row_by_row():
 
 def test_kept_for_the_same_model_and_examples_alone(tmp_path, monkeypatch):
     """A resumed run reads them; other examples, or another model, are scored anew."""
-    forget_accelerate()
     counted = []
     as_it_is = scores.gold_probabilities
 
@@ -45,4 +44,3 @@ def test_kept_for_the_same_model_and_examples_alone(tmp_path, monkeypatch):
     kept_probabilities(path, model, "b", examples, SETTINGS)
     kept_probabilities(path, model, "b", ExampleSet(ROWS[:5]), SETTINGS)
     assert len(counted) == 3
-    forget_accelerate()

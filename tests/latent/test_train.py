@@ -1,9 +1,6 @@
 """The curriculum on a tiny model: any family, tied or not, stopped anywhere, resumed to the bit."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,24 +14,13 @@ from sparing.latent.train import train_latent
 from sparing.tasks.solutions import Solution
 from sparing.train.loop import Pace
 from sparing.train.solutions import solutions_corpus
-from tests.tiny import checkpoint
-from tests.train.small import assert_identical, forget_accelerate
+from tests.tiny import NARROW, checkpoint
+from tests.train.processes import one_and_two
+from tests.train.small import assert_identical, forget_accelerate, write_sums
 
-WIDTHS = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-          "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
 SOLUTIONS = [Solution(f"{i} and {i}?", f"{i} + {i} = {2 * i}", str(2 * i)) for i in range(12)]
 COMMON = {"seed": 1, "batch_tokens": 400, "lr": 0.05, "tau": 0.5, "most": 4, "precision": "float32"}
 STEPS = (2, 3, 4)
-
-
-@pytest.fixture(autouse=True)
-def anew():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    forget_accelerate()
-    yield
-    forget_accelerate()
-    torch.set_num_threads(threads)
 
 
 def source(tokenizer):
@@ -67,7 +53,7 @@ FAMILIES = [("llama", True), ("mistral", False), ("qwen2", False), ("qwen3", Tru
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
 def test_a_model_that_thinks_latents(tmp_path, family, tied):
     """Its token is in the tokenizer, its config beside the weights, and inference takes both."""
-    base = checkpoint(tmp_path / "base", family, tie_word_embeddings=tied, **WIDTHS)
+    base = checkpoint(tmp_path / "base", family, tie_word_embeddings=tied, **NARROW)
     reports = []
     assert train(base, tmp_path / "out", stages(), on_report=reports.append)
     assert {"latent.json", "model.safetensors", "tokenizer.json", "training.json"} <= files(
@@ -95,7 +81,7 @@ def test_a_model_that_thinks_latents(tmp_path, family, tied):
 @pytest.mark.parametrize("arm", ["latent", "pause", "no-stage-2", "ignore", "cot"])
 def test_stopped_anywhere_and_resumed(tmp_path, arm):
     """Within a stage, between two, and again: the weights of an unbroken run."""
-    base = checkpoint(tmp_path / "base", **WIDTHS)
+    base = checkpoint(tmp_path / "base", **NARROW)
     assert train(base, tmp_path / "unbroken", stages(arm))
     for at, stops in enumerate([(1, 2, 6), (5,), (3, 8)]):
         out = tmp_path / f"out-{at}"
@@ -104,12 +90,14 @@ def test_stopped_anywhere_and_resumed(tmp_path, arm):
             assert not (out / "model.safetensors").exists()
         assert train(base, out, stages(arm), resume=True)
         assert_identical(weights(out), weights(tmp_path / "unbroken"))
-    assert train(base, out, stages(arm), resume=True)  # and is not run again
+    again = []
+    assert train(base, out, stages(arm), resume=True, on_report=again.append)
+    assert not again, "it is not run again"
     assert ("latent.json" in files(out)) == (arm != "cot")
 
 
 def test_stages_one_by_one_are_the_same(tmp_path):
-    base = checkpoint(tmp_path / "base", **WIDTHS)
+    base = checkpoint(tmp_path / "base", **NARROW)
     assert train(base, tmp_path / "all", stages())
     previous = base
     for number in (1, 2, 3):
@@ -121,7 +109,7 @@ def test_stages_one_by_one_are_the_same(tmp_path):
 
 @pytest.mark.parametrize("targets", ["predict", "ignore"])
 def test_lora_learns_the_token_s_row_and_adapters(tmp_path, targets):
-    base = checkpoint(tmp_path / "base", **WIDTHS)
+    base = checkpoint(tmp_path / "base", **NARROW)
     wanted = stages(numbers=(2, 3), lora_rank=2, targets=targets, adapter=6)
     assert train(base, tmp_path / "out", wanted)
     before, after = weights(base), weights(tmp_path / "out")
@@ -137,7 +125,7 @@ def test_lora_learns_the_token_s_row_and_adapters(tmp_path, targets):
 
 
 def test_refused(tmp_path):
-    base = checkpoint(tmp_path / "base", **WIDTHS)
+    base = checkpoint(tmp_path / "base", **NARROW)
     assert not train(base, tmp_path / "out", stages(), stop_at=1)
     for changed in ({"tau": 0.9}, {"alpha": 0.1}, {"seed": 5}):
         with pytest.raises(OptionError, match="a resumed run must keep its settings"):
@@ -156,25 +144,12 @@ def test_refused(tmp_path):
 @pytest.mark.slow
 def test_two_processes_end_at_the_weights_of_one(tmp_path):
     """The same latents at the same places, each process with every other row."""
-    base, task = checkpoint(tmp_path / "base", **WIDTHS), tmp_path / "maths.jsonl"
-    rows = [{"question": s.question, "answer": f"{s.thinking}\n#### {s.answer}"} for s in SOLUTIONS]
-    task.write_text("\n".join(map(json.dumps, rows)))
+    base = checkpoint(tmp_path / "base", **NARROW)
+    task = write_sums(tmp_path / "maths.jsonl")
     options = ["train", "latent", "--base", str(base), "--task", str(task), "--steps", "2,3,3",
                "--batch-tokens", "600", "--precision", "float32", "--tau", "0.5", "--lr", "0.002",
                "--threads", "1", "--adapter", "4"]  # fmt: skip
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for name, how, more in (
-        ("one", [], []),
-        ("two", launch, ["--stop-at", "4"]),
-        ("two", launch, ["--resume"]),
-    ):
-        ran = subprocess.run(
-            [sys.executable, *how, "-m", "sparing.cli.main", *options, "--out",
-             str(tmp_path / name), *more],
-            env=environment, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
+    one_and_two(tmp_path, lambda out: [*options, "--out", str(out)], stop_at=4)
     ours, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert {"down.weight", "up.weight"} <= ours.keys()
     before = weights(base)

@@ -11,17 +11,15 @@ from sparing.latent.spans import LEAST, droppable
 from sparing.latent.words import FILE, Shortener, importance_of, read_spans
 from sparing.model.config import read_json
 from sparing.train.reason import load_base
-from tests.latent.test_train import WIDTHS, anew, source, stages, train, weights
+from tests.latent.test_train import source, stages, train, weights
 from tests.memory.small import write_predictor
-from tests.tiny import checkpoint
+from tests.tiny import NARROW, checkpoint
 from tests.train.small import assert_identical
-
-__all__ = ["anew"]
 
 
 @pytest.fixture
 def base(tmp_path):
-    path = checkpoint(tmp_path / "base", **WIDTHS)
+    path = checkpoint(tmp_path / "base", **NARROW)
     write_predictor(path, path)
     return path
 
@@ -48,7 +46,7 @@ def test_stopped_and_resumed(tmp_path, base):
 
 
 def test_without_a_predictor_or_a_second_stage(tmp_path, base):
-    bare = checkpoint(tmp_path / "bare", **WIDTHS)
+    bare = checkpoint(tmp_path / "bare", **NARROW)
     with pytest.raises(OptionError, match="needs a base with an importance predictor"):
         train(bare, tmp_path / "a", of_words(base=bare))
     with pytest.raises(OptionError, match="been through stage 2"):
@@ -72,8 +70,10 @@ def shortened(tmp_path, base):
         out.mkdir()
         short = Shortener(settings, base, model, vector, tokenizer, before, out)
         found = short("train", examples)
-        content = load_file(out / FILE.format("train"))
-        assert short("train", examples).fingerprint() == found.fingerprint()  # as it was kept
+        kept = out / FILE.format("train")
+        content, written = load_file(kept), kept.stat().st_ino
+        assert short("train", examples).fingerprint() == found.fingerprint()
+        assert kept.stat().st_ino == written, "as it was kept"
         return out, read_spans(content["spans"], examples), content["banned"], found
 
     return examples, part

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -46,6 +47,13 @@ class Live:
             return Reply(response.status, response.read(), dict(response.getheaders()))
         finally:
             connection.close()
+
+    def ended(self, outcome: str) -> int:
+        """How many requests did so: finished, cancelled, failed; as the metrics say."""
+        key = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        metrics = self.ask("GET", "/metrics", **key).body.decode()
+        found = re.search(rf'sparing_requests_total{{outcome="{outcome}"}} (\d+)', metrics)
+        return int(found[1]) if found else 0
 
     def settle(self) -> None:
         """Wait until nobody is there any more."""

@@ -76,9 +76,11 @@ def test_a_limit_in_the_middle_of_the_closing_marker_streams_the_same(server, gr
         assert told.content == [choice.message.content]
 
 
-def test_the_models_own_limit_is_the_default(server):
-    [choice] = ask(server, temperature=0)
-    assert choice.sparing["stats"]["new_tokens"] < 2048
+def test_the_models_own_limit_is_the_default(server, pocket):
+    endless = {"sparing": {"sampling": {"ignore_eos": True}}}
+    [choice] = ask(server, temperature=0, extra_body=endless)
+    assert choice.finish_reason == "length"
+    assert choice.sparing["stats"]["new_tokens"] == pocket.chat.defaults.sampling["max_new_tokens"]
 
 
 @pytest.mark.parametrize("stop", ["185", ["nowhere", "185", "415"]])
@@ -171,6 +173,7 @@ def test_savings_of_a_request(server, pocket):
 def test_a_request_chooses_who_drafts_and_it_changes_no_token(server, greedy, draft):
     [choice] = ask(server, temperature=0, extra_body={"sparing": {"depth": {"draft": draft}}})
     assert choice.message.content == greedy.answer
+    assert choice.message.reasoning_content == greedy.thinking
     assert choice.sparing["stats"]["draft"] == draft
 
 

@@ -10,11 +10,10 @@ import pytest
 from sparing.options import Memory, Sampling
 from sparing.server.settings import Defaults, Serving
 from tests.server.live import live
-from tests.server.wire import QUESTION
+from tests.server.wire import ASKED
 from tests.tiny import engine, tiny
 
 CHAT = "/v1/chat/completions"
-ASKED = {"model": "pocket", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
 
 
 def well(server):
@@ -142,6 +141,7 @@ def test_a_full_queue_says_when_to_come_again(pocket):
         for stream in streams:
             stream.close()
         server.settle()
+        assert server.ended("cancelled") == 2
         assert well(server)
 
 
@@ -157,10 +157,12 @@ def test_a_request_that_takes_too_long(pocket):
         *_, last = [b for b in streamed.body.split(b"\n\n") if b.startswith(b"data: ")]
         assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "timeout"
         server.settle()
+        assert server.ended("failed") == 2
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_its_row(server, stream):
+    before = server.ended("cancelled")
     endless = ASKED | {"stream": stream, "sparing": {"sampling": {"ignore_eos": True}}}
     body = json.dumps(endless | {"max_tokens": 4000}).encode()
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
@@ -172,6 +174,7 @@ def test_a_client_that_leaves_frees_its_row(server, stream):
         time.sleep(0.01)
     connection.close()
     server.settle()
+    assert server.ended("cancelled") == before + 1
     assert well(server)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.command import assert_one_line
 from tests.tiny import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -68,9 +69,11 @@ class Process:
         except urllib.error.HTTPError as error:
             return error.code, error.read()
 
-    def live(self) -> int:
+    def there(self) -> tuple[int, int]:
+        """How many requests are live, and how many wait."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health") as reply:
-            return json.load(reply)["live"]
+            found = json.load(reply)
+        return found["live"], found["waiting"]
 
     def end(self, number: int) -> int:
         self.process.send_signal(number)
@@ -113,14 +116,14 @@ def until(condition: Any) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_open_requests_are_finished_before_it_leaves(number, code):
     with started("--port", 0, "--grace", 60) as process:
-        asking = [Asking(process, max_tokens=150, stream=stream) for stream in (False, True)]
-        until(lambda: process.live() == 2)
+        asking = [Asking(process, max_tokens=600, stream=stream) for stream in (False, True)]
+        until(lambda: process.there() == (2, 0))
         assert process.end(number) == code
         for one in asking:
             one.join(60)
         statuses, bodies = zip(*(one.reply for one in asking), strict=True)
         assert statuses == (200, 200)
-        assert json.loads(bodies[0])["usage"]["completion_tokens"] == 150
+        assert json.loads(bodies[0])["usage"]["completion_tokens"] == 600
         assert bodies[1].endswith(b"data: [DONE]\n\n")
 
 
@@ -128,7 +131,7 @@ def test_open_requests_are_finished_before_it_leaves(number, code):
 def test_those_that_take_longer_are_told_so():
     with started("--port", 0, "--grace", 0.2, "--rows", 2) as process:
         asking = [Asking(process, stream=stream) for stream in (False, True, False)]
-        until(lambda: process.live() == 2)
+        until(lambda: process.there() == (2, 1))
         begun = time.monotonic()
         assert process.end(signal.SIGTERM) == 0
         assert time.monotonic() - begun < 20
@@ -147,7 +150,7 @@ def test_killed_and_started_again_at_the_same_port():
     with started("--port", 0) as process:
         port = process.port
         asking = Asking(process, stream=True)
-        until(lambda: process.live() == 1)
+        until(lambda: process.there() == (1, 0))
         assert process.end(signal.SIGKILL) == -signal.SIGKILL
         asking.join(60)
         assert not (isinstance(asking.reply, tuple) and b"[DONE]" in asking.reply[1])
@@ -162,9 +165,7 @@ def test_a_port_that_is_taken_is_told_before_the_model_loads(sparing, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         outcome = sparing("serve", "--model", tmp_path / "never-looked-at", "--port", port)
-    assert outcome.code == 2
-    assert outcome.err.count("\n") == 1
-    assert f"must be free to listen on, got 127.0.0.1:{port}" in outcome.err
+    assert_one_line(outcome, f"must be free to listen on, got 127.0.0.1:{port}")
 
 
 WRONG = {
@@ -182,9 +183,7 @@ WRONG = {
 @pytest.mark.parametrize(("flags", "message"), WRONG.values(), ids=WRONG)
 def test_wrong_flags_are_one_line_before_the_model_loads(sparing, tmp_path, flags, message):
     outcome = sparing("serve", "--port", 0, "--model", tmp_path / "never-looked-at", *flags)
-    assert outcome.code == 2
-    assert outcome.err.count("\n") == 1
-    assert message in outcome.err
+    assert_one_line(outcome, message)
 
 
 def test_too_little_room_for_the_model(sparing):
@@ -199,7 +198,4 @@ def test_without_the_extra_it_says_what_to_install(sparing, monkeypatch, command
         "sparing.cli.serve.find_spec", lambda name: None if name == "uvicorn" else find_spec(name)
     )
     outcome = sparing(*command)
-    assert outcome.code == 2
-    assert outcome.err.count("\n") == 1
-    assert "(uvicorn)" in outcome.err
-    assert "pip install 'sparing[serve]'" in outcome.err
+    assert_one_line(outcome, "(uvicorn)", "pip install 'sparing[serve]'")

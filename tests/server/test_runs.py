@@ -10,9 +10,7 @@ from sparing.engine.events import TokenEvent
 from sparing.options import Sampling
 from sparing.server.settings import Serving
 from tests.server.live import live
-from tests.server.wire import QUESTION
-
-ASKED = {"model": "pocket", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
+from tests.server.wire import ASKED
 
 
 def events_of(server, run, **headers):

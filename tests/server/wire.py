@@ -3,6 +3,7 @@
 from typing import Any
 
 QUESTION = "What is 382 - 197 + 415 - 868 + 250?"
+ASKED = {"model": "pocket", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
 
 
 class Streamed:

@@ -1,6 +1,9 @@
 """A model of two narrow layers, made-up examples, and a run over them that takes a second."""
 
+import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,9 @@ SHAPE = {
     "eos_token_id": 1,
 }
 STEPS = 12
+SUMS = [
+    {"question": f"{i} and {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(12)
+]
 
 
 def small_model(**shape: Any) -> Any:
@@ -93,6 +99,25 @@ def ctrl_c_at(step: int) -> Any:
             raise KeyboardInterrupt
 
     return on_report
+
+
+def write_sums(file: Path) -> Path:
+    """Twelve solved sums, in the form of GSM8K."""
+    file.write_text("\n".join(map(json.dumps, SUMS)))
+    return file
+
+
+@contextmanager
+def fresh(threads: int | None = None) -> Iterator[None]:
+    """As if no run had been before, with so many threads; these are as they were after."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    forget_accelerate()
+    try:
+        yield
+    finally:
+        forget_accelerate()
+        torch.set_num_threads(before)
 
 
 def forget_accelerate() -> None:

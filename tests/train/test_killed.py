@@ -1,17 +1,12 @@
 """`kill -9` at any moment of a run, and the same command with --resume."""
 
-import json
-
 import pytest
 
 from sparing.train import checkpoint
 from tests.tiny import checkpoint as write_checkpoint
 from tests.train.killed import run
-from tests.train.small import SHAPE
+from tests.train.small import SHAPE, write_sums
 
-ROWS = [
-    {"question": f"{i} and {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(12)
-]
 MOMENTS = 8
 
 
@@ -21,8 +16,7 @@ def command(tmp_path):
     shape = {name: SHAPE[name] for name in SHAPE if not name.endswith(("_id", "_size"))}
     shape["max_position_embeddings"] = 256
     base = write_checkpoint(tmp_path / "base", hidden_size=16, intermediate_size=24, **shape)
-    task = tmp_path / "maths.jsonl"
-    task.write_text("\n".join(map(json.dumps, ROWS)))
+    task = write_sums(tmp_path / "maths.jsonl")
 
     def arguments(out):
         return [
