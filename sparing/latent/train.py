@@ -17,7 +17,7 @@ from sparing.latent.insertion import with_latents
 from sparing.latent.objective import LatentThought
 from sparing.latent.scores import kept_probabilities
 from sparing.latent.settings import StageSettings
-from sparing.latent.token import add_token, learn_row
+from sparing.latent.token import add_token, aim_row, learn_row
 from sparing.latent.words import Shortener, find_values
 from sparing.model.fingerprint import fingerprint
 from sparing.model.sources import find_model
@@ -161,12 +161,14 @@ def changed_examples(
             kept_probabilities(out / GOLD.replace("*", name), model, of, examples, settings)
             for name, examples in named.items()
         ]
-    return lambda token: Corpus(
-        *(
-            with_latents(examples, scores, token, settings)
-            for examples, scores in zip(named.values(), gold, strict=True)
-        )
-    )
+
+    def change(token: int) -> Corpus:
+        if known is None and gold[0] is not None and settings.targets == "predict":
+            aim_row(model, token, corpus.examples, gold[0], settings.tau)
+        pairs = zip(named.values(), gold, strict=True)
+        return Corpus(*(with_latents(examples, p, token, settings) for examples, p in pairs))
+
+    return change
 
 
 def begin_vector(

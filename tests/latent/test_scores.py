@@ -7,6 +7,7 @@ import torch
 from sparing.latent import scores
 from sparing.latent.scores import gold_probabilities, kept_probabilities
 from sparing.latent.settings import StageSettings
+from sparing.latent.token import FAR, RIDGE, aim_row
 from sparing.train.examples import SHOWN, ExampleSet
 from tests.train.small import small_model, small_rows
 
@@ -25,6 +26,38 @@ def test_equal_to_row_by_row():
             wanted = 1.0 if role == SHOWN else float(p[at - 1, row.ids[at]])
             assert found[start + at] == pytest.approx(wanted, abs=1e-5)
     assert model.training
+
+
+@torch.no_grad()
+def test_the_token_s_row_is_the_ridge_regression_of_where_it_belongs():
+    """Against least squares over all positions at once, both kinds weighing the same."""
+    examples, model = ExampleSet(ROWS), small_model(tie_word_embeddings=False)
+    gold = gold_probabilities(model, examples, 60, "float32")
+    tau = float(np.median(gold[gold < 1]))
+    plain = small_model(tie_word_embeddings=False)
+    x, y, kinds = [], [], []
+    for row, start in zip(ROWS, examples.starts, strict=False):
+        out = plain(torch.tensor([row.ids]), output_hidden_states=True)
+        for at, role in enumerate(row.roles):
+            if role != SHOWN:
+                kind = int(gold[start + at] >= tau)
+                x.append(out.hidden_states[-1][0, at - 1].double())
+                y.append(float(out.logits[0, at - 1].logsumexp(0)) - FAR * kind)
+                kinds.append(kind)
+    weights = torch.tensor([1 / kinds.count(kind) for kind in kinds], dtype=torch.float64)
+    x, y = torch.stack(x), torch.tensor(y, dtype=torch.float64)
+    a = x.T @ (weights[:, None] * x)
+    more = (RIDGE * a.diagonal().mean()).sqrt() * torch.eye(16, dtype=torch.float64)
+    rows = torch.cat([weights.sqrt()[:, None] * x, more])
+    wanted = torch.cat([weights.sqrt() * y, torch.zeros(16, dtype=torch.float64)])
+    expected = torch.linalg.lstsq(rows, wanted[:, None]).solution[:, 0]
+    aim_row(model, 39, examples, gold, tau)
+    found = model.get_output_embeddings().weight
+    assert torch.allclose(found[39].double(), expected, atol=1e-3)
+    assert torch.equal(found[:39], plain.get_output_embeddings().weight[:39])
+    before = found.clone()
+    aim_row(model, 39, examples, np.ones_like(gold), tau)
+    assert torch.equal(found, before)  # nothing is unsure
 
 
 def test_kept_for_the_same_model_and_examples_alone(tmp_path, monkeypatch):
