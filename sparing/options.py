@@ -3,7 +3,8 @@
 Every field that is ``None`` means "as the model or the method would have it".
 """
 
-from typing import Annotated, Any, Literal
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,6 +23,7 @@ PolicyName = Literal[
     "bottom",
     "learned",
 ]
+POLICY_GROUP = "sparing.policies"  # entry points of packages that bring a policy of their own
 DraftName = Literal["auto", "off", "lookup", "layers", "hybrid"]
 LatentMode = Literal["off", "learned", "confidence"]
 
@@ -58,6 +60,19 @@ def one_line(options: type[BaseModel], error: ValidationError) -> str:
     return f"{field} {message}, got {first['input']!r}"
 
 
+def known_policies() -> list[str]:
+    """Policies by name: the built-in ones, then those that installed packages bring."""
+    known = get_args(PolicyName)
+    return [*known, *sorted(entry_points(group=POLICY_GROUP).names - set(known))]
+
+
+def is_policy(value: Any) -> bool:
+    """Whether it has what an ``EvictionPolicy`` must have; a class is none yet."""
+    parts = (getattr(value, name, None) for name in ("name", "watches", "score"))
+    name, watches, score = (None,) * 3 if isinstance(value, type) else parts
+    return isinstance(name, str) and isinstance(watches, int) and watches >= 0 and callable(score)
+
+
 class Memory(Options):
     """KV memory: what a row may hold, and who chooses what stays (spec/memory.md, DynTS).
 
@@ -66,13 +81,29 @@ class Memory(Options):
     ``local``: how many of the most recent tokens are protected, a count or a ratio of what the
     budget leaves beside the question. ``selection``: how many of the unprotected survive an
     eviction, a count or a ratio of them. By default both are what the model's importance predictor
-    says, else 0.4, the paper's.
+    says, else 0.4, the paper's. ``policy``: a name of ``known_policies``, or one's own
+    ``EvictionPolicy``.
     """
 
     budget: int | float | None = None
     local: int | float | None = None
     selection: int | float | None = None
-    policy: PolicyName = "auto"
+    policy: Annotated[Any, Field(json_schema_extra=lambda s: s.update(enum=known_policies()))] = (
+        "auto"
+    )
+
+    @field_validator("policy")
+    @classmethod
+    def _policy(cls, value: Any) -> Any:
+        if isinstance(value, str) and (value in get_args(PolicyName) or value in known_policies()):
+            return value
+        if isinstance(value, str) or not is_policy(value):
+            *names, last = map(repr, known_policies())
+            raise ValueError(
+                f"must be {', '.join(names)} or {last}, or an object with name, watches and score, "
+                f"got {value!r}"
+            )
+        return value
 
     @field_validator("budget", "local", "selection")
     @classmethod
@@ -97,9 +128,8 @@ class Memory(Options):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} needs a budget, got none; pass a budget too")
             if self.policy not in ("auto", "full"):
-                raise ValueError(
-                    f"policy {self.policy} needs a budget, got none; pass a budget too"
-                )
+                name = getattr(self.policy, "name", self.policy)
+                raise ValueError(f"policy {name} needs a budget, got none; pass a budget too")
         elif self.policy == "full":
             raise ValueError("policy full keeps everything: pass no budget, or another policy")
         return self
@@ -125,6 +155,14 @@ class Depth(Options):
     interval: Annotated[int, Field(ge=1)] = 64
     blocks: Annotated[int, Field(ge=1)] = 8
     objective: Literal["speed", "matchness"] = "speed"
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Depth":
+        if self.trees and self.draft in ("off", "lookup"):
+            raise ValueError(
+                f"trees needs draft layers, hybrid or auto, got {self.draft}; leave trees out"
+            )
+        return self
 
 
 class Latent(Options):

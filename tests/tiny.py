@@ -157,10 +157,10 @@ def unchecked() -> Iterator[None]:
 
 
 @torch.inference_mode()
-def reference_tokens(model: Any, prompt: Sequence[int], count: int) -> list[int]:
+def reference_tokens(model: Any, prompt: Sequence[int], count: int, **more: Any) -> list[int]:
     """What transformers generates greedily."""
     ids = torch.tensor([list(prompt)])
-    options = GenerationConfig(do_sample=False, max_new_tokens=count)
+    options = GenerationConfig(do_sample=False, max_new_tokens=count, **more)
     found = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=options)
     return found[0, len(prompt) :].tolist()
 

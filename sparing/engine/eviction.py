@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sparing.engine.cache import Kind
-from sparing.errors import PromptError
+from sparing.errors import OptionError, PromptError
 from sparing.options import Memory
 
 DEFAULT_RATIO = 0.4  # of the thoughts' room for the local window; of the unprotected that survive
@@ -132,6 +132,19 @@ class EvictionPolicy(Protocol):
     def watches(self) -> int: ...
 
     def score(self, view: SlotView) -> Float[np.ndarray, " S"]: ...
+
+
+def scores_of(policy: EvictionPolicy, view: SlotView) -> Float[np.ndarray, " S"]:
+    """What a policy, perhaps a user's own, makes of the slots; raises OptionError unless each gets
+    a finite number."""
+    scores = np.asarray(policy.score(view), np.float64)
+    if scores.shape != view.positions.shape or not np.isfinite(scores).all():
+        shape = " x ".join(map(str, scores.shape)) or "one"
+        raise OptionError(
+            f"policy {policy.name} must give each of {len(view.positions)} slots a finite number, "
+            f"got {shape} of which {np.isfinite(scores).sum()} are finite; mend its score"
+        )
+    return scores
 
 
 class AttentionRecord:

@@ -18,6 +18,7 @@ from sparing.engine.eviction import (
     Budget,
     EvictionPolicy,
     SlotView,
+    scores_of,
     select,
 )
 from sparing.engine.sampling import Sampler
@@ -181,7 +182,7 @@ class Row:
         if length < request.budget.slots:
             return []
         view = self._view(cache)
-        keep = select(request.policy.score(view), view.kinds, request.budget)
+        keep = select(scores_of(request.policy, view), view.kinds, request.budget)
         if keep is None:
             self.transcript.end("budget")
             return []

@@ -15,7 +15,7 @@ from sparing.errors import OptionError
 from sparing.evaluate.answering import Answered, Settings, answers
 from sparing.evaluate.part import Part
 from sparing.memory.find import POLICIES, PREDICTED, find_policy
-from sparing.options import Depth, Memory, Sampling
+from sparing.options import Depth, Memory, Sampling, known_policies
 from sparing.tasks.problem import Problem, Task
 from sparing.tasks.splits import Split
 
@@ -56,9 +56,9 @@ class Plan:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.policies if name not in POLICIES]:
-            known = ", ".join(POLICIES)
-            raise OptionError(f"policies must be among {known}, got {unknown[0]!r}")
+        known = [name for name in known_policies() if name not in ("auto", "full")]
+        if unknown := [name for name in self.policies if name not in known]:
+            raise OptionError(f"policies must be among {', '.join(known)}, got {unknown[0]!r}")
         if wrong := [share for share in self.shares if not 0 < share <= 1]:
             raise OptionError(f"shares must lie in (0, 1], got {wrong[0]:g}")
         if self.split not in SPLITS:
@@ -100,7 +100,7 @@ class Plan:
             budget=budget,
             local=self.local,
             selection=self.selection,
-            policy=policy,  # type: ignore[arg-type]
+            policy=policy,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def chosen_policies(names: Sequence[str] | None, predicts: bool) -> list[str]:
         return [name for name in POLICIES if predicts or name not in PREDICTED]
     for name in names:
         if name in PREDICTED:
-            memory = Memory(budget=LEAST_ROOM, policy=name)  # type: ignore[arg-type]
+            memory = Memory(budget=LEAST_ROOM, policy=name)
             find_policy(memory, None, (0,) if predicts else None)
     return list(dict.fromkeys(names))
 

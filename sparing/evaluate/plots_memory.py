@@ -22,6 +22,7 @@ LOOKS = {  # colours that colour-blind readers tell apart, and a marker each
     "random": ("#555555", "x"),
     "bottom": ("#999999", "+"),
 }
+OTHER = ("#117733", "*")  # of a policy that a package brings
 LEVELS = ("standard", "hard")
 
 
@@ -53,8 +54,8 @@ def draw_level(axes: Any, figures: Mapping[str, Any], plan: Mapping[str, Any], l
     rows = {p: [figures[f"accuracy/{p}/{s:g}/{level}"] for s in shares] for p in plan["policies"]}
     full = figures[f"accuracy/full/{level}"]["value"]
     axes.axhline(full, color="black", linestyle="--", linewidth=1.2, label="full cache")
-    for policy in sorted(rows, key=list(LOOKS).index):
-        colour, marker = LOOKS[policy]
+    for policy in sorted(rows, key=[*LOOKS, *rows].index):
+        colour, marker = LOOKS.get(policy, OTHER)
         learned = policy == "learned"
         values = [row["value"] for row in rows[policy]]
         axes.plot(

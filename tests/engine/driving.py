@@ -12,7 +12,7 @@ from sparing.engine.eviction import EvictionPolicy
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
 from sparing.model.inputs import Output, RowInput
-from sparing.options import Sampling
+from sparing.options import Depth, Latent, Sampling
 
 
 def greedy(count: int, **more: Any) -> Sampling:
@@ -28,6 +28,8 @@ def run(
     *,
     batch_size: int = 8,
     policy: EvictionPolicy | None = None,
+    depth: Depth | None = None,
+    latent: Latent | None = None,
     **parts: Any,
 ) -> list[Result]:
     """As ``Engine.generate``, the cache checked throughout; ``parts`` are set on the Loop.
@@ -38,7 +40,7 @@ def run(
     requests = [engine.request(p, m, s, tag) for tag, (p, m, s) in enumerate(options)]
     if policy is not None:
         requests = [replace(request, policy=policy) for request in requests]
-    loop = engine.loop(requests, batch_size=batch_size)
+    loop = engine.loop(requests, depth, latent, batch_size)
     for name, part in parts.items():
         assert hasattr(loop, name)
         setattr(loop, name, part)

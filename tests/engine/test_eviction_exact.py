@@ -23,15 +23,20 @@ MODELS = {
 }
 
 
+def visible(count: int, events: list[EvictEvent]) -> Tensor:
+    """Which of ``count`` positions each one sees [T, T]: all up to itself but those evicted."""
+    sees = torch.ones(count, count, dtype=torch.bool).tril()
+    for event in events:
+        sees[event.at :, event.positions] = False
+    return sees
+
+
 @torch.inference_mode()
 def masked_pass(path: Any, result: Result, events: list[EvictEvent]) -> Any:
     """transformers over the full sequence, under the mask that the evictions describe."""
     tokens = torch.tensor([result.prompt_token_ids + result.token_ids])
-    count = tokens.shape[1]
-    sees = torch.ones(count, count, dtype=torch.bool).tril()
-    for event in events:
-        sees[event.at :, event.positions] = False
-    mask = torch.zeros(count, count, dtype=torch.float64).masked_fill(~sees, float("-inf"))
+    sees = visible(tokens.shape[1], events)
+    mask = torch.zeros(sees.shape, dtype=torch.float64).masked_fill(~sees, float("-inf"))
     return reference(path)(tokens, attention_mask=mask[None, None], output_hidden_states=True)
 
 

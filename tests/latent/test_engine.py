@@ -14,10 +14,9 @@ from sparing.latent.attention import NAME
 from sparing.latent.forward import segmented_forward
 from sparing.latent.switch import find_switch
 from tests.depth.planted import IDLE, planted
-from tests.engine import driving
 from tests.engine.drafters import all_drafters
 from tests.engine.driving import Recorder, run
-from tests.latent.thinking import thinker, thinking
+from tests.latent.thinking import latents, said, thinker, thinking, with_latents
 from tests.memory.small import random_predictor
 from tests.model.passes import exact_norms
 from tests.tiny import unchecked
@@ -45,27 +44,6 @@ def sampling(temperature=0.0, **more):
 
 def answers(engine, latent, depth=PLAIN, memory=None, temperature=0.0, **more):
     return engine.generate(PROMPTS, memory, depth, latent, sampling(temperature), **more)
-
-
-def said(result):
-    """As that of the driver, a thought's words without the last digits of their probabilities."""
-    found = driving.said(result)
-    for event in found["events"]:
-        if event["type"] == "latent":
-            event["top"] = [(word, round(p, 6)) for word, p in event["top"]]
-    return found
-
-
-def latents(result):
-    return [event.position for event in result.events if isinstance(event, LatentEvent)]
-
-
-def with_latents(result, token):
-    """Prompt and output, the latent token at every latent position."""
-    steps = [e for e in result.events if isinstance(e, TokenEvent | LatentEvent)]
-    start = len(result.prompt_token_ids)
-    assert [e.position for e in steps] == list(range(start, start + len(steps)))
-    return result.prompt_token_ids + [e.id if isinstance(e, TokenEvent) else token for e in steps]
 
 
 RECIPES = {

@@ -1,4 +1,4 @@
-"""Tiny checkpoints that think latent steps, written to disk and loaded by Sparing."""
+"""Tiny checkpoints that think latent steps, on disk and loaded by Sparing; what they say."""
 
 from functools import cache
 from pathlib import Path
@@ -8,9 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparing.api import Engine, load
+from sparing.engine.events import LatentEvent, TokenEvent
+from sparing.engine.result import Result
 from sparing.latent.config import LatentConfig, save_latents
 from sparing.latent.fusion import LatentVector
 from sparing.latent.token import add_token
+from tests.engine import driving
 from tests.tiny import tiny
 
 LOUD = 5.0  # times the latent token's row of the head: it is picked now and then
@@ -47,3 +50,24 @@ def _thinking(family: str, source: Path | None, changed: tuple[tuple[str, Any], 
 def thinker(path: Path, dtype: str = "float64", decoder: str = "sparing") -> Engine:
     kind = "plain" if decoder == "sparing" else "auto"
     return load(str(path), dtype, kind=kind, decoder=decoder)
+
+
+def said(result: Result) -> dict[str, Any]:
+    """As that of the driver, a thought's words without the last digits of their probabilities."""
+    found = driving.said(result)
+    for event in found["events"]:
+        if event["type"] == "latent":
+            event["top"] = [(word, round(p, 6)) for word, p in event["top"]]
+    return found
+
+
+def latents(result: Result) -> list[int]:
+    return [event.position for event in result.events if isinstance(event, LatentEvent)]
+
+
+def with_latents(result: Result, token: int) -> list[int]:
+    """Prompt and output, the latent token at every latent position."""
+    steps = [e for e in result.events if isinstance(e, TokenEvent | LatentEvent)]
+    start = len(result.prompt_token_ids)
+    assert [e.position for e in steps] == list(range(start, start + len(steps)))
+    return result.prompt_token_ids + [e.id if isinstance(e, TokenEvent) else token for e in steps]

@@ -1,0 +1,113 @@
+"""The axes of the matrix, and what an engine says at each of its cells."""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from sparing import Depth, Latent, Memory, Sampling
+from sparing.api import Engine
+from sparing.depth.store import Tuned
+from sparing.engine.result import Result
+from sparing.memory.find import POLICIES
+from tests.depth.planted import IDLE, planted
+from tests.engine.driving import run
+from tests.latent.thinking import thinker, thinking
+from tests.memory.small import random_predictor
+from tests.pairs.covering import covering
+
+AXES = {
+    "family": ["llama", "mistral", "qwen2", "qwen3"],
+    "policy": ["full", *POLICIES],
+    "latent": ["off", "learned", "confidence"],
+    "picks": ["greedy", "sampled"],
+    "draft": [
+        "off", "lookup", "layers", "layers tree", "hybrid", "hybrid tree", "auto", "auto tree",
+    ],
+    "rows": ["alone", "together"],
+}  # fmt: skip
+STRENGTH = len(AXES) if os.environ.get("SPARING_PAIRS") == "all" else 3
+COUNT = 36
+PROMPTS = ["Q<think>", "so, 7 + 9 is", "abcabcabcab<think>"]  # two think, one answers
+ROOMS = (13, 17, 21)  # slots beside the prompt: evictions come at different times
+LATENTS = {
+    "off": Latent(),
+    "learned": Latent(mode="learned", most=8),
+    "confidence": Latent(mode="confidence", tau=0.12, most=8),
+}
+SAMPLINGS = {
+    "greedy": Sampling(temperature=0.0, max_new_tokens=COUNT, ignore_eos=True),
+    "sampled": Sampling(temperature=0.8, top_p=0.95, seed=3, max_new_tokens=COUNT, ignore_eos=True),
+}
+
+
+class Cell(NamedTuple):
+    """A value of each axis."""
+
+    family: str
+    policy: str
+    latent: str
+    picks: str
+    draft: str
+    rows: str
+
+    def __str__(self) -> str:
+        return "-".join(self).replace(" ", "-")
+
+    @property
+    def plain(self) -> "Cell":
+        """Without drafts, all rows together: what the cell has to equal."""
+        return self._replace(draft="off", rows="together")
+
+    @property
+    def depth(self) -> Depth:
+        """However unsure a random model is, it drafts many tokens."""
+        draft, _, shape = self.draft.partition(" ")
+        trees = shape == "tree"
+        return Depth(draft=draft, trees=trees, confidence=0.0, max_draft=30 if trees else 9)
+
+
+def cells() -> list[Cell]:
+    """Every triple of values in some cell, those with the same ``plain`` one after another;
+    all cells where SPARING_PAIRS=all asks for them."""
+    return sorted(Cell(**row) for row in covering(AXES, STRENGTH))
+
+
+def checkpoint(family: str) -> Path:
+    """It thinks latent steps, and some of its sub-layers do nothing."""
+    return thinking(family, source=planted(family))
+
+
+@cache
+def engine(family: str) -> Engine:
+    """In float64, with a predictor of random weights and the set of the idle sub-layers."""
+    bare = thinker(checkpoint(family))
+    predictor = random_predictor(bare.decoder.shape.width, dtype=torch.float64)
+    sets = {"planted": Tuned(IDLE, 1.0, 2.0)}
+    return Engine(bare.decoder, bare.chat, family, predictor, sets, bare.latents)
+
+
+def answers(cell: Cell, heard: list[list[int]] | None = None, **parts: Any) -> list[Result]:
+    """``heard``: texts that lookup knows from earlier requests; ``parts``: of the loop."""
+    model = engine(cell.family)
+    model.drafting.forget()
+    for text in heard or []:
+        model.drafting.phrases.hear(text, len(text))
+    memories = [
+        None
+        if cell.policy == "full"
+        else Memory(budget=len(model.chat.encode(p).ids) + room, local=5, policy=cell.policy)
+        for p, room in zip(PROMPTS, ROOMS, strict=True)
+    ]
+    return run(
+        model,
+        PROMPTS,
+        SAMPLINGS[cell.picks],
+        memories,
+        batch_size=1 if cell.rows == "alone" else len(PROMPTS),
+        depth=cell.depth,
+        latent=LATENTS[cell.latent],
+        **parts,
+    )

@@ -1,0 +1,69 @@
+"""Every policy with every drafter, every mode of latent steps, greedy and sampled, alone and in a
+batch, in every family: equal to its oracle.
+
+Without drafts, rows together, a cell is checked against transformers (``oracle.check``); with
+drafts or alone it is the same to the last token, eviction and latent. Here stands every triple of
+values; ``SPARING_PAIRS=all pytest tests/pairs`` runs the whole product.
+"""
+
+from functools import cache
+
+import pytest
+
+from sparing.engine.events import TokenEvent
+from sparing.engine.result import Result
+from tests.engine.driving import Recorder
+from tests.latent.thinking import said
+from tests.model.passes import oracle
+from tests.pairs.cells import COUNT, LATENTS, SAMPLINGS, Cell, answers, cells, checkpoint, engine
+from tests.pairs.oracle import check
+from tests.tiny import assert_same_tokens, next_logits, reference_tokens, unchecked
+
+
+@pytest.mark.parametrize("cell", cells(), ids=str)
+@unchecked()
+def test_equal_to_its_oracle(cell):
+    expected = found = plain(cell.plain)
+    if cell != cell.plain:
+        found = answers(cell, [r.prompt_token_ids + r.token_ids for r in expected])
+    for ours, theirs in zip(found, expected, strict=True):
+        assert said(ours) == said(theirs)
+        assert numbers(ours) == pytest.approx(numbers(theirs), abs=1e-6)
+    assert_not_in_vain(cell, found)
+
+
+@cache
+def plain(cell: Cell) -> list[Result]:
+    """What has to be said at the cell, checked."""
+    model, transformers = engine(cell.family), oracle(checkpoint(cell.family))
+    recorder, latent = Recorder(model.decoder), LATENTS[cell.latent]
+    results = answers(cell, decoder=recorder)
+    for row, result in enumerate(results):
+        check(model, transformers, latent, SAMPLINGS[cell.picks], result, recorder, row)
+        if (cell.policy, cell.latent, cell.picks) == ("full", "off", "greedy"):
+            prompt, unsaid = result.prompt_token_ids, [model.latents[0].id]
+            theirs = reference_tokens(transformers, prompt, COUNT, suppress_tokens=unsaid)
+            assert_same_tokens(result.token_ids, theirs, next_logits(transformers, prompt))
+    return results
+
+
+def numbers(result: Result) -> list[float | None]:
+    """Predicted importance and confidence of every token."""
+    tokens = [event for event in result.events if isinstance(event, TokenEvent)]
+    return [number for event in tokens for number in (event.score, event.confidence)]
+
+
+def assert_not_in_vain(cell: Cell, found: list[Result]) -> None:
+    """Rows evict, think latents and accept drafts, where the cell says so and only there."""
+    draft = cell.depth.draft
+    assert {(r.stats.policy, r.stats.draft) for r in found} == {(cell.policy, draft)}
+    for result in found:
+        stats = result.stats
+        assert stats.new_tokens + stats.latent_tokens == COUNT
+        assert stats.evictions > 1 if cell.policy != "full" else stats.evictions == 0
+    thought, accepted = (
+        sum(getattr(r.stats, name) for r in found) for name in ("latent_tokens", "accepted")
+    )
+    assert thought > 3 if cell.latent != "off" else thought == 0
+    if draft != "auto":  # it takes whoever is the fastest
+        assert accepted > 5 if draft != "off" else accepted == 0
