@@ -27,7 +27,7 @@ def recomputed(
 
 
 def run(model: Any, inputs: Sequence[Tensor], sees: Tensor | None = None) -> Any:
-    """With the attention too, where the model's implementation has maps to give."""
+    """With the attention and the keys too, where the model's implementation has maps to give."""
     x, maps = torch.stack(list(inputs))[None], model.config._attn_implementation == "eager"
     mask = None
     if sees is not None:
@@ -36,7 +36,7 @@ def run(model: Any, inputs: Sequence[Tensor], sees: Tensor | None = None) -> Any
     return model(
         inputs_embeds=x,
         attention_mask=mask,
-        use_cache=False,
+        use_cache=maps,
         output_hidden_states=True,
         output_attentions=maps,
     )

@@ -29,9 +29,9 @@ AXES = {
     "rows": ["alone", "together"],
 }  # fmt: skip
 STRENGTH = len(AXES) if os.environ.get("SPARING_PAIRS") == "all" else 3
-COUNT = 36
+COUNT = 32
 PROMPTS = ["Q<think>", "so, 7 + 9 is", "abcabcabcab<think>"]  # two think, one answers
-ROOMS = (13, 17, 21)  # slots beside the prompt: evictions come at different times
+ROOMS = (12, 15, 19)  # slots beside the prompt: evictions come at different times
 LATENTS = {
     "off": Latent(),
     "learned": Latent(mode="learned", most=8),
@@ -89,23 +89,28 @@ def engine(family: str) -> Engine:
     return Engine(bare.decoder, bare.chat, family, predictor, sets, bare.latents)
 
 
+def memories(cell: Cell) -> list[Memory]:
+    """Every row has a budget of its own."""
+    if cell.policy == "full":
+        return [Memory()] * len(PROMPTS)
+    asked = [len(engine(cell.family).chat.encode(prompt).ids) for prompt in PROMPTS]
+    return [
+        Memory(budget=question + room, local=5, policy=cell.policy)
+        for question, room in zip(asked, ROOMS, strict=True)
+    ]
+
+
 def answers(cell: Cell, heard: list[list[int]] | None = None, **parts: Any) -> list[Result]:
     """``heard``: texts that lookup knows from earlier requests; ``parts``: of the loop."""
     model = engine(cell.family)
     model.drafting.forget()
     for text in heard or []:
         model.drafting.phrases.hear(text, len(text))
-    memories = [
-        None
-        if cell.policy == "full"
-        else Memory(budget=len(model.chat.encode(p).ids) + room, local=5, policy=cell.policy)
-        for p, room in zip(PROMPTS, ROOMS, strict=True)
-    ]
     return run(
         model,
         PROMPTS,
         SAMPLINGS[cell.picks],
-        memories,
+        memories(cell),
         batch_size=1 if cell.rows == "alone" else len(PROMPTS),
         depth=cell.depth,
         latent=LATENTS[cell.latent],

@@ -7,6 +7,7 @@ values; ``SPARING_PAIRS=all pytest tests/pairs`` runs the whole product.
 """
 
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,21 @@ from sparing.engine.events import TokenEvent
 from sparing.engine.result import Result
 from tests.engine.driving import Recorder
 from tests.latent.thinking import said
-from tests.model.passes import oracle
-from tests.pairs.cells import COUNT, LATENTS, SAMPLINGS, Cell, answers, cells, checkpoint, engine
+from tests.model.passes import exact_norms
+from tests.pairs.cells import (
+    COUNT,
+    LATENTS,
+    PROMPTS,
+    SAMPLINGS,
+    Cell,
+    answers,
+    cells,
+    checkpoint,
+    engine,
+    memories,
+)
 from tests.pairs.oracle import check
-from tests.tiny import assert_same_tokens, next_logits, reference_tokens, unchecked
+from tests.tiny import assert_same_tokens, next_logits, reference, reference_tokens, unchecked
 
 
 @pytest.mark.parametrize("cell", cells(), ids=str)
@@ -35,16 +47,22 @@ def test_equal_to_its_oracle(cell):
 @cache
 def plain(cell: Cell) -> list[Result]:
     """What has to be said at the cell, checked."""
-    model, transformers = engine(cell.family), oracle(checkpoint(cell.family))
+    model, transformers = engine(cell.family), with_maps(cell.family)
     recorder, latent = Recorder(model.decoder), LATENTS[cell.latent]
     results = answers(cell, decoder=recorder)
-    for row, result in enumerate(results):
-        check(model, transformers, latent, SAMPLINGS[cell.picks], result, recorder, row)
+    for row, (prompt, memory) in enumerate(zip(PROMPTS, memories(cell), strict=True)):
+        request, result = model.request(prompt, memory, SAMPLINGS[cell.picks]), results[row]
+        check(model, transformers, request, latent, result, recorder, row)
         if (cell.policy, cell.latent, cell.picks) == ("full", "off", "greedy"):
-            prompt, unsaid = result.prompt_token_ids, [model.latents[0].id]
-            theirs = reference_tokens(transformers, prompt, COUNT, suppress_tokens=unsaid)
-            assert_same_tokens(result.token_ids, theirs, next_logits(transformers, prompt))
+            ids, unsaid = request.prompt.ids, [model.latents[0].id]
+            theirs = reference_tokens(transformers, ids, COUNT, suppress_tokens=unsaid)
+            assert_same_tokens(result.token_ids, theirs, next_logits(transformers, ids))
     return results
+
+
+def with_maps(family: str) -> Any:
+    """The checkpoint in transformers, which tells its attention."""
+    return exact_norms(reference(checkpoint(family), attention="eager"))
 
 
 def numbers(result: Result) -> list[float | None]:
