@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparing.latent.fusion import LatentVector, Table
+from tests.model.passes import MAPS
 
 
 def recomputed(
@@ -28,7 +29,7 @@ def recomputed(
 
 def run(model: Any, inputs: Sequence[Tensor], sees: Tensor | None = None) -> Any:
     """With the attention and the keys too, where the model's implementation has maps to give."""
-    x, maps = torch.stack(list(inputs))[None], model.config._attn_implementation == "eager"
+    x, maps = torch.stack(list(inputs))[None], model.config._attn_implementation in ("eager", MAPS)
     mask = None
     if sees is not None:
         seen = sees[: len(inputs), : len(inputs)]

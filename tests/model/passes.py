@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers.masking_utils import eager_mask
 
 from sparing.model.assemble import load_decoder
 from sparing.model.decoder import Decoder
 from sparing.model.inputs import RowInput
 from tests.tiny import reference
+
+MAPS = "exact_maps"  # an attention by that name, of transformers' models
 
 
 class Slots:
@@ -65,6 +68,21 @@ def exact_norms(model: Any) -> Any:
 def _exact_norm(self: Any, x: Tensor) -> Tensor:
     scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
     return self.weight * (x * scale)
+
+
+def exact_maps(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """Eager attention in the model's own dtype: transformers' softmax goes through float32."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+    scores = query @ key.mT * options["scaling"]
+    weights = (scores if mask is None else scores + mask).softmax(-1)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+AttentionInterface.register(MAPS, exact_maps)
+AttentionMaskInterface.register(MAPS, eager_mask)
 
 
 @torch.inference_mode()

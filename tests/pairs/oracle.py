@@ -48,13 +48,13 @@ def check(
     along = recorder.logits_along([PLACEHOLDER if t == config.id else t for t in ids], row)
     assert sorted(along) == list(range(start - 1, len(ids) - 1))
     ours = torch.stack([along[position] for position in sorted(along)])
-    torch.testing.assert_close(ours, out.logits[0, start - 1 : -1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours, out.logits[0, start - 1 : -1], rtol=0, atol=1e-8)
     options = config.options(latent)
     assert ids[start:] == picked(out.logits[0], ids, request, options, config.id)
     predicted = engine.predictor(out.hidden_states[-1][0])
     scores = {e.position: e.score for e in result.events if isinstance(e, TokenEvent)}
     scores.pop(len(ids) - 1, None)  # the last one never went through the model
-    assert scores == pytest.approx({p: float(predicted[p, 0]) for p in scores}, abs=1e-5)
+    assert scores == pytest.approx({p: float(predicted[p, 0]) for p in scores}, abs=1e-6)
     whole = whole_view(out, ids, predicted, result, request, config.id)
     assert [(e.positions, e.at) for e in evictions] == evicted(whole, out, request)
 

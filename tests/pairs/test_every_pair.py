@@ -15,7 +15,7 @@ from sparing.engine.events import TokenEvent
 from sparing.engine.result import Result
 from tests.engine.driving import Recorder
 from tests.latent.thinking import said
-from tests.model.passes import exact_norms
+from tests.model.passes import MAPS, exact_norms
 from tests.pairs.cells import (
     COUNT,
     LATENTS,
@@ -62,7 +62,7 @@ def plain(cell: Cell) -> list[Result]:
 
 def with_maps(family: str) -> Any:
     """The checkpoint in transformers, which tells its attention."""
-    return exact_norms(reference(checkpoint(family), attention="eager"))
+    return exact_norms(reference(checkpoint(family), attention=MAPS))
 
 
 def numbers(result: Result) -> list[float | None]:
