@@ -104,7 +104,9 @@ class SeedlessFlags:
     ] = None
     local: Annotated[Any, number("most recent tokens, protected from eviction")] = None
     selection: Annotated[Any, number("how many of the unprotected survive an eviction")] = None
-    policy: Annotated[str, flag(f"which slots stay: {', '.join(get_args(PolicyName))}")] = "auto"
+    policy: Annotated[
+        str, flag(f"which slots stay: {', '.join(get_args(PolicyName))}, or an installed one")
+    ] = "auto"
     draft: Annotated[str, flag(f"who drafts: {', '.join(get_args(DraftName))}")] = "auto"
     latent: Annotated[str, flag(f"thinking without words: {', '.join(get_args(LatentMode))}")] = (
         "off"
