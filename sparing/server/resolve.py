@@ -12,6 +12,8 @@ from sparing.server.requests import Asked
 from sparing.server.room import Room
 from sparing.server.settings import Defaults, Serving, thinking_can_be_left_out
 
+NO_LATENTS = "a server spells every thought out"
+
 
 class Resolver:
     """Turns bodies into requests for an ``engine``, with a server's ``defaults`` and limits."""
@@ -38,8 +40,7 @@ class Resolver:
         if latent is not None and latent.mode != "off":
             raise Refused(
                 400,
-                f"sparing.latent must be off: a server spells every thought out, got "
-                f"{latent.mode}; leave it out",
+                f"sparing.latent must be off: {NO_LATENTS}, got {latent.mode}; leave it out",
                 param="sparing.latent",
                 code="unsupported_parameter",
             )
