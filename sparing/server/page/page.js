@@ -107,6 +107,7 @@ async function ask() {
   } catch (error) {
     failed(error);
   } finally {
+    for (const column of columns) if (!column.begun) column.status("not asked");
     asking = null;
     busy(false);
   }

@@ -27,8 +27,7 @@ export class Timeline {
 
   lines(run, x, y, budget) {
     const every = Math.ceil(run.cache.length / POINTS);
-    const turns = run.cache.filter(([token], at) => at % every === 0 || token === run.cache[at - 1]?.[0]
-      || token === run.cache[at + 1]?.[0] || at === run.cache.length - 1);
+    const turns = run.cache.filter((turn, at) => at % every === 0 || edge(run.cache, at));
     const held = turns.map(([token, slots]) => `${x(token).toFixed(1)} ${y(slots).toFixed(1)}`);
     const end = x(run.said.length).toFixed(1);
     const line = `M0 ${y(run.question)}L${held.join("L")}`;
@@ -85,4 +84,10 @@ export class Timeline {
       ? `Drafts leave out ${skipped.size} of ${2 * this.layers} sub-layers; ${agrees}`
       : "No layers are left out yet";
   }
+}
+
+/** Whether an eviction begins or ends there, or the line. */
+function edge(cache, at) {
+  const [token] = cache[at];
+  return token === cache[at - 1]?.[0] || token === cache[at + 1]?.[0] || at === cache.length - 1;
 }

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -95,3 +96,10 @@ class Visit:
         """Wait until there is nothing to stop any more."""
         self.page.wait_for_selector("#go:not([disabled])")
         return self
+
+    def until(self, script: str, given: Any = None) -> None:
+        """Wait until a script is true (Playwright's own way needs eval, which the page forbids)."""
+        end = time.monotonic() + PATIENCE_S
+        while not self.page.evaluate(script, given):
+            assert time.monotonic() < end, script
+            self.page.wait_for_timeout(20)
