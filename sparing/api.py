@@ -20,6 +20,7 @@ from sparing.engine.loop import Loop
 from sparing.engine.result import Result
 from sparing.engine.row import Request, Row
 from sparing.engine.sampling import Sampler
+from sparing.engine.switch import ThoughtSwitch
 from sparing.engine.transcript import Limits
 from sparing.errors import OptionError, PromptError
 from sparing.latent.config import LatentConfig, load_latents
@@ -250,8 +251,8 @@ class Engine:
         """
         if batch_size < 1:
             raise OptionError(f"batch_size must be 1 or more, got {batch_size}")
-        shape, tokenizer = self.decoder.shape, self.chat.tokenizer
-        switch = find_switch(latent or Latent(), self.latents, self.decoder, tokenizer)
+        shape = self.decoder.shape
+        switch = self.switch(latent or Latent())
         cache = SlotCache(
             shape.layers,
             max(min(batch_size, len(requests)), 1),
@@ -267,6 +268,10 @@ class Engine:
         return Loop(
             self.decoder, self.chat, cache, shape.vocabulary, drafter, switch, self.predictor
         )
+
+    def switch(self, latent: Latent) -> ThoughtSwitch:
+        """What decides on latent steps; raises OptionError where the model has not learned them."""
+        return find_switch(latent, self.latents, self.decoder, self.chat.tokenizer)
 
     def suited(self, memory: Memory) -> Memory:
         """The options, with what suits the model where they leave it open."""

@@ -51,9 +51,11 @@ def serve(
     """Serve a model at http://HOST:PORT/v1. The flags of `run` are what requests get by default."""
     options = decoding.options()
     needs_extra()
+    from sparing.latent.config import check_latent
     from sparing.server.listen import bind, serve
     from sparing.server.settings import Defaults, Serving
 
+    check_latent(loading.model, options["latent"])
     serving = Serving(
         kv_bytes=kv_bytes,
         rows=rows,
@@ -69,6 +71,7 @@ def serve(
     defaults = Defaults(
         memory=options["memory"],
         depth=options["depth"],
+        latent=options["latent"],
         sampling=options["sampling"],
         no_think=options["template_options"] is not None,
     )

@@ -1,5 +1,6 @@
 """What is said of the model and of runs to whoever asks: what it can spare, what a run may hold."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
@@ -8,8 +9,7 @@ from sparing.api import DEFAULT_NEW_TOKENS, Engine
 from sparing.errors import SparingError
 from sparing.memory.find import find_policy
 from sparing.model.chat import ChatFormat
-from sparing.options import DraftName, LatentMode, Memory, PolicyName
-from sparing.server.resolve import NO_LATENTS
+from sparing.options import DraftName, Latent, LatentMode, Memory, PolicyName
 from sparing.server.runs import Choice, Run
 from sparing.server.settings import Defaults
 
@@ -17,10 +17,10 @@ LAYER_DRAFTS = ("layers", "hybrid")
 
 
 class Spares(BaseModel):
-    """What can be asked of the model here, by saving, and ``why_not``: what cannot, and the reason.
+    """What can be asked of the model here; ``why_not``: by saving, the reason where not all can.
 
-    ``slot_bytes``: of the keys and values of one token, in all ``layers``; ``memory``, ``draft``
-    and ``max_new_tokens``: what a request gets that does not say.
+    ``slot_bytes``: of the keys and values of one token, in all ``layers``; ``memory``, ``draft``,
+    ``latent`` and ``max_new_tokens``: what a request gets that does not say.
     """
 
     policies: list[str]
@@ -31,6 +31,7 @@ class Spares(BaseModel):
     layers: int
     memory: dict[str, Any]
     draft: str
+    latent: str
     max_new_tokens: int
 
 
@@ -89,34 +90,41 @@ class RunState(BaseModel):
 
 def spares(engine: Engine, defaults: Defaults, slot_bytes: int) -> Spares:
     """What an engine can be asked for, each tried as a request would."""
-    why_not: dict[str, str] = {"latent": NO_LATENTS}
-    policies = []
-    for name in get_args(PolicyName):
-        if name == "full":
-            continue
-        try:
-            find_policy(Memory(budget=1, policy=name), engine.chat.tokenizer, engine.horizons)
-            policies.append(name)
-        except SparingError as error:
-            why_not[name] = str(error)
-    drafts = [name for name in get_args(DraftName) if can_draft(engine, name)]
+    why_not: dict[str, str] = {}
+
+    def tried(saving: str, names: Sequence[str], find: Callable[[Any], object]) -> list[str]:
+        found = []
+        for name in names:
+            try:
+                find(name)
+                found.append(name)
+            except SparingError as error:
+                why_not.setdefault(saving, str(error))
+        return found
+
+    tokenizer, horizons = engine.chat.tokenizer, engine.horizons
+    policies = tried(
+        "memory",
+        [name for name in get_args(PolicyName) if name != "full"],
+        lambda name: find_policy(Memory(budget=1, policy=name), tokenizer, horizons),
+    )
+    latents = tried("latent", get_args(LatentMode), lambda name: engine.switch(Latent(mode=name)))
+    drafts = list(get_args(DraftName))
     if not engine.drafting.can_skip:
-        why_not["layers"] = "leaving layers out needs Sparing's own decoder and 3 layers or more"
+        drafts = [name for name in drafts if name not in LAYER_DRAFTS]
+        why_not["depth"] = "leaving layers out needs Sparing's own decoder and 3 layers or more"
     return Spares(
         policies=policies,
         drafts=drafts,
-        latents=[name for name in get_args(LatentMode) if name == "off"],
+        latents=latents,
         why_not=why_not,
         slot_bytes=slot_bytes,
         layers=engine.decoder.shape.layers,
         memory=defaults.memory.model_dump(),
         draft=defaults.depth.draft,
+        latent=defaults.latent.mode,
         max_new_tokens=most_new_tokens(engine, defaults),
     )
-
-
-def can_draft(engine: Engine, name: str) -> bool:
-    return name not in LAYER_DRAFTS or engine.drafting.can_skip
 
 
 def most_new_tokens(engine: Engine, defaults: Defaults) -> int:

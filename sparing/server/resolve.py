@@ -6,13 +6,11 @@ from typing import Any
 from sparing.api import Engine
 from sparing.engine.row import Request
 from sparing.errors import SparingError
-from sparing.options import DraftName, Memory, Sampling
+from sparing.options import DraftName, Latent, Memory, Sampling
 from sparing.server.errors import Refused
 from sparing.server.requests import Asked
 from sparing.server.room import Room
 from sparing.server.settings import Defaults, Serving, thinking_can_be_left_out
-
-NO_LATENTS = "a server spells every thought out"
 
 
 class Resolver:
@@ -35,14 +33,6 @@ class Resolver:
                 f"model must be {self.model}, got {asked.model!r}",
                 param="model",
                 code="model_not_found",
-            )
-        latent = asked.sparing.latent
-        if latent is not None and latent.mode != "off":
-            raise Refused(
-                400,
-                f"sparing.latent must be off: {NO_LATENTS}, got {latent.mode}; leave it out",
-                param="sparing.latent",
-                code="unsupported_parameter",
             )
         try:
             memory, sampling = asked.sparing.memory or self.defaults.memory, self.sampling(asked)
@@ -83,6 +73,19 @@ class Resolver:
                 code="unsupported_parameter",
             )
         return depth.draft
+
+    def latent(self, asked: Asked) -> Latent:
+        """Where it thinks without words; raises Refused where the model has not learned to."""
+        latent = asked.sparing.latent
+        if latent is None:
+            return self.defaults.latent
+        try:
+            self.engine.switch(latent)
+        except SparingError as error:
+            raise Refused(
+                400, str(error), param="sparing.latent", code="unsupported_parameter"
+            ) from None
+        return latent
 
     def sampling(self, asked: Asked) -> Sampling:
         """The request's options over the server's; a field that is given twice is refused."""

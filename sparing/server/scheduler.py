@@ -8,14 +8,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparing.api import Engine
 from sparing.engine.events import DoneEvent, Event, LayersEvent, TokenEvent
 from sparing.engine.loop import PREFILL_CHUNK
 from sparing.engine.row import Request, Row
-from sparing.options import Depth, DraftName
+from sparing.options import Depth, DraftName, Latent
 from sparing.server.drafting import ByRequest
 from sparing.server.heap import give_back
 from sparing.server.room import Room
@@ -44,12 +44,14 @@ class Closed(Exception):
 class Ticket:
     """A request on its way through the engine: it waits, has a ``row``, is ``done``.
 
-    ``draft``: who drafts for it; ``choice``: what its events are marked with; ``owner``: whom they
-    are for; ``failure``: why it ended before its time, None where it did not or was given up.
+    ``draft``: who drafts for it; ``latent``: where it thinks without words; ``choice``: what its
+    events are marked with; ``owner``: whom they are for; ``failure``: why it ended before its
+    time, None where it did not or was given up.
     """
 
     request: Request
     draft: DraftName
+    latent: Latent = field(default_factory=Latent)
     owner: Any = None
     choice: int = 0
     row: Row | None = None
@@ -75,7 +77,8 @@ class Scheduler:
         tell: Callable[[News], None],
         depth: Depth | None = None,
     ) -> None:
-        self.loop, self.queue, self.tell = engine.loop([]), serving.queue, tell
+        self.engine, self.queue, self.tell = engine, serving.queue, tell
+        self.loop, self._latent = engine.loop([]), Latent()
         self.room = Room(self.loop.cache.slot_bytes, serving.kv_bytes, serving.rows)
         self.drafter = ByRequest(engine.drafting, self.loop.cache, depth or Depth())
         self.loop.drafter = self.drafter
@@ -210,8 +213,10 @@ class Scheduler:
         slots = [row.request.slots for row in self.loop.live]
         taken: list[Ticket] = []
         with self._changed:
-            while self._waiting and self.room.fits([*slots, self._waiting[0].request.slots]):
+            while self._waiting and self._comes(self._waiting[0], slots):
                 ticket = self._waiting.popleft()
+                if not slots:
+                    self._think(ticket.latent)
                 slots.append(ticket.request.slots)
                 taken.append(ticket)
                 self._live[ticket.request.tag] = ticket
@@ -224,6 +229,17 @@ class Scheduler:
         for ticket in taken:
             ticket.row = self.loop.admit(ticket.request)
             self.drafter.begin(ticket.row, ticket.draft, alone=first)
+
+    def _comes(self, ticket: Ticket, slots: Sequence[int]) -> bool:
+        """Whether it fits beside rows of so many slots. A pass has one switch for all its rows, so
+        who thinks without words in another way waits until they are done."""
+        thinks_alike = not slots or ticket.latent == self._latent
+        return thinks_alike and self.room.fits([*slots, ticket.request.slots])
+
+    def _think(self, latent: Latent) -> None:
+        """As the rows to come will."""
+        if latent != self._latent:
+            self._latent, self.loop.switch = latent, self.engine.switch(latent)
 
     def _step(self) -> None:
         reading = sum(row.reading for row in self.loop.live)

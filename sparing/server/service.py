@@ -27,6 +27,7 @@ class Service:
         self.engine, self.serving = engine, serving or Serving()
         self.created, self.model = int(time.time()), engine.name
         defaults = defaults or Defaults()
+        engine.switch(defaults.latent)  # a model that cannot is told so now
         self.scheduler = Scheduler(engine, self.serving, self._told, defaults.depth)
         self.room = self.scheduler.room
         self.resolver = Resolver(engine, self.serving, defaults, self.room, self.model)
@@ -41,13 +42,13 @@ class Service:
 
     async def open(self, asked: Asked, prompts: Sequence[Any], prefix: str) -> Run:
         """Let a request in; raises Refused."""
-        draft = self.resolver.draft(asked)
+        draft, latent = self.resolver.draft(asked), self.resolver.latent(asked)
         requests = await to_thread.run_sync(
             self.resolver.requests, asked, prompts, limiter=self._one_by_one
         )
         run = Run(prefix, requests)
         tickets = [
-            Ticket(choice.request, draft, owner=run, choice=choice.index) for choice in run.choices
+            Ticket(choice.request, draft, latent, run, choice.index) for choice in run.choices
         ]
         for choice, ticket in zip(run.choices, tickets, strict=True):
             choice.ticket = ticket

@@ -2,11 +2,11 @@
 
 import { count, megabytes } from "./format.js";
 
-const POLICIES = { auto: "the model's own way", learned: "learned importance", window: "most recent",
+const POLICIES = { auto: "as suits the model", learned: "learned importance", window: "most recent",
   streaming: "first and recent", h2o: "H2O", snapkv: "SnapKV", rkv: "R-KV", sepllm: "SepLLM",
   random: "at random", bottom: "least important (upside down)" };
-const DRAFTS = { auto: "whoever is fastest", layers: "fewer layers", lookup: "the text so far",
-  hybrid: "text, then fewer layers" };
+const DRAFTS = { auto: "the fastest of all", layers: "fewer layers", lookup: "text said before",
+  hybrid: "text, else layers" };
 const MODES = { learned: "where the model says so", confidence: "where it is unsure" };
 export const OFF = { memory: {}, depth: { draft: "off" }, latent: { mode: "off" } };
 
@@ -30,7 +30,9 @@ export class Switches {
     find("policy").value = spares.memory.budget ? spares.memory.policy : "auto";
     if (spares.draft !== "off") find("draft").value = spares.draft;
     find("most").value = spares.max_new_tokens;
-    if (!modes.length) this.disable("latent", spares.why_not.latent ?? "this model has not learned it");
+    if (spares.latent !== "off") find("mode").value = spares.latent;
+    find("latent-on").checked = modes.length > 0;
+    if (!modes.length) this.disable("latent", spares.why_not.latent);
     for (const name of ["memory", "depth", "latent"]) {
       find(`${name}-on`).addEventListener("change", () => this.show());
     }
@@ -43,7 +45,7 @@ export class Switches {
   disable(name, why) {
     find(`${name}-on`).disabled = true;
     find(`${name}-on`).checked = false;
-    this.why = { ...this.why, [name]: `Not here: ${why}.` };
+    this.why = { ...this.why, [name]: why };
   }
 
   get on() {
@@ -103,13 +105,14 @@ export class Switches {
     if (budget === null) return "";
     const slots = budget < 1 ? Math.trunc(budget * this.most) : budget;
     const beside = budget < 1 ? " beside the question" : "";
-    const predicted = this.spares.policies.includes("learned") ? "" : " No importance predictor here.";
+    const learned = this.spares.policies.includes("learned");
+    const predicted = learned ? "" : " This model has no importance predictor.";
     const room = megabytes(slots * this.spares.slot_bytes);
     return `${count(slots)} tokens${beside}, ${room} MB.${predicted}`;
   }
 
   drafters() {
-    return this.spares.why_not.layers ? `Not with fewer layers: ${this.spares.why_not.layers}.` : "";
+    return this.spares.why_not.depth ?? "";
   }
 }
 
