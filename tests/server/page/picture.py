@@ -1,7 +1,8 @@
 """A picture of the page after a run, as the README shows it.
 
-``python -m tests.server.page.picture results/page.png`` serves pocket and asks it; ``--url`` takes
-a server that runs already, ``--phone``, ``--dark`` and ``--whole`` other views.
+``python -m tests.server.page.picture results/page.png`` serves pocket, asks it and shows what came;
+``--url`` takes a server that runs already, ``--window`` and ``--whole`` show the form too,
+``--phone`` and ``--dark`` the page in another width and scheme.
 """
 
 import argparse
@@ -11,18 +12,20 @@ from typing import Any
 from tests.server.page.browsing import DESKTOP, PHONE, chromium, visit
 
 SETTLE_MS = 400  # for bars that move
+COLOURS = 160
+QUESTION = "How many legs are there in total if you have 13 spiders, 7 cows, 4 chickens, 12 crabs?"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("path")
     parser.add_argument("--url")
-    parser.add_argument("--question")
+    parser.add_argument("--question", default=QUESTION)
     parser.add_argument("--budget", default="160")
     parser.add_argument("--draft", default="hybrid")
     parser.add_argument("--most", default="2048")
     parser.add_argument("--during", type=int, help="tokens of the first run, then the picture")
-    for name in ("phone", "dark", "whole", "alone"):
+    for name in ("phone", "dark", "window", "whole", "alone"):
         parser.add_argument(f"--{name}", action="store_true")
     given = parser.parse_args()
     with serving(given.url) as url, chromium() as browser:
@@ -35,8 +38,22 @@ def main() -> None:
                 seen.page.wait_for_selector(f"[data-at='{given.during}']")
             else:
                 seen.ended().page.wait_for_timeout(SETTLE_MS)
-            seen.page.screenshot(path=given.path, full_page=given.whole)
-            print(*seen.complaints, sep="\n")
+            if given.window or given.whole:
+                seen.page.screenshot(path=given.path, full_page=given.whole)
+            else:
+                seen.page.locator("#result").screenshot(path=given.path)
+            shrink(given.path)
+            for complaint in seen.complaints:
+                print(complaint)
+
+
+def shrink(path: str) -> None:
+    """A third of the bytes: so few colours that they go into a palette."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 def serving(url: str | None) -> Any:
