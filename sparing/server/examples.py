@@ -34,15 +34,19 @@ def examples(scope: Scope | None, seed: int) -> Sequence[str]:
     """
     if scope is None:
         return GENERIC
-    known = [name for name, question in RECORDED.items() if scope.outside(question) is None]
     if seed == 0:
-        return [RECORDED[name] for name in known]
-    return [generated(name, seed) for name in known]
+        return [RECORDED[name] for name in known(scope)]
+    return [generated(name, seed) for name in known(scope)]
+
+
+def known(scope: Scope) -> list[str]:
+    """The families within a scope."""
+    return [name for name, question in RECORDED.items() if scope.outside(question) is None]
 
 
 def has_more(scope: Scope | None) -> bool:
     """Whether another seed has other questions."""
-    return scope is not None and find_spec("reasoning_gym") is not None
+    return bool(scope and known(scope)) and find_spec("reasoning_gym") is not None
 
 
 @lru_cache(maxsize=256)

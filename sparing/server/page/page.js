@@ -33,6 +33,7 @@ async function begin() {
   }
   trouble(null);
   find("key-row").hidden = true;
+  find("links").hidden = Boolean(api.key); // a link cannot send it
   find("model").textContent = model.id;
   find("dot").className = "dot ready";
   document.title = `Sparing · ${model.id}`;
