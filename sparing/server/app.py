@@ -16,7 +16,7 @@ from sparing import __version__
 from sparing.errors import SparingError
 from sparing.server.answers import ChatCompletion, ChatTeller, Completion, Teller, TextTeller
 from sparing.server.browser import show_page
-from sparing.server.described import Examples, Model, Models, RunState, run_state, spares
+from sparing.server.described import Draw, Examples, Model, Models, RunState, run_state, spares
 from sparing.server.errors import AsciiJSON, ErrorBody, Refused
 from sparing.server.examples import examples, has_more
 from sparing.server.gate import Gate
@@ -216,12 +216,12 @@ def tell_models(app: FastAPI, service: Service) -> None:
         return model
 
     @app.get("/v1/examples", responses=refusals(400))
-    async def some_examples(seed: Annotated[int, Query(ge=0, lt=2**32)] = 0) -> Examples:
+    async def some_examples(draw: Annotated[Draw, Query()]) -> Examples:
         try:
-            found = await to_thread.run_sync(examples, engine.chat.scope, seed)
+            found = await to_thread.run_sync(examples, engine.chat.scope, draw.seed)
         except SparingError as error:
             raise Refused(400, str(error), param="seed") from None
-        return Examples(seed=seed, questions=list(found), more=has_more(engine.chat.scope))
+        return Examples(seed=draw.seed, questions=list(found), more=has_more(engine.chat.scope))
 
 
 def tell_state(app: FastAPI, service: Service) -> None:

@@ -1,9 +1,9 @@
 """What is said of the model and of runs to whoever asks: what it can spare, what a run may hold."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from sparing.api import DEFAULT_NEW_TOKENS, Engine
 from sparing.errors import SparingError
@@ -49,6 +49,14 @@ class Model(BaseModel):
 class Models(BaseModel):
     object: str = "list"
     data: list[Model]
+
+
+class Draw(BaseModel):
+    """Which examples; closed to unknown names."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 class Examples(BaseModel):
