@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench models build/pocket build/pocket-1 build/pocket-2 build/pocket-3 build/pocket-4 build/pocket-5 build/pocket-6 build/predictor build/predictor-smollm2 build/short-with build/short-without clean
+.PHONY: help demo test lint bench picture models build/pocket build/pocket-1 build/pocket-2 build/pocket-3 build/pocket-4 build/pocket-5 build/pocket-6 build/predictor build/predictor-smollm2 build/short-with build/short-without clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,6 +37,9 @@ bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2
 	$(BIN)/sparing bench memory --model smollm2 --threads 2 --predictor build/predictor-smollm2 \
 	  --json results/memory-smollm2.json
 	$(BIN)/cog -r README.md
+
+picture: $(INSTALLED)  ## the README's picture of the server's page (needs Debian's chromium)
+	$(BIN)/python -m tests.server.page.picture results/page.png
 
 TRAIN = $(BIN)/sparing train reason --task pocket --threads 2 $(if $(wildcard $@/training.json),--resume)
 

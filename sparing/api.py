@@ -18,6 +18,7 @@ from sparing.engine.events import DoneEvent, Event
 from sparing.engine.eviction import Budget
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
+from sparing.engine.switch import ThoughtSwitch
 from sparing.engine.row import Request, Row
 from sparing.engine.sampling import Sampler
 from sparing.engine.transcript import Limits
@@ -236,7 +237,7 @@ class Engine:
             )
         limits = self._limits(sampling)
         budget = Budget.of(memory, question, limits.max_new_tokens)
-        switch = find_switch(latent or Latent(), self.latents, self.decoder, self.chat.tokenizer)
+        switch = self.switch(latent or Latent())
         return Request(encoded, self._sampler(sampling), limits, budget, policy, tag, switch)
 
     def loop(
@@ -265,6 +266,10 @@ class Engine:
         )
         drafter = find_drafter(depth or Depth(), self.drafting, cache)
         return Loop(self.decoder, self.chat, cache, shape.vocabulary, drafter, self.predictor)
+
+    def switch(self, latent: Latent) -> ThoughtSwitch:
+        """What decides on latent steps; raises OptionError where the model has not learned them."""
+        return find_switch(latent, self.latents, self.decoder, self.chat.tokenizer)
 
     def suited(self, memory: Memory) -> Memory:
         """The options, with what suits the model where they leave it open."""
