@@ -18,9 +18,9 @@ from sparing.engine.events import DoneEvent, Event
 from sparing.engine.eviction import Budget
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
-from sparing.engine.switch import ThoughtSwitch
 from sparing.engine.row import Request, Row
 from sparing.engine.sampling import Sampler
+from sparing.engine.switch import ThoughtSwitch
 from sparing.engine.transcript import Limits
 from sparing.errors import OptionError, PromptError
 from sparing.latent.config import LatentConfig, load_latents

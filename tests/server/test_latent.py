@@ -1,4 +1,4 @@
-"""Latent steps over HTTP: as the engine's, by request, and each in its own way where they differ."""
+"""Latent steps over HTTP: as the engine's, each request in its own way."""
 
 import threading
 
