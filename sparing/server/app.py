@@ -5,15 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, Request, Response
+from anyio import to_thread
+from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from sparing import __version__
+from sparing.errors import SparingError
 from sparing.server.answers import ChatCompletion, ChatTeller, Completion, Teller, TextTeller
+from sparing.server.browser import show_page
+from sparing.server.described import Draw, Examples, Model, Models, RunState, run_state, spares
 from sparing.server.errors import AsciiJSON, ErrorBody, Refused
+from sparing.server.examples import examples, has_more
 from sparing.server.gate import Gate
 from sparing.server.refusals import of_status, of_validation
 from sparing.server.requests import Asked, ChatRequest, CompletionRequest
@@ -31,21 +36,6 @@ STREAM = {  # the schema of one event
         }
     }
 }
-
-
-class Model(BaseModel):
-    """``context``: positions that the model was trained for."""
-
-    id: str
-    object: str = "model"
-    created: int
-    owned_by: str = "sparing"
-    context: int
-
-
-class Models(BaseModel):
-    object: str = "list"
-    data: list[Model]
 
 
 class Health(BaseModel):
@@ -95,7 +85,9 @@ def build_app(service: Service) -> FastAPI:
     answer_errors(app, service)
     answer_questions(app, service)
     tell_runs(app, service)
+    tell_models(app, service)
     tell_state(app, service)
+    show_page(app)
     name_the_model(app, service.model)
     return app
 
@@ -181,6 +173,11 @@ def tell_runs(app: FastAPI, service: Service) -> None:
             )
         return run
 
+    @app.get("/v1/runs/{id}", responses={200: {"model": RunState}, **refusals(404)})
+    async def state(id: str) -> Response:
+        told = run_state(found(id), service.engine.chat, service.model)
+        return AsciiJSON(told.model_dump())
+
     @app.get(
         "/v1/runs/{id}/events",
         responses={200: {"content": STREAM}, **refusals(400, 404)},
@@ -197,23 +194,38 @@ def tell_runs(app: FastAPI, service: Service) -> None:
         return Cancelled(id=run.id, cancelled=not run.done)
 
 
-def tell_state(app: FastAPI, service: Service) -> None:
-    """What there is, and how it is doing."""
-
-    def model() -> Model:
-        context = service.engine.decoder.shape.context
-        return Model(id=service.model, created=service.created, context=context)
+def tell_models(app: FastAPI, service: Service) -> None:
+    """What can be asked, of whom, and what it can spare."""
+    engine = service.engine
+    model = Model(
+        id=service.model,
+        created=service.created,
+        context=engine.decoder.shape.context,
+        sparing=spares(engine, service.resolver.defaults, service.room.slot_bytes),
+    )
 
     @app.get("/v1/models", responses=refusals())
     async def models() -> Models:
-        return Models(data=[model()])
+        return Models(data=[model])
 
     @app.get("/v1/models/{id:path}", responses=refusals(404))
     async def one_model(id: str) -> Model:
         if id != service.model:
             raise Refused(404, f"the model must be {service.model}, got {id!r}", param="model",
                           code="model_not_found")  # fmt: skip
-        return model()
+        return model
+
+    @app.get("/v1/examples", responses=refusals(400))
+    async def some_examples(draw: Annotated[Draw, Query()]) -> Examples:
+        try:
+            found = await to_thread.run_sync(examples, engine.chat.scope, draw.seed)
+        except SparingError as error:
+            raise Refused(400, str(error), param="seed") from None
+        return Examples(seed=draw.seed, questions=list(found), more=has_more(engine.chat.scope))
+
+
+def tell_state(app: FastAPI, service: Service) -> None:
+    """How it is doing."""
 
     @app.get("/health", responses={503: {"model": Health}})
     async def health(response: Response) -> Health:

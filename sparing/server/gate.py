@@ -5,9 +5,10 @@ import hmac
 from collections.abc import Callable
 from typing import Any
 
+from sparing.server.browser import FILES
 from sparing.server.errors import Refused
 
-OPEN_PATHS = ("/health",)  # no key is asked for
+OPEN_PATHS = frozenset(("/health", *FILES))  # no key is asked for
 PATIENCE = 16  # bodies too large by less than that are read to their end, so that clients listen
 CLOSE = {"connection": "close"}
 

@@ -27,6 +27,7 @@ class Service:
         self.engine, self.serving = engine, serving or Serving()
         self.created, self.model = int(time.time()), engine.name
         defaults = defaults or Defaults()
+        engine.switch(defaults.latent)  # a model that cannot is told so now
         self.scheduler = Scheduler(engine, self.serving, self._told, defaults.depth)
         self.room = self.scheduler.room
         self.resolver = Resolver(engine, self.serving, defaults, self.room, self.model)

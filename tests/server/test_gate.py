@@ -55,7 +55,7 @@ def test_a_body_that_is_no_json_by_its_type(server):
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v2", 404), ("GET", CHAT, 405), ("POST", "/health", 405), ("GET", "/", 404)],
+    [("GET", "/v2", 404), ("GET", CHAT, 405), ("POST", "/health", 405), ("GET", "/v3", 404)],
 )
 def test_no_such_path_or_method(server, method, path, status):
     reply = server.ask(method, path)

@@ -1,0 +1,166 @@
+// One run on the page: asked, followed, drawn once a frame, and gone through again afterwards.
+
+import { Refusal } from "./api.js";
+import { Gauges } from "./gauges.js";
+import { Run } from "./run.js";
+import { Timeline } from "./timeline.js";
+import { TokenView } from "./tokens.js";
+import { plural } from "./format.js";
+
+const REPLAY_S = 12; // at most
+const REPLAY_RATE = 60; // events a second, at least
+const ENDS = {
+  stop: "finished",
+  length: "ended at its limit of tokens",
+  budget: "ended: nothing more could be forgotten",
+  context: "ended with the model's context",
+  interrupted: "stopped",
+};
+
+export class Column {
+  /** `model`: as /v1/models tells it. */
+  constructor(title, model, calm) {
+    const template = document.getElementById("column").content;
+    this.root = template.cloneNode(true).firstElementChild;
+    this.find = (selector) => this.root.querySelector(selector);
+    this.calm = calm;
+    this.find("h2").textContent = title;
+    this.find(".thought").setAttribute("aria-label", `Thought, ${title}: arrow keys go through it`);
+    this.run = new Run();
+    this.events = [];
+    this.taken = 0;
+    this.gauges = new Gauges(this.find(".gauges"), model.sparing.slot_bytes);
+    this.timeline = new Timeline(this.find(".timeline"), model.sparing.layers);
+    this.view = new TokenView(this.find(".tokens"), (text) => {
+      this.find(".about").textContent = text;
+    });
+    this.find(".play").addEventListener("click", () => this.play());
+    this.find("input").addEventListener("input", ({ target }) => this.goTo(Number(target.value)));
+    this.status("waiting");
+  }
+
+  /** Ask and draw to the end; returns what the server said of it. Rejects with a Refusal. */
+  async ask(api, body, signal, began) {
+    this.begun = performance.now();
+    let id = null;
+    let told = null;
+    let followed = Promise.resolve();
+    try {
+      for await (const chunk of api.chat(body, signal)) {
+        if (!id) {
+          id = chunk.id;
+          began(id);
+          followed = this.follow(api, id, signal);
+          followed.catch(() => {});
+        }
+        told = chunk.choices[0]?.sparing ?? told;
+      }
+      await followed;
+    } catch (error) {
+      await Promise.race([followed.catch(() => {}), new Promise((r) => setTimeout(r, 500))]);
+      this.finish(error.code === "cancelled" || error.name === "AbortError" ? "stopped" : "failed");
+      throw error;
+    }
+    this.finish(ENDS[told?.finish_reason] ?? "finished", told);
+    return told;
+  }
+
+  async follow(api, id, signal) {
+    const state = await api.get(`/v1/runs/${id}`, signal);
+    this.state = state.choices[0];
+    this.restart();
+    for await (const event of api.events(id, signal)) {
+      this.events.push(event);
+      this.drawSoon();
+    }
+    if (this.events.at(-1)?.type !== "done") throw new Refusal("The events ended before the run did.");
+  }
+
+  restart() {
+    this.run = new Run(this.state);
+    this.taken = 0;
+    this.view.clear(this.run);
+  }
+
+  drawSoon() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.draw(this.events.length);
+    });
+  }
+
+  /** The state after so many events. */
+  draw(upTo) {
+    if (upTo < this.taken) this.restart();
+    while (this.taken < upTo) this.run.take(this.events[this.taken++]);
+    this.view.draw();
+    const elapsed = Math.max((performance.now() - this.begun) / 1000, 0.001);
+    const over = this.over ? this.over.seconds : elapsed;
+    this.gauges.draw(this.run, over);
+    this.timeline.draw(this.run);
+    if (!this.over && this.run.said.length) {
+      this.status(this.run.said.at(-1).kind === "answer" ? "answering" : "thinking");
+    }
+  }
+
+  status(text) {
+    const place = this.find(".status");
+    if (place.textContent !== text) place.textContent = text;
+    this.root.dataset.status = text.split(/[ :]/)[0];
+  }
+
+  finish(how, told = null) {
+    if (this.frame) cancelAnimationFrame(this.frame);
+    this.frame = null;
+    const elapsed = (performance.now() - this.begun) / 1000;
+    this.over = { seconds: told?.stats.seconds ?? elapsed };
+    this.draw(this.events.length);
+    this.status(told ? `${how}: ${told.stats.policy} cache, drafts ${told.stats.draft}` : how);
+    this.find(".notice").hidden = !told?.notice;
+    this.find(".notice").textContent = told?.notice ?? "";
+    if (!this.run.said.length) return;
+    this.find(".replay").hidden = false;
+    this.find(".play").hidden = this.calm;
+    const slider = this.find("input");
+    slider.max = this.events.length;
+    slider.value = this.events.length;
+    this.find("output").textContent = plural(this.run.said.length, "token");
+  }
+
+  goTo(at) {
+    this.playing = null;
+    this.show(at);
+  }
+
+  show(at) {
+    this.draw(at);
+    this.find("input").value = at;
+    this.find("output").textContent = plural(this.run.said.length, "token");
+  }
+
+  /** Once more from the beginning, slowly enough to be watched. */
+  play() {
+    const playing = (this.playing = this.playing ? null : {});
+    this.find(".play").textContent = playing ? "Pause" : "Replay";
+    if (!playing) return;
+    const total = this.events.length;
+    const from = this.taken < total ? this.taken : 0;
+    const rate = Math.max(REPLAY_RATE, total / REPLAY_S);
+    const begun = performance.now();
+    const step = (now) => {
+      if (this.playing !== playing) return;
+      const at = Math.min(total, from + Math.floor(((now - begun) / 1000) * rate));
+      this.show(at);
+      if (at < total) requestAnimationFrame(step);
+      else this.play();
+    };
+    requestAnimationFrame(step);
+  }
+
+  get answer() {
+    return this.run.said
+      .filter(({ kind }) => kind === "answer")
+      .map(({ text }) => text)
+      .join("") + this.run.tail;
+  }
+}

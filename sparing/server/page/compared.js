@@ -1,0 +1,54 @@
+// With the savings against without them, at the end.
+
+import { count, factor, megabytes, rate, seconds } from "./format.js";
+
+const ROWS = [
+  ["Time", (s) => s.seconds, seconds],
+  ["Speed, tokens/s", (s) => s.tokens_per_second, rate],
+  ["Tokens", (s) => s.new_tokens, count],
+  ["KV cache at most, MB", (s) => s.kv_bytes_peak, megabytes],
+];
+
+/** A table of two runs' stats. `answers`: what each said in the end. */
+export function compared(place, names, [a, b], answers) {
+  const table = element("table");
+  table.append(element("caption", "Side by side, one after the other on the same machine"));
+  const head = element("tr");
+  head.append(...["", ...names, "Difference"].map((text) => scoped("th", text, "col")));
+  const body = element("tbody");
+  for (const [name, of, shown] of ROWS) {
+    const row = element("tr");
+    row.append(scoped("th", name, "row"), ...[a, b].map((stats) => cell(of(stats), [a, b].map(of), shown)));
+    row.append(element("td", factor(of(a), of(b))));
+    body.append(row);
+  }
+  const last = element("tr");
+  last.append(scoped("th", "Answer", "row"), ...answers.map((text) => element("td", text.trim() || "none")));
+  last.append(element("td", answers[0].trim() === answers[1].trim() ? "the same" : "another"));
+  body.append(last);
+  const top = element("thead");
+  top.append(head);
+  table.append(top, body);
+  place.replaceChildren(table);
+  place.hidden = false;
+}
+
+function cell(value, both, shown) {
+  const found = element("td");
+  const bar = element("i");
+  bar.style.width = `${(100 * value) / Math.max(...both, 1e-9)}%`;
+  found.append(element("b", shown(value)), bar);
+  return found;
+}
+
+function scoped(name, text, scope) {
+  const found = element(name, text);
+  found.scope = scope;
+  return found;
+}
+
+function element(name, text = "") {
+  const found = document.createElement(name);
+  found.textContent = text;
+  return found;
+}

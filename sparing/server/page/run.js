@@ -1,0 +1,102 @@
+// A run as its events tell it: what was said, what is still in the cache, what was saved.
+
+/** A token or a latent step. `index`: its place in `said`; `score`: null while it is not known. */
+function entry(event, index) {
+  return {
+    index,
+    position: event.position,
+    text: event.type === "latent" ? "" : event.text,
+    kind: event.type === "latent" ? "thought" : event.kind,
+    origin: event.type === "latent" ? "latent" : event.origin,
+    confidence: event.confidence ?? null,
+    score: event.score ?? null,
+    top: event.top ?? null,
+    gone: null,
+  };
+}
+
+export class Run {
+  /** `state`: the choice as /v1/runs tells it; null before it is known. */
+  constructor(state = null) {
+    this.state = state;
+    this.said = [];
+    this.changed = new Set(); // of what was told before: scored or evicted since
+    this.byPosition = new Map();
+    this.question = state ? state.prompt.length : null;
+    this.forgotten = new Set(); // positions of the question that were evicted
+    this.held = 0; // slots in use
+    this.kvBytes = 0;
+    this.peakBytes = 0;
+    this.drafted = 0;
+    this.accepted = 0;
+    this.passes = 0;
+    this.thinking = 0;
+    this.latents = 0;
+    this.evictions = 0;
+    this.evicted = 0;
+    this.cache = []; // [tokens said, slots in use], wherever it turns
+    this.phases = []; // {from, phase, matchness, skipped}
+    this.done = null;
+    this.tail = "";
+  }
+
+  get tokens() {
+    return this.said.length - this.latents;
+  }
+
+  /** Slots that would be in use had nothing been evicted. */
+  get full() {
+    return this.said.length ? this.question + this.said.length - 1 : 0;
+  }
+
+  take(event) {
+    if (event.type === "token" || event.type === "latent") this.say(event);
+    else if (event.type === "evict") this.evict(event);
+    else if (event.type === "layers") this.phases.push({ from: this.said.length, ...event });
+    else if (event.type === "done") this.end(event);
+  }
+
+  say(event) {
+    if (this.question === null) this.question = event.position;
+    const before = this.said.at(-1);
+    if (before && event.score_before !== null && before.score === null) {
+      before.score = event.score_before;
+      this.changed.add(before);
+    }
+    const said = entry(event, this.said.length);
+    this.held = this.said.length ? this.held + 1 : this.question;
+    this.said.push(said);
+    this.byPosition.set(said.position, said);
+    this.kvBytes = event.kv_bytes;
+    this.peakBytes = Math.max(this.peakBytes, event.kv_bytes);
+    this.drafted += event.drafted;
+    this.accepted += said.origin === "draft";
+    this.passes += said.origin === "model" || said.origin === "latent";
+    this.thinking += event.type === "token" && said.kind === "thought";
+    this.latents += event.type === "latent";
+    this.cache.push([this.said.length, this.held]);
+  }
+
+  evict(event) {
+    for (const position of event.positions) {
+      const said = this.byPosition.get(position);
+      if (said) {
+        said.gone = event.at;
+        this.changed.add(said);
+      } else {
+        this.forgotten.add(position);
+      }
+    }
+    this.held -= event.positions.length;
+    this.evictions += 1;
+    this.evicted += event.positions.length;
+    this.cache.push([this.said.length, this.held]);
+  }
+
+  end(event) {
+    this.done = event;
+    this.tail = event.text; // what had been held back: half a stop string, half a character
+    const last = this.said.at(-1)?.origin;
+    this.passes += last === "draft" || last === "forced"; // cut within a draft
+  }
+}
