@@ -62,7 +62,7 @@ class AskedFlags:
             asked = posed(tasks, self.n or PROBLEMS, self.seed)
         else:
             given = read_prompts(self.prompts) if self.prompts else PROMPTS[:-1]
-            asked = prompted(given, self.n or RUNS, PROMPTS[-1])
+            asked = prompted(given, self.n or RUNS, PROMPTS)
         return Plan(
             arms,
             *asked,
@@ -131,7 +131,8 @@ def all_(
     }
     content = {"model": loading.model, **report(figures, raw, engine.decoder.dtype)}
     show_headline([as_headline(content)])
-    show(content | {"rows": [row for row in content["rows"] if row["bar"] is not None]})
+    if barred := [row for row in content["rows"] if row["bar"] is not None]:
+        show(content | {"rows": barred})
     if json_ and part:
         write_json(json_, content)
         part.remove()
@@ -175,7 +176,8 @@ def show_headline(contents: Sequence[dict[str, Any]]) -> None:
     from sparing.evaluate.tables import headline_cells, headline_note
 
     header, *rows = headline_cells(contents)
-    table = Table(*header)
+    table = Table(*(cell.replace(" ", "\n") for cell in header))
+    table.columns[1].no_wrap = True
     for cells in rows:
         table.add_row(*cells)
     console = wide_console()

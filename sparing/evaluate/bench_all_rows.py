@@ -116,11 +116,18 @@ def posed(tasks: Sequence[Task], n: int, seed: int) -> tuple[list[Problem], list
     return problems, warm_up
 
 
-def prompted(prompts: Sequence[str], n: int, other: str) -> tuple[list[Problem], list[Problem]]:
-    """``n`` times a prompt, the same one with other noise where there are fewer; ``other``: one to
-    get warm on."""
-    asked = [Problem("prompts", i, prompts[(i - 1) % len(prompts)], "") for i in range(1, n + 1)]
-    return asked, [Problem("prompts", 0, other, "")]
+def prompted(
+    prompts: Sequence[str], n: int, others: Sequence[str]
+) -> tuple[list[Problem], list[Problem]]:
+    """``n`` times a prompt, the same one with other noise where there are fewer, and those of the
+    ``others`` that are not among them to get warm on."""
+    asked = [prompts[at % len(prompts)] for at in range(n)]
+    named = {"prompts": asked, "warm-up": [prompt for prompt in others if prompt not in asked]}
+    measured, warm_up = (
+        [Problem(name, i, prompt, "") for i, prompt in enumerate(some, 1)]
+        for name, some in named.items()
+    )
+    return measured, warm_up
 
 
 def collect(

@@ -27,10 +27,13 @@ def draw_headline(contents: Sequence[Mapping[str, Any]], path: Path) -> None:
     for content, row in zip(contents, panels, strict=True):
         for axes, (cost, _) in zip(row, PANELS, strict=True):
             draw_bars(axes, content, cost, axes is row[0])
-        row[0].set_title(model_label(content), loc="left", fontsize=11, fontweight="bold")
+        row[0].annotate(
+            model_label(content), (0, 1), (-6, 4), "axes fraction", "offset points",
+            ha="right", fontsize=11, fontweight="bold",
+        )  # fmt: skip
     for axes, (_, title) in zip(panels[0], PANELS, strict=True):
-        axes.set_title(title, loc="center", fontsize=11)
-    sketch.supxlabel("of what transformers.generate takes for the same questions", fontsize=9)
+        axes.set_title(title, fontsize=11)
+    sketch.supxlabel("dashed: what transformers.generate takes for the same questions", fontsize=9)
     sketch.savefig(path, dpi=150)
     plt.close(sketch)
 
@@ -47,7 +50,8 @@ def draw_bars(axes: Any, content: Mapping[str, Any], cost: str, labelled: bool) 
         axes.barh(place, min(value, WIDEST), height=0.72, color=colour(arm, most))
         axes.text(
             min(value, WIDEST) + 0.02, place, f"{value:.0%}", va="center", fontsize=8,
-            fontweight="bold" if len(savings(arm)) == most else "normal",
+            fontweight="bold" if colour(arm, most) == ALL else "normal",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )  # fmt: skip
     axes.axvline(1, color=REFERENCE, linewidth=1, linestyle="--", zorder=0)
     axes.set(ylim=(len(arms) - 0.4, -0.6), xlim=(0, WIDEST * 1.12), xticks=(0, 0.5, 1))

@@ -55,11 +55,11 @@ def test_prompts_are_answered_at_length(sparing, tmp_path):
     file, prompts = tmp_path / "a.json", tmp_path / "prompts.txt"
     prompts.write_text("Why?\nHow?\n")
     bench = ("bench", "all", "--model", tiny(), "--arms", "transformers,off,memory", "--prompts",
-             prompts, "--n", 3, "--new-tokens", 30, "--budget", 40, "--json", file)  # fmt: skip
+             prompts, "--n", 3, "--new-tokens", 120, "--budget", 100, "--json", file)  # fmt: skip
     assert sparing(*bench).code == 0
     found = json.loads(file.read_text())
     asked = found["raw"]["rows"]["memory"]["prompts"]
-    assert asked["text_tokens"] == [30] * 3
+    assert asked["text_tokens"] == [120] * 3
     assert min(asked["evictions"]) > 0
     assert found["raw"]["left_out"]["depth"] == "not asked for"
     assert not [row for row in found["rows"] if row["name"].startswith("accuracy")]

@@ -175,7 +175,7 @@ def test_every_arm_says_what_generate_says(greedy):
 
 
 def test_without_tasks_all_answers_are_of_just_as_many_tokens():
-    plan = Plan(("transformers", "off", "memory"), *prompted(["a", "b"], 3, "c"), (), 40, TOKENS)
+    plan = Plan(("transformers", "off", "memory"), *prompted(["a", "b"], 3, ["c"]), (), 40, TOKENS)
     rows = collected(plan, path=tiny())
     assert [p.question for p in plan.problems] == ["a", "b", "a"]
     for of_arm in rows.values():
@@ -186,7 +186,7 @@ def test_without_tasks_all_answers_are_of_just_as_many_tokens():
 
 def test_arms_take_turns_in_coming_first(monkeypatch):
     assert [rotated("abc", by) for by in range(4)] == [[*"abc"], [*"bca"], [*"cab"], [*"abc"]]
-    plan = Plan(("off", "memory", "depth"), *prompted(["a"], 2, "c"), (), 40, 8)
+    plan = Plan(("off", "memory", "depth"), *prompted(["a"], 2, ["c"]), (), 40, 8)
     asked = []
     row = Asking.row
     monkeypatch.setattr(Asking, "row", lambda self, *of: asked.append(of) or row(self, *of))
@@ -199,7 +199,7 @@ def test_arms_take_turns_in_coming_first(monkeypatch):
 def test_drafts_know_the_warm_up_and_no_measured_answer_and_nothing_is_kept(state):
     engine = engine_of(tiny())
     arm = Ours(engine, {"depth"})
-    plan = Plan(("depth",), *prompted(["a"], 1, "c"), (), 40, TOKENS)
+    plan = Plan(("depth",), *prompted(["a"], 1, ["c"]), (), 40, TOKENS)
     asking = Asking({"depth": arm}, engine, plan, {})
     asking.warm_up("depth")
     warm = dict(arm.engine.drafting.phrases._after)
@@ -275,7 +275,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_shown(tmp_path, capf
         ("x" * 3000, 40, "prompts, problem 1: a prompt must be shorter than the context"),
         ("x" * 100, 40, "budget must be at least"),
     ):
-        plan = Plan(("off", "memory"), *prompted([question], 1, "y"), (), budget, 9)
+        plan = Plan(("off", "memory"), *prompted([question], 1, ["y"]), (), budget, 9)
         arms = load_arms(plan.arms, engine, path)
         part = Part(tmp_path / "a.json", plan.fingerprint({}))
         capfd.readouterr()
@@ -304,6 +304,16 @@ def test_a_task_must_have_a_problem_to_warm_up_on():
         ("words", 1), ("words", 2), ("more", 1), ("more", 2),
     ]  # fmt: skip
     assert [(p.task, p.id) for p in warm_up] == [("words", 3), ("more", 3)]
+
+
+def test_prompts_are_repeated_and_others_warm_up():
+    measured, warm_up = prompted(["a", "b"], 3, ["b", "c", "d"])
+    assert [(p.task, p.id, p.question) for p in measured] == [
+        ("prompts", 1, "a"), ("prompts", 2, "b"), ("prompts", 3, "a"),
+    ]  # fmt: skip
+    assert [(p.task, p.id, p.question) for p in warm_up] == [
+        ("warm-up", 1, "c"), ("warm-up", 2, "d"),
+    ]  # fmt: skip
 
 
 def request_of(engine, **sampling):
@@ -454,7 +464,7 @@ def test_what_its_budget_cut_short_has_no_ratio_and_is_named():
 
 
 def test_bars_belong_to_what_was_promised():
-    asked = prompted(["a"], 1, "b")
+    asked = prompted(["a"], 1, ["b"])
     plan = Plan(("off",), *asked, (), 768, 4096)
     bars = promised("smollm2", plan)
     assert bars["time_vs_transformers/memory"] <= 1 / 3
