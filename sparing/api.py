@@ -165,7 +165,7 @@ class Engine:
         prompts: Sequence[PromptLike],
         memory: Each[Memory] = None,
         depth: Depth | None = None,
-        latent: Latent | None = None,
+        latent: Each[Latent] = None,
         sampling: Each[Sampling] = None,
         *,
         batch_size: int = 8,
@@ -173,19 +173,19 @@ class Engine:
     ) -> list[Result]:
         """Answer prompts: strings as they stand, lists of token ids, or lists of chat messages.
 
-        ``memory`` and ``sampling`` are one for all, or a list with one each. At most
+        ``memory``, ``latent`` and ``sampling`` are one for all, or a list with one each. At most
         ``batch_size`` rows are live at a time; what a row says does not depend on the others.
 
         Raises PromptError or OptionError before anything runs, ModelError if logits go bad.
         """
         check_prompts(prompts)
         requests = [
-            self.request(prompt, m, s, tag, template_options)
-            for tag, (prompt, m, s) in enumerate(
-                zip(prompts, each(memory, prompts), each(sampling, prompts), strict=True)
+            self.request(prompt, m, s, tag, template_options, thoughts)
+            for tag, (prompt, m, thoughts, s) in enumerate(
+                zip(prompts, *(each(o, prompts) for o in (memory, latent, sampling)), strict=True)
             )
         ]
-        run = Run(self.loop(requests, depth, latent, batch_size), requests, self.drafting.keep)
+        run = Run(self.loop(requests, depth, batch_size), requests, self.drafting.keep)
         events: list[list[Event]] = [[] for _ in requests]
         for event in run:
             events[event.row].append(event)
@@ -207,8 +207,8 @@ class Engine:
 
         Its ``result()`` is what has been produced so far, finished or not.
         """
-        request = self.request(prompt, memory, sampling, 0, template_options)
-        run = Run(self.loop([request], depth, latent, 1), [request], self.drafting.keep)
+        request = self.request(prompt, memory, sampling, 0, template_options, latent)
+        run = Run(self.loop([request], depth, 1), [request], self.drafting.keep)
         return Stream(run, request.prompt.notice)
 
     def request(
@@ -218,6 +218,7 @@ class Engine:
         sampling: Sampling | None = None,
         tag: int = 0,
         template_options: Mapping[str, Any] | None = None,
+        latent: Latent | None = None,
     ) -> Request:
         """A prompt with its options resolved for this model; raises what ``generate`` raises."""
         memory, sampling = self.suited(memory or Memory()), sampling or Sampling()
@@ -235,13 +236,13 @@ class Engine:
             )
         limits = self._limits(sampling)
         budget = Budget.of(memory, question, limits.max_new_tokens)
-        return Request(encoded, self._sampler(sampling), limits, budget, policy, tag)
+        switch = find_switch(latent or Latent(), self.latents, self.decoder, self.chat.tokenizer)
+        return Request(encoded, self._sampler(sampling), limits, budget, policy, tag, switch)
 
     def loop(
         self,
         requests: Sequence[Request],
         depth: Depth | None = None,
-        latent: Latent | None = None,
         batch_size: int = 8,
     ) -> Loop:
         """A loop with room for any of ``requests``, ``batch_size`` of them at a time.
@@ -250,8 +251,7 @@ class Engine:
         """
         if batch_size < 1:
             raise OptionError(f"batch_size must be 1 or more, got {batch_size}")
-        shape, tokenizer = self.decoder.shape, self.chat.tokenizer
-        switch = find_switch(latent or Latent(), self.latents, self.decoder, tokenizer)
+        shape = self.decoder.shape
         cache = SlotCache(
             shape.layers,
             max(min(batch_size, len(requests)), 1),
@@ -264,9 +264,7 @@ class Engine:
             device=self.decoder.device,
         )
         drafter = find_drafter(depth or Depth(), self.drafting, cache)
-        return Loop(
-            self.decoder, self.chat, cache, shape.vocabulary, drafter, switch, self.predictor
-        )
+        return Loop(self.decoder, self.chat, cache, shape.vocabulary, drafter, self.predictor)
 
     def suited(self, memory: Memory) -> Memory:
         """The options, with what suits the model where they leave it open."""

@@ -1,6 +1,7 @@
 """`sparing serve`: a model behind OpenAI's HTTP API."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Annotated, Any
 
@@ -51,6 +52,7 @@ def serve(
     """Serve a model at http://HOST:PORT/v1. The flags of `run` are what requests get by default."""
     options = decoding.options()
     needs_extra()
+    from sparing.latent.config import check_latent
     from sparing.server.listen import bind, serve
     from sparing.server.settings import Defaults, Serving
 
@@ -69,17 +71,27 @@ def serve(
     defaults = Defaults(
         memory=options["memory"],
         depth=options["depth"],
+        latent=options["latent"],
         sampling=options["sampling"],
         no_think=options["template_options"] is not None,
     )
+    check_latent(loading.model, options["latent"])
     with bind(host, port) as listener:
-        engine = loading.load()
+        engine = loaded(loading)
         address = f"[{host}]" if ":" in host else host
         where = f"http://{address}:{listener.getsockname()[1]}"
         if host not in LOOPBACK and serving.api_key is None:
             typer.echo("note: whoever reaches this address may use it; --api-key asks", err=True)
         typer.echo(f"{loading.model} at {where}/v1", err=True)
         serve(engine, listener, serving, defaults)
+
+
+def loaded(loading: LoadingFlags) -> Any:
+    """The engine, loaded on a thread that ends with it. The threads that torch computes with belong
+    to the one that first asked for them: were they the main thread's, who only listens, the
+    engine's own would have to share the cores with them, and a step would take twice as long."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(loading.load).result()
 
 
 def needs_extra() -> None:

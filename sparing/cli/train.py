@@ -69,24 +69,20 @@ def reason(
     model, tokenizer = base_model(wanted)
     corpus, asked = examples(tokenizer, wanted, solutions)
     pace = Pace(save_every, validate_every, stop_at)
-    with Shown(wanted.steps) as shown:
-        try:
-            done = train_reason(
-                model,
-                tokenizer,
-                corpus,
-                wanted,
-                out,
-                resume=resume,
-                on_report=shown.report,
-                pace=pace,
-            )
-        except KeyboardInterrupt:
-            shown.say(f"interrupted, kept in {out}; the same command with --resume goes on")
-            raise typer.Exit(INTERRUPTED) from None
+    with Shown(wanted.steps, out) as shown:
+        done = train_reason(
+            model,
+            tokenizer,
+            corpus,
+            wanted,
+            out,
+            resume=resume,
+            on_report=shown.report,
+            pace=pace,
+        )
     if done and wanted.task == POCKET:
         finish_pocket(out, asked, wanted.base)
-    shown.say(f"{out} is done" if done else f"stopped at {stop_at}; --resume goes on")
+    shown.end(done, stop_at)
 
 
 def worked_solutions(task: str) -> Any:
@@ -136,9 +132,11 @@ def finish_pocket(out: Path, asked: Any, base: str) -> None:
 
 
 class Shown:
-    """A bar where there is a terminal; lines of JSON where there is none, for a log."""
+    """A bar where there is a terminal; lines of JSON where there is none, for a log. What is
+    interrupted within it is kept in ``out``: it says so and ends the command."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, out: Path) -> None:
+        self.out = out
         self.console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
@@ -148,8 +146,15 @@ class Shown:
         self.bar.start()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *more: Any) -> None:
         self.bar.stop()
+        if kind is KeyboardInterrupt:
+            self.say(f"interrupted, kept in {self.out}; the same command with --resume goes on")
+            raise typer.Exit(INTERRUPTED) from None
+
+    def end(self, done: bool, stop_at: int) -> None:
+        """Say how it ended."""
+        self.say(f"{self.out} is done" if done else f"stopped at {stop_at}; --resume goes on")
 
     def report(self, report: dict[str, Any]) -> None:
         """Each step on the bar; what validation says stays on the screen."""

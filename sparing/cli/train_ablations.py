@@ -4,10 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from sparing.cli.flags import flag, numbers, quiet_transformers
-from sparing.cli.run import INTERRUPTED
 from sparing.cli.train import Shown
 from sparing.cli.train_latent import LengthFlags, PaceFlags, Questions, StageFlags
 from sparing.errors import OptionError
@@ -65,18 +62,14 @@ def ablations(
         return Questions(staging.task, seed, staging.share)
 
     source(now[0])  # a task that is none is refused first
-    with Shown(sum(settings.steps for _, settings, _, _ in todo)) as shown:
-        try:
-            done = train_ablations(
-                wanted,
-                named,
-                now,
-                source,
-                resume=pacing.resume,
-                on_report=shown.report,
-                pace=pacing.pace(),
-            )
-        except KeyboardInterrupt:
-            shown.say(f"interrupted, kept in {out}; the same command with --resume goes on")
-            raise typer.Exit(INTERRUPTED) from None
-    shown.say(f"{out} is done" if done else f"stopped at {pacing.stop_at}; --resume goes on")
+    with Shown(sum(settings.steps for _, settings, _, _ in todo), out) as shown:
+        done = train_ablations(
+            wanted,
+            named,
+            now,
+            source,
+            resume=pacing.resume,
+            on_report=shown.report,
+            pace=pacing.pace(),
+        )
+    shown.end(done, pacing.stop_at)

@@ -4,10 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from sparing.cli.flags import flag, numbers, quiet_transformers
-from sparing.cli.run import INTERRUPTED
 from sparing.cli.train import POCKET, Shown, finish_pocket, worked_solutions
 from sparing.errors import OptionError
 
@@ -121,23 +118,19 @@ def latent(
     check_stages(wanted, out, pacing.resume)
     check_base(base, wanted)
     questions = Questions(staging.task, seed, staging.share)
-    with Shown(sum(settings.steps for settings in wanted)) as shown:
-        try:
-            done = train_latent(
-                base,
-                questions,
-                wanted,
-                out,
-                resume=pacing.resume,
-                on_report=shown.report,
-                pace=pacing.pace(),
-            )
-        except KeyboardInterrupt:
-            shown.say(f"interrupted, kept in {out}; the same command with --resume goes on")
-            raise typer.Exit(INTERRUPTED) from None
+    with Shown(sum(settings.steps for settings in wanted), out) as shown:
+        done = train_latent(
+            base,
+            questions,
+            wanted,
+            out,
+            resume=pacing.resume,
+            on_report=shown.report,
+            pace=pacing.pace(),
+        )
     if done and questions.asked is not None:
         finish_pocket(out, questions.asked, base)
-    shown.say(f"{out} is done" if done else f"stopped at {pacing.stop_at}; --resume goes on")
+    shown.end(done, pacing.stop_at)
 
 
 class Questions:

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from sparing.cli.flags import ModelFlags, flag, numbers
-from sparing.cli.run import INTERRUPTED
 from sparing.cli.train import Shown, rounded
 from sparing.errors import OptionError
 from sparing.options import Latent, LatentMode
@@ -96,28 +93,24 @@ def predictor(
     check_same(folder, traces_content(wanted, found))
     check_same(out, fit.model_dump(mode="json") | about)
     asked = questions(engine, tasks, wanted, batch_size)
-    try:
-        with Shown(asked.shards) as shown:
-            sampled = sample_traces(
-                asked,
-                wanted,
-                found,
-                folder,
-                resume=resume or traces is not None,
-                on_shard=lambda done: shown.at(done, "sampling traces"),
-            )
-            kept, count = len(sampled.traces), sampled.sampled
-            shown.say(f"{kept} of {count} traces accepted, {sampled.tokens:,} thinking tokens")
-        with Shown(fit.epochs * -(-len(sampled.train) // fit.batch)) as shown:
-            pace = Pace(save_every, stop_at=stop_at)
-            result = train_predictor(
-                sampled, fit, about, out, resume=resume, on_report=shown.report, pace=pace
-            )
-            done = f"{out} is done: {json.dumps(rounded(result))}"
-            shown.say(done if result else f"stopped at {stop_at}; --resume goes on")
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted, kept in {out}; the same command with --resume goes on", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    with Shown(asked.shards, out) as shown:
+        sampled = sample_traces(
+            asked,
+            wanted,
+            found,
+            folder,
+            resume=resume or traces is not None,
+            on_shard=lambda done: shown.at(done, "sampling traces"),
+        )
+        kept, count = len(sampled.traces), sampled.sampled
+        shown.say(f"{kept} of {count} traces accepted, {sampled.tokens:,} thinking tokens")
+    with Shown(fit.epochs * -(-len(sampled.train) // fit.batch), out) as shown:
+        pace = Pace(save_every, stop_at=stop_at)
+        result = train_predictor(
+            sampled, fit, about, out, resume=resume, on_report=shown.report, pace=pace
+        )
+        done = f"{out} is done: {json.dumps(rounded(result))}"
+        shown.say(done if result else f"stopped at {stop_at}; --resume goes on")
 
 
 def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int) -> Any:

@@ -1,12 +1,12 @@
 """Which layer set to try next (SWIFT, arXiv 2410.06916, sec. 4.1)."""
 
 import random
-import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from sparing.depth.gaussian_process import GaussianProcess
 from sparing.model.layer_set import LayerSet
 
 Mask = Bool[np.ndarray, " M"]  # True: skipped. Attention and MLP of layer 1, of layer 2, ...
@@ -78,15 +78,10 @@ class Proposals:
 
     def _bayesian(self, best: Mask) -> Mask:
         """The highest upper confidence bound of a Gaussian process among drawn candidates."""
-        from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import Matern
-
         known = self.scores[-REMEMBERED:]
-        process = GaussianProcessRegressor(Matern(nu=2.5), alpha=NOISE, normalize_y=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a length scale met its bound
-            process.fit(np.array([mask for mask, _ in known], float), [s for _, s in known])
+        tried, found = np.array([mask for mask, _ in known], float), np.array([s for _, s in known])
+        process = GaussianProcess.fit(tried, found, NOISE)
         pool = [self._changed(best) if self.near else self._drawn() for _ in range(POOL)]
-        mean, spread = process.predict(np.array(pool, float), return_std=True)
+        mean, spread = process.predict(np.array(pool, float))
         bound: Float[np.ndarray, " P"] = mean + KAPPA * spread
         return pool[int(bound.argmax())]

@@ -74,7 +74,8 @@ class LayerSearch:
         """Before a step's drafts: one candidate, where one is due and can be afforded."""
         if self.phase == "acceleration" or self._tokens < self._next_block:
             return
-        if self._by_speed and self._spent + self._candidate_s > SHARE * self._decoding:
+        next_s = 2 * self._candidate_s  # where it wins the best one is tried again beside it
+        if self._by_speed and self._spent + next_s > SHARE * self._decoding:
             return
         begun = time.perf_counter()
         replays = (Replay.of(row, cache, self.schedule.window) for row in rows)

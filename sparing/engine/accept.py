@@ -1,5 +1,6 @@
 """Acceptance: a draft is walked through the very state that plain decoding goes through."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,14 +40,17 @@ class Predictions:
     """The model's distributions after each scored token of a pass, and their confidence.
 
     ``hidden``: of the layer that whoever thinks wants to see. ``confidence``: probability of the
-    likeliest token, at temperature 1, before any filter; ``banned`` has none.
+    likeliest token, at temperature 1, before any filter; ``banned``: by place one that has none.
     """
 
     def __init__(
-        self, logits: Float[Tensor, "M V"], hidden: Float[Tensor, "M E"], banned: int | None = None
+        self,
+        logits: Float[Tensor, "M V"],
+        hidden: Float[Tensor, "M E"],
+        banned: Sequence[int | None] = (),
     ) -> None:
-        if banned is not None:
-            logits = without(logits, banned)
+        if places := [at for at, token in enumerate(banned) if token is not None]:
+            logits = without(logits, places, [token for token in banned if token is not None])
         self.logits, self.hidden = logits, hidden
         self.argmax: list[int] = logits.max(-1).indices.tolist()
         self.confidence: list[float] = logits.softmax(-1).amax(-1).tolist()
@@ -80,7 +84,7 @@ def accept(
                 done.pending = Pending([PLACEHOLDER], Kind.LATENT, thought)
                 return done
             if token == switch.token:
-                words = without(logits, token)
+                [words] = without(logits[None], [0], [token])
                 token, _ = transcript.pick(words, int(words.argmax()))
         child = draft.child(node, token)
         text, kind = transcript.append(token)
@@ -97,10 +101,12 @@ def accept(
 
 
 @torch.inference_mode()
-def without(logits: Float[Tensor, "*M V"], token: int) -> Float[Tensor, "*M V"]:
-    """The logits with one token's at minus infinity."""
+def without(
+    logits: Float[Tensor, "M V"], places: Sequence[int], tokens: Sequence[int]
+) -> Float[Tensor, "M V"]:
+    """The logits with one token's at minus infinity at each of the places."""
     logits = logits.clone()
-    logits[..., token] = float("-inf")
+    logits[places, tokens] = float("-inf")
     return logits
 
 

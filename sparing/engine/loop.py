@@ -12,7 +12,7 @@ from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Draft, Drafter, NoDrafter
 from sparing.engine.events import DoneEvent, Event, EvictEvent
 from sparing.engine.row import Request, Row
-from sparing.engine.switch import NoSwitch, ThoughtSwitch
+from sparing.engine.switch import layer_of
 from sparing.model.chat import ChatFormat
 from sparing.model.inputs import Forward, Output, RowInput, scored, split
 
@@ -30,14 +30,13 @@ class Loop:
         cache: SlotCache,
         vocabulary: int,
         drafter: Drafter | None = None,
-        switch: ThoughtSwitch | None = None,
         predictor: Predictor | None = None,
         chunk: int = PREFILL_CHUNK,
     ) -> None:
         """``chunk``: prompt tokens that a row takes in per step."""
         self.decoder, self.chat, self.cache, self.vocabulary = decoder, chat, cache, vocabulary
-        self.drafter, self.switch = drafter or NoDrafter(), switch or NoSwitch()
-        self.predictor, self.chunk = predictor, chunk
+        self.drafter, self.predictor = drafter or NoDrafter(), predictor
+        self.chunk = chunk
         self.live: list[Row] = []
 
     @property
@@ -54,7 +53,7 @@ class Loop:
             raise ValueError(
                 f"a request must fit the cache's {self.cache.limit} slots, got {request.slots}"
             )
-        row = Row(self.free_rows[0], request, self.chat, self.vocabulary, self.switch.token)
+        row = Row(self.free_rows[0], request, self.chat, self.vocabulary)
         self.live = sorted([*self.live, row], key=lambda live: live.index)
         return row
 
@@ -77,7 +76,7 @@ class Loop:
         drafts = self._propose(rows)
         new = [row.inputs(self.cache, d, self.chunk) for row, d in zip(rows, drafts, strict=True)]
         self.cache.reserve(max(i.cached + len(i.ids) for i in new))
-        output = self.decoder(new, self.cache, layer=self.switch.layer)
+        output = self.decoder(new, self.cache, layer=layer_of(row.switch for row in rows))
         accepted = self._accept(rows, drafts, new, output)
         self._commit(rows, new, accepted, output)
         evicted = [row.evict(self.cache) for row in rows]
@@ -99,14 +98,14 @@ class Loop:
     ) -> list[Accepted | None]:
         """Each row's picks; None for rows that still read their prompt."""
         hidden = output.hidden if output.layer_hidden is None else output.layer_hidden
-        banned = self.switch.token if self.switch.silent else None
+        banned = [row.banned for row, i in zip(rows, new, strict=True) for _ in range(i.scored)]
         predictions = Predictions(output.logits, scored(hidden, new), banned)
         accepted: list[Accepted | None] = []
         first = 0
         for row, draft, i in zip(rows, drafts, new, strict=True):
             walk = i.scored > 0
             accepted.append(
-                accept(row.transcript, draft, predictions, first, self.switch) if walk else None
+                accept(row.transcript, draft, predictions, first, row.switch) if walk else None
             )
             first += i.scored
         return accepted

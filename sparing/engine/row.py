@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from sparing.engine.eviction import (
     select,
 )
 from sparing.engine.sampling import Sampler
+from sparing.engine.switch import NoSwitch, ThoughtSwitch
 from sparing.engine.transcript import Limits, Transcript
 from sparing.model.chat import ChatFormat, Prompt
 from sparing.model.inputs import RowInput
@@ -28,7 +29,8 @@ from sparing.model.inputs import RowInput
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt and all its options, resolved. ``tag`` marks its events; ``policy`` None: full."""
+    """A prompt and all its options, resolved. ``tag`` marks its events; ``policy`` None: full;
+    ``switch``: one for each mode of a model, all with the same token and layer."""
 
     prompt: Prompt
     sampler: Sampler
@@ -36,6 +38,7 @@ class Request:
     budget: Budget | None = None
     policy: EvictionPolicy | None = None
     tag: int = 0
+    switch: ThoughtSwitch = field(default_factory=NoSwitch)
 
     @property
     def slots(self) -> int:
@@ -45,18 +48,11 @@ class Request:
 
 
 class Row:
-    """A live row. ``index``: its row in the cache; ``unsaid``: a token that it never says;
-    ``notes``: a place for drafters' own state."""
+    """A live row. ``index``: its row in the cache; ``switch``: its request's; ``notes``: a place
+    for drafters' own state."""
 
-    def __init__(
-        self,
-        index: int,
-        request: Request,
-        chat: ChatFormat,
-        vocabulary: int,
-        unsaid: int | None = None,
-    ) -> None:
-        self.index, self.request, self.unsaid = index, request, unsaid
+    def __init__(self, index: int, request: Request, chat: ChatFormat, vocabulary: int) -> None:
+        self.index, self.request, self.switch = index, request, request.switch
         self.transcript = Transcript(
             chat, request.prompt, request.sampler, request.limits, vocabulary
         )
@@ -76,6 +72,16 @@ class Row:
     def tokens(self) -> Sequence[int]:
         """Prompt and output."""
         return self.transcript.tokens
+
+    @property
+    def unsaid(self) -> int | None:
+        """A token that it never says."""
+        return self.switch.token
+
+    @property
+    def banned(self) -> int | None:
+        """A token that it never even picks."""
+        return self.switch.token if self.switch.silent else None
 
     @property
     def sampled(self) -> bool:

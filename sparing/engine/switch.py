@@ -1,5 +1,6 @@
 """When a row thinks a step without words. The methods live in ``latent/``; the loop knows this."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -57,6 +58,11 @@ class ThoughtSwitch(Protocol):
         """``token``: what has been picked from these logits; ``confidence``: the likeliest one's
         probability."""
         ...
+
+
+def layer_of(switches: Iterable[ThoughtSwitch]) -> int | None:
+    """The layer that those of a pass are shown; rows that never think do not care."""
+    return next((s.layer for s in switches if s.layer is not None), None)
 
 
 class NoSwitch:

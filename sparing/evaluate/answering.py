@@ -58,7 +58,9 @@ class Settings:
         asked = engine.chat.question(problem.question, raw=self.raw)
         sampling = Sampling(**self.sampling.model_dump() | {"seed": self.noise_seed(problem)})
         try:
-            return engine.request(asked, self.memory, sampling, tag, self.template_options)
+            return engine.request(
+                asked, self.memory, sampling, tag, self.template_options, self.latent
+            )
         except PromptError as error:
             raise PromptError(f"{problem.task}, problem {problem.id}: {error}") from None
 
@@ -81,7 +83,7 @@ def answers(
 ) -> Iterator[Answered]:
     """Answer those of ``problems`` whose indices are ``wanted``, in the order in which they end.
 
-    ``settings``: for all, or one each (then the first decides drafting, latents and batch size).
+    ``settings``: for all, or one each (then the first decides drafting and batch size).
     ``wanted`` None: all.
 
     ``seconds``: the row's share of the steps that it took part in, each step's time divided
@@ -98,7 +100,7 @@ def answers(
     ]
     if not requests:
         return iter(())
-    loop = engine.loop(requests, each[0].depth, each[0].latent, each[0].batch_size)
+    loop = engine.loop(requests, each[0].depth, each[0].batch_size)
     return finished(loop, requests, range(len(problems)) if wanted is None else wanted)
 
 

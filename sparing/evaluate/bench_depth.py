@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import mean
 from typing import Any
 
@@ -42,8 +43,9 @@ Measured = tuple[list[Figure], dict[str, Any]]
 @dataclass(frozen=True)
 class Drafting:
     """What is timed: each of ``drafters`` on every prompt of ``groups``, greedy, ``rounds`` times,
-    in turns with plain decoding and transformers, after it has been through all of ``warm_up``.
-    ``whole``: answers to their end, within ``new_tokens``; else just as many tokens. ``bars``: of
+    in turns with plain decoding and transformers, which says as many tokens as plain decoding did,
+    after it has been through all of ``warm_up``. ``whole``: answers to their end, within
+    ``new_tokens``; else just as many tokens. ``bars``: of
     figures, by name."""
 
     groups: Mapping[str, Sequence[PromptLike]]
@@ -117,12 +119,12 @@ class Timed:
             draft: arm(draft) for draft in ("off", *self.drafting.drafters)
         }
         ids = torch.tensor([self.engine.chat.encode(prompt).ids])
-        count = self.drafting.new_tokens
-        if not self.drafting.whole:
-            arms["transformers"] = lambda: generate(self.other, ids, count)
-            arms["transformers-lookup"] = lambda: generate(
-                self.other, ids, count, prompt_lookup_num_tokens=LOOKUP_TOKENS
-            )
+
+        def theirs(**more: Any) -> None:
+            generate(self.other, ids, len(found["off"].token_ids), **more)
+
+        arms["transformers"] = theirs
+        arms["transformers-lookup"] = partial(theirs, prompt_lookup_num_tokens=LOOKUP_TOKENS)
         before = {draft: known.phrases for draft, known in self.known.items()}
         seconds: dict[str, list[float]] = {name: [] for name in arms}
         for _ in range(self.drafting.rounds):
@@ -174,9 +176,8 @@ class Timed:
             ("transformers", "vs_transformers", "transformers.generate"),
             ("transformers-lookup", "vs_transformers_lookup", "transformers' prompt lookup"),
         ):
-            if ratios := self._ratios(arm, draft):
-                of = f"{how}, over {what}, mean"
-                figures.append(speedup(f"{name}/{draft}/mean", ratios, of))
+            of = f"{how}, over {what}, mean"
+            figures.append(speedup(f"{name}/{draft}/mean", self._ratios(arm, draft), of))
         figures += [self._length(draft, group) for group in (*groups, None)]
         return [*figures, self._acceptance(draft), *self._shares(draft)]
 
@@ -228,7 +229,6 @@ class Timed:
         return [
             float(np.median(run["seconds"][over]) / np.median(run["seconds"][under]))
             for run in self._runs(group)
-            if over in run["seconds"]
         ]
 
     def _generate(self, prompts: Sequence[PromptLike], draft: str) -> list[Result]:

@@ -39,12 +39,12 @@ def vectors(engine: Engine, problems: Sequence[Problem], settings: Settings) -> 
     A distance of 0 is a latent that is the one before it again: collapse.
     """
     requests = [settings.request(engine, problem, tag) for tag, problem in enumerate(problems)]
-    loop = engine.loop(requests, settings.depth, settings.latent, settings.batch_size)
-    switch = loop.switch
-    assert isinstance(switch, Learned)
-    known = {f.name: getattr(switch.thinker, f.name) for f in fields(Thinker)}
-    watching = switch.thinker = Watching(**known)
-    run = Run(loop, requests)
+    switches = [request.switch for request in requests if isinstance(request.switch, Learned)]
+    known = {f.name: getattr(switches[0].thinker, f.name) for f in fields(Thinker)}
+    watching = Watching(**known)
+    for switch in switches:
+        switch.thinker = watching
+    run = Run(engine.loop(requests, settings.depth, settings.batch_size), requests)
     for _ in run:
         pass
     rows = [[row.vectors[at] for at in sorted(row.vectors)][:LONGEST] for row in run.rows]

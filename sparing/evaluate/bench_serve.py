@@ -125,30 +125,23 @@ class Bench:
         await asyncio.gather(*(self.ask(number) for number in range(LOAD)))
 
     def throughput(self) -> Measured:
-        """The same requests one after another, and all at once."""
-        rounds = [asyncio.run(self._throughput(number)) for number in range(self.plan.rounds)]
-        one = [r["alone"]["tokens"] / r["alone"]["seconds"] for r in rounds]
-        many = [r["together"]["tokens"] / r["together"]["seconds"] for r in rounds]
-        finished = sum(r["together"]["finished"] for r in rounds) / (CONCURRENT * len(rounds))
-        what = f"{CONCURRENT} requests at once"
-        return [
-            Figure(f"finished/{CONCURRENT}", finished, "share", "higher", 1.0,
-                   f"{what}: share that finished"),
-            Figure("tokens_per_s/1", median(one), "tokens/s", "higher", None,
-                   "one request at a time, tokens/s"),
-            Figure(f"tokens_per_s/{CONCURRENT}", median(many), "tokens/s", "higher", None,
-                   f"{what}, tokens/s in all"),
-            Figure(f"throughput_{CONCURRENT}_over_1",
-                   median(b / a for a, b in zip(one, many, strict=True)), "x", "higher", 4.0,
-                   f"{what}: tokens/s in all over one request's"),
-        ], {"rounds": rounds}  # fmt: skip
+        """The same requests one after another, and all at once; as the server drafts by default,
+        and where nobody drafts: a lone request gains most by drafts, many share the weights."""
+        figures: list[Figure] = []
+        raw = {}
+        for draft in (None, "off"):
+            rounds = [asyncio.run(self._throughput(n, draft)) for n in range(self.plan.rounds)]
+            figures += throughput_figures(rounds, draft)
+            raw[draft or "default"] = rounds
+        return figures, raw
 
-    async def _throughput(self, number: int) -> dict[str, Any]:
+    async def _throughput(self, number: int, draft: str | None) -> dict[str, Any]:
         numbers = [number * CONCURRENT + i for i in range(CONCURRENT)]
+        options = {"sparing": {"depth": {"draft": draft}}} if draft else {}
         begun = time.perf_counter()
-        alone = [await self.ask(n) for n in numbers]
+        alone = [await self.ask(n, **options) for n in numbers]
         between = time.perf_counter()
-        together = await asyncio.gather(*(self.ask(n) for n in numbers))
+        together = await asyncio.gather(*(self.ask(n, **options) for n in numbers))
         ended = time.perf_counter()
         return {
             "alone": summed(alone, between - begun),
@@ -229,6 +222,26 @@ class Bench:
         await asyncio.gather(*(worker() for _ in range(LOAD)))
         await asyncio.sleep(SETTLE_S)
         return self.child.resident_bytes
+
+
+def throughput_figures(rounds: Sequence[dict[str, Any]], draft: str | None) -> list[Figure]:
+    """Of rounds with the server's default drafter, or with the one that is named."""
+    one = [r["alone"]["tokens"] / r["alone"]["seconds"] for r in rounds]
+    many = [r["together"]["tokens"] / r["together"]["seconds"] for r in rounds]
+    ratio = median(b / a for a, b in zip(one, many, strict=True))
+    finished = sum(r["together"]["finished"] for r in rounds) / (CONCURRENT * len(rounds))
+    what = f"{CONCURRENT} requests at once"
+    ending, with_draft, bar = (f"/{draft}", f", draft {draft}", None) if draft else ("", "", 4.0)
+    return [
+        Figure(f"finished/{CONCURRENT}{ending}", finished, "share", "higher", 1.0,
+               f"{what}{with_draft}: share that finished"),
+        Figure(f"tokens_per_s/1{ending}", median(one), "tokens/s", "higher", None,
+               f"one request at a time{with_draft}, tokens/s"),
+        Figure(f"tokens_per_s/{CONCURRENT}{ending}", median(many), "tokens/s", "higher", None,
+               f"{what}{with_draft}, tokens/s in all"),
+        Figure(f"throughput_{CONCURRENT}_over_1{ending}", ratio, "x", "higher", bar,
+               f"{what}{with_draft}: tokens/s in all over one request's"),
+    ]  # fmt: skip
 
 
 def summed(answers: Sequence[Answered], seconds: float) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 from sparing.api import Engine
 from sparing.engine.row import Request
 from sparing.errors import SparingError
-from sparing.options import DraftName, Memory, Sampling
+from sparing.latent.config import without_latents
+from sparing.options import DraftName, Latent, Memory, Sampling
 from sparing.server.errors import Refused
 from sparing.server.requests import Asked
 from sparing.server.room import Room
@@ -34,25 +35,24 @@ class Resolver:
                 param="model",
                 code="model_not_found",
             )
-        latent = asked.sparing.latent
-        if latent is not None and latent.mode != "off":
-            raise Refused(
-                400,
-                f"sparing.latent must be off: a server spells every thought out, got "
-                f"{latent.mode}; leave it out",
-                param="sparing.latent",
-                code="unsupported_parameter",
-            )
         try:
             memory, sampling = asked.sparing.memory or self.defaults.memory, self.sampling(asked)
-            template = self.template_options(asked)
-            found = []
-            for prompt in prompts:
-                for number in range(asked.n):
-                    found.append(self.request(prompt, memory, sampling, number, template))
-            return found
+            latent, template = self.latent(asked), self.template_options(asked)
+            return [
+                self.request(prompt, memory, sampling, number, template, latent)
+                for prompt in prompts
+                for number in range(asked.n)
+            ]
         except SparingError as error:
             raise Refused(400, str(error)) from None
+
+    def latent(self, asked: Asked) -> Latent:
+        """When it thinks without words."""
+        wanted = asked.sparing.latent or self.defaults.latent
+        if wanted.mode != "off" and self.engine.latents is None:
+            said = str(without_latents(wanted.mode))
+            raise Refused(400, said, param="sparing.latent", code="unsupported_parameter")
+        return wanted
 
     def draft(self, asked: Asked) -> DraftName:
         """Who drafts. The other options of drafting belong to what the engine has learned from all
@@ -118,11 +118,12 @@ class Resolver:
         sampling: Sampling,
         number: int,
         template: dict[str, Any] | None,
+        latent: Latent,
     ) -> Request:
         """The ``number``-th choice of a prompt; from the second on its seed is another one."""
         if sampling.seed is not None:
             sampling = sampling.model_copy(update={"seed": (sampling.seed + number) % 2**63})
-        request = self.engine.request(prompt, memory, sampling, template_options=template)
+        request = self.engine.request(prompt, memory, sampling, 0, template, latent)
         tokens, most = len(request.prompt.ids), self.serving.prompt_tokens
         if most is not None and tokens > most:
             raise Refused(

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from sparing.model.chat import ChatFormat
-from sparing.options import Depth, Memory, Options, Sampling
+from sparing.options import Depth, Latent, Memory, Options, Sampling
 
 
 class Serving(Options):
@@ -33,6 +33,7 @@ class Defaults(Options):
 
     memory: Memory = Memory()
     depth: Depth = Depth()
+    latent: Latent = Latent()
     sampling: Sampling = Sampling()
     no_think: bool = False
 

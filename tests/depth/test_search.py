@@ -1,5 +1,7 @@
 """Layer sets are found on the live stream, from its own tokens, in time that is rationed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -185,8 +187,8 @@ def test_latents_are_replayed_with_their_vectors():
     sampling = Sampling(temperature=0, max_new_tokens=400, ignore_eos=True)
     request = model.request(PROMPT, None, sampling)
     loop = model.loop([request], Depth(draft="off"))
-    loop.switch = Saying(model, lambda token, latents: token % 3 == 0)
-    row = loop.admit(request)
+    saying = Saying(model, lambda token, latents: token % 3 == 0)
+    row = loop.admit(replace(request, switch=saying))
     while row.transcript.position < 80:
         loop.step()
     replay = Replay.of(row, loop.cache, 24)

@@ -11,6 +11,7 @@ from sparing.engine.events import Event
 from sparing.engine.eviction import EvictionPolicy
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
+from sparing.engine.switch import ThoughtSwitch
 from sparing.model.inputs import Output, RowInput
 from sparing.options import Sampling
 
@@ -28,16 +29,19 @@ def run(
     *,
     batch_size: int = 8,
     policy: EvictionPolicy | None = None,
+    switch: ThoughtSwitch | None = None,
     **parts: Any,
 ) -> list[Result]:
     """As ``Engine.generate``, the cache checked throughout; ``parts`` are set on the Loop.
 
-    ``policy`` replaces the one of every row that has a budget.
+    ``policy`` replaces the one of every row that has a budget, ``switch`` every row's.
     """
     options = zip(prompts, each(memory, prompts), each(sampling, prompts), strict=True)
     requests = [engine.request(p, m, s, tag) for tag, (p, m, s) in enumerate(options)]
     if policy is not None:
         requests = [replace(request, policy=policy) for request in requests]
+    if switch is not None:
+        requests = [replace(request, switch=switch) for request in requests]
     loop = engine.loop(requests, batch_size=batch_size)
     for name, part in parts.items():
         assert hasattr(loop, name)

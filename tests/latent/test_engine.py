@@ -143,6 +143,21 @@ def test_drafting_changes_neither_tokens_nor_latents(mode, temperature, budget):
             assert sum(result.stats.accepted for result in found) > 20
 
 
+@pytest.mark.parametrize("draft", ["off", "layers"])
+@unchecked()
+def test_rows_of_one_batch_think_each_in_its_own_way(draft):
+    """Words alone, where the model says so, where it is unsure: as each does by itself."""
+    engine = thinker(thinking(source=planted()))
+    engine.drafting.sets = {"planted": Tuned(IDLE, 1.0, 2.0)}
+    modes = [Latent(), *MODES.values(), Latent(mode="learned", most=1)]
+    depth = Depth(draft=draft, confidence=0.0)
+    found = engine.generate([PROMPTS[0]] * len(modes), None, depth, modes, sampling(0.7))
+    for mode, result in zip(modes, found, strict=True):
+        [alone] = engine.generate(PROMPTS[:1], None, PLAIN, mode, sampling(0.7))
+        assert said(result) == said(alone)
+    assert len({len(latents(result)) for result in found}) == len(modes)
+
+
 @pytest.mark.parametrize("objective", ["speed", "matchness"])
 @unchecked()
 def test_while_a_layer_set_is_looked_for(objective, monkeypatch):

@@ -12,6 +12,10 @@ NAMES = [
     "tokens_per_s/1",
     "tokens_per_s/32",
     "throughput_32_over_1",
+    "finished/32/off",
+    "tokens_per_s/1/off",
+    "tokens_per_s/32/off",
+    "throughput_32_over_1/off",
     "first_token_s/idle",
     "first_token_8_over_idle",
     "server_over_engine/off",
@@ -38,15 +42,17 @@ def test_bench_serve_writes_its_rows_with_all_they_are_made_of(sparing, tmp_path
     bars = {name: row["bar"] for name, row in rows.items() if row["bar"] is not None}
     assert bars == {
         "finished/32": 1.0,
+        "finished/32/off": 1.0,
         "throughput_32_over_1": 4.0,
         "first_token_8_over_idle": 3.0,
         "server_over_engine/off": 1.05,
         "server_over_engine/auto": 1.05,
         "resident_late_over_early": 1.02,
     }
-    [round_] = raw["throughput"]["rounds"]
-    assert round_["together"]["finished"] == 32
-    assert round_["together"]["tokens"] == round_["alone"]["tokens"] > 32
+    assert list(raw["throughput"]) == ["default", "off"]
+    for [round_] in raw["throughput"].values():
+        assert round_["together"]["finished"] == 32
+        assert round_["together"]["tokens"] == round_["alone"]["tokens"] > 32
     assert len(raw["first token"]["idle"]) == len(raw["first token"]["loaded"]) == 3
     over = median(raw["first token"]["loaded"]) / median(raw["first token"]["idle"])
     assert rows["first_token_8_over_idle"]["value"] == over
