@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 
 from sparing.cli.bench import bench
+from sparing.cli.bench_all import all_ as bench_all
+from sparing.cli.bench_all import headline
 from sparing.cli.bench_depth import depth as bench_depth
 from sparing.cli.bench_latent import latent as bench_latent
 from sparing.cli.bench_memory import memory
@@ -43,6 +45,8 @@ bench.command("memory")(takes_flags(memory))
 bench.command("depth")(takes_flags(bench_depth))
 bench.command("serve")(takes_flags(bench_serve))
 bench.command("latent")(bench_latent)
+bench.command("all")(takes_flags(bench_all))
+bench.command("headline")(headline)
 app.add_typer(bench, name="bench")
 train.command("predictor")(takes_flags(predictor))
 train.command("latent")(takes_flags(latent))

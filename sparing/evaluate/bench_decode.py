@@ -182,19 +182,21 @@ def prompt_ids(engine: Engine, prompt: str) -> list[int]:
 
 
 @torch.inference_mode()
-def generate(model: Any, prompt: torch.Tensor, count: int, **more: Any) -> int:
-    """transformers with everything kept; the bytes of its keys and values at the end. ``more``: of
-    its own options."""
-    found = model.generate(
+def generate(model: Any, prompt: torch.Tensor, count: int, **more: Any) -> Any:
+    """What transformers generates with everything kept, its cache with it: greedily and to the last
+    of ``count`` tokens, unless ``more``, of its own options, says otherwise."""
+    return model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
-        do_sample=False,
-        min_new_tokens=count,
         max_new_tokens=count,
         return_dict_in_generate=True,
-        **more,
+        **{"do_sample": False, "min_new_tokens": count} | more,
     )
-    layers = found.past_key_values.layers
+
+
+def cache_bytes(generated: Any) -> int:
+    """Of transformers' keys and values at the end, from their storages."""
+    layers = generated.past_key_values.layers
     return sum(t.untyped_storage().nbytes() for layer in layers for t in (layer.keys, layer.values))
 
 

@@ -85,15 +85,9 @@ class Plan:
         return Settings(depth=Depth(draft="off"), sampling=sampling, batch_size=self.batch_size)
 
     def memory(self, arm: Arm, question: int, thinking: int) -> Memory:
-        """The budget of a problem: its question and a share of what the full run thought.
-
-        Behind the question there are at least ``LEAST_ROOM`` slots, or one more than ``local``.
-        """
+        """The budget of a problem: its question and a share of what the full run thought."""
         policy, share = arm
-        room = max(round(share * thinking), LEAST_ROOM)
-        if isinstance(self.local, int):
-            room = max(room, self.local + 1)
-        return self._memory(policy, question + room)
+        return self._memory(policy, budget_of(share, question, thinking, self.local))
 
     def _memory(self, policy: str, budget: int) -> Memory:
         return Memory(
@@ -117,6 +111,17 @@ class Plan:
             "problems": blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest(),
             "version": __version__,
         }
+
+
+def budget_of(share: float, question: int, thinking: int, local: int | float | None = None) -> int:
+    """Slots for a question and a share of what was thought with everything kept.
+
+    Behind the question there are at least ``LEAST_ROOM``, or one more than ``local``.
+    """
+    room = max(round(share * thinking), LEAST_ROOM)
+    if isinstance(local, int):
+        room = max(room, local + 1)
+    return question + room
 
 
 def chosen_policies(names: Sequence[str] | None, predicts: bool) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 
 from sparing.api import Engine
 from sparing.engine.result import Result
-from sparing.evaluate.bench_decode import filled_cache, generate, pass_over
+from sparing.evaluate.bench_decode import cache_bytes, filled_cache, generate, pass_over
 from sparing.evaluate.report import Figure
 from sparing.evaluate.timing import interleaved, paired_ratio
 from sparing.options import Depth, Memory, Sampling
@@ -99,7 +99,7 @@ def against_transformers(engine: Engine, other: Any, clock: Clock) -> Measured:
         said.ours = [engine.generate([a], clock.memory, OFF, None, sampling)[0] for a in asked]
 
     def theirs(count: int = count) -> None:
-        said.their_bytes = [generate(other, prompt, count) for prompt in prompts]
+        said.their_bytes = [cache_bytes(generate(other, p, count)) for p in prompts]
 
     for warm_up in (ours, theirs):
         warm_up(min(WARM_UP_TOKENS, count))

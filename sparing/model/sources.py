@@ -28,6 +28,7 @@ class Embedded:
     description: str
     directory: Callable[[], Path]
     present: Callable[[], Path | None]
+    gguf: Callable[[], Path] | None = None  # the file that it is converted from
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ EMBEDDED = {
         description="SmolLM2-135M-Instruct, 30 layers, a chat model without thinking",
         directory=smollm2.smollm2_directory,
         present=smollm2.converted_directory,
+        gguf=smollm2.gguf_file,
     ),
 }
 
@@ -78,6 +80,12 @@ def find_model(name: str) -> Path:
     if HUB_ID.fullmatch(name):
         return _complete(_download(name), name)
     raise _unknown(name)
+
+
+def find_gguf(name: str) -> Path | None:
+    """The GGUF that the model called `name` was converted from; None where it was from none."""
+    gguf = EMBEDDED[name].gguf if name in EMBEDDED else None
+    return gguf() if gguf else None
 
 
 def list_models() -> list[ModelEntry]:

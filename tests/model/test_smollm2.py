@@ -75,7 +75,7 @@ def test_every_weight_is_the_ggufs(directory):
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
-    reader = GGUFReader(smollm2._gguf_file())
+    reader = GGUFReader(smollm2.gguf_file())
     with safe_open(directory / "model.safetensors", "np") as weights:
         for tensor in reader.tensors:
             ours = weights.get_tensor(_hugging_face_name(tensor.name))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.numpy import save_file
 
 import sparing
 from sparing.errors import ModelError, SparingError
-from sparing.model.sources import find_model, list_models
+from sparing.model.sources import EMBEDDED, find_gguf, find_model, list_models
 
 
 def _write_model(folder: Path, *, without: str = "") -> Path:
@@ -161,3 +162,11 @@ def test_finding_a_model_imports_no_torch():
         check=True,
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_only_what_was_converted_comes_from_a_gguf(monkeypatch, tmp_path):
+    file = tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    monkeypatch.setitem(EMBEDDED, "smollm2", replace(EMBEDDED["smollm2"], gguf=lambda: file))
+    assert find_gguf("smollm2") == file
+    assert find_gguf("pocket") is None
+    assert find_gguf(str(tmp_path)) is None

@@ -1,0 +1,186 @@
+"""`sparing bench all` and `sparing bench headline`: all savings, and the models' reports as one."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sparing.cli.bench import check_writable, read_prompts, show
+from sparing.cli.bench_memory import kept
+from sparing.cli.flags import LoadingFlags, flag, number
+from sparing.errors import OptionError
+from sparing.evaluate.report import report, write_json
+
+PROBLEMS, RUNS = 8, 2  # of each task; of prompts
+TOKENS_OF_PROBLEMS, SHARE = 1400, 0.25
+
+
+@dataclass
+class AskedFlags:
+    """What is asked, and how: a task's problems, or prompts."""
+
+    task: Annotated[
+        str | None, flag("as of `sparing eval`, several with commas; pocket-hard for pocket")
+    ] = None
+    prompts: Annotated[
+        Path | None, flag("instead of problems a prompt a line; without both some of ours")
+    ] = None
+    n: Annotated[
+        int | None, flag("problems of each task (8), or answers to prompts (2)", "--n", min=1)
+    ] = None
+    seed: Annotated[int, flag("which problems", min=0)] = 0
+    sample_seed: Annotated[int, flag("of the noise", min=0)] = 0
+    greedy: Annotated[bool, flag("instead of sampled at T 0.8, top-p 0.95", "--greedy")] = False
+    budget: Annotated[
+        Any, number("of arms that spare memory: slots (768), or a share of the thought (0.25)")
+    ] = None
+    new_tokens: Annotated[
+        int | None, flag("tokens a prompt (4096); of problems at most (1400)", min=1)
+    ] = None
+
+    def plan(self, arms: Sequence[str], directory: Path) -> Any:
+        """For the model in a directory; raises OptionError."""
+        from sparing.evaluate.bench_all import BUDGET, NEW_TOKENS
+        from sparing.evaluate.bench_all_rows import Plan, posed, prompted
+        from sparing.evaluate.bench_decode import PROMPTS
+        from sparing.model.scope import SCOPE_FILE
+        from sparing.tasks.find import find_tasks
+
+        if self.task and self.prompts:
+            raise OptionError("a task or prompts must be given, got both; leave one out")
+        named = self.task
+        if not self.prompts and (directory / SCOPE_FILE).exists():
+            named = named or "pocket-hard"
+        tasks = find_tasks(named) if named else []
+        if tasks:
+            asked = posed(tasks, self.n or PROBLEMS, self.seed)
+        else:
+            given = read_prompts(self.prompts) if self.prompts else PROMPTS[:-1]
+            asked = prompted(given, self.n or RUNS, PROMPTS)
+        return Plan(
+            arms,
+            *asked,
+            tasks,
+            budget=self.budget or (SHARE if tasks else BUDGET),
+            new_tokens=self.new_tokens or (TOKENS_OF_PROBLEMS if tasks else NEW_TOKENS),
+            greedy=self.greedy,
+            seed=self.sample_seed,
+        )
+
+
+def all_(
+    loading: LoadingFlags,
+    asking: AskedFlags,
+    arms: Annotated[
+        str | None, flag("which, with commas; by default all that can be measured")
+    ] = None,
+    json_: Annotated[
+        Path | None, flag("write the figures to this file; the same command goes on", "--json")
+    ] = None,
+    plot: Annotated[Path | None, flag("draw time, KV bytes and words into this file")] = None,
+) -> None:
+    """Time, KV bytes and words against transformers and OpenVINO GenAI: each saving alone, each
+    pair, all together."""
+    from sparing.cli.evaluate import model_fingerprint
+    from sparing.cli.run import INTERRUPTED
+    from sparing.evaluate.bench_all import headline_figures, left_out, promised
+    from sparing.evaluate.bench_all_arms import chosen_arms, load_arms
+    from sparing.evaluate.bench_all_rows import collect, columns
+    from sparing.evaluate.part import Part
+    from sparing.evaluate.plots import check_picture
+    from sparing.evaluate.plots_all import draw_headline
+    from sparing.evaluate.tables import as_headline
+    from sparing.latent.config import has_latents
+    from sparing.memory.predictor import find_predictor
+    from sparing.model.fingerprint import files_fingerprint
+    from sparing.model.sources import find_model
+
+    for path in filter(None, (json_, plot)):
+        check_writable(path)
+    if plot:
+        check_picture(plot)
+    directory = find_model(loading.model)
+    home = find_predictor(loading.predictor, directory)
+    names = chosen_arms(arms, loading.model, has_latents(directory))
+    plan = asking.plan(names, directory)
+    known = model_fingerprint(loading) | {"threads": loading.threads}
+    known["predictor"] = files_fingerprint(home) if home else None
+    part = Part(json_, plan.fingerprint(known)) if json_ else None
+    engine = loading.load()
+    columns_ = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    progress = Progress(*columns_, TimeElapsedColumn(), console=Console(stderr=True))
+    try:
+        with part or nullcontext():
+            ready = load_arms(names, engine, directory)
+            rows = collect(ready, engine, plan, part, progress)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {kept(part)}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    figures = headline_figures(rows, promised(loading.model, plan))
+    raw = {
+        "plan": plan.to_dict(),
+        "left_out": left_out(rows, loading.model, has_latents(directory)),
+        **in_effect(engine),
+        "rows": columns(rows),
+    }
+    content = {"model": loading.model, **report(figures, raw, engine.decoder.dtype)}
+    show_headline([as_headline(content)])
+    if barred := [row for row in content["rows"] if row["bar"] is not None]:
+        show(content | {"rows": barred})
+    if json_ and part:
+        write_json(json_, content)
+        part.remove()
+    if plot:
+        draw_headline([as_headline(content)], plot)
+
+
+def in_effect(engine: Any) -> dict[str, Any]:
+    """What the arms came to use of what the model brings: policy, layer sets, switch; and peers."""
+    from sparing.evaluate.peers import openvino_version
+
+    return {
+        "policy": "learned" if engine.predictor else "window",
+        "layer_sets": sorted(engine.drafting.sets),
+        "switch": engine.latents[0].switch if engine.latents else None,
+        "openvino_genai": openvino_version(),
+    }
+
+
+def headline(
+    files: Annotated[list[Path], typer.Argument(help="reports of `sparing bench all`")],
+    plot: Annotated[Path | None, flag("draw them into this file, as one picture")] = None,
+) -> None:
+    """Reports of `sparing bench all` as one table and one picture."""
+    from sparing.evaluate.plots import check_picture
+    from sparing.evaluate.plots_all import draw_headline
+    from sparing.evaluate.tables import read_headlines
+
+    if plot:
+        check_writable(plot)
+        check_picture(plot)
+    contents = read_headlines(files)
+    show_headline(contents)
+    if plot:
+        draw_headline(contents, plot)
+
+
+def show_headline(contents: Sequence[dict[str, Any]]) -> None:
+    """An arm a line, and below what was asked."""
+    from sparing.cli.evaluate import wide_console
+    from sparing.evaluate.tables import headline_cells, headline_note
+
+    header, *rows = headline_cells(contents)
+    table = Table(*(cell.replace(" ", "\n") for cell in header))
+    table.columns[1].no_wrap = True
+    for cells in rows:
+        table.add_row(*cells)
+    console = wide_console()
+    console.print(table)
+    for content in contents:
+        console.print(headline_note(content), highlight=False, markup=False)

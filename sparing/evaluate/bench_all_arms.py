@@ -1,0 +1,172 @@
+"""The arms of `sparing bench all`: peers, and Sparing with every set of savings."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from sparing.api import Engine
+from sparing.depth.phrases import Phrases
+from sparing.errors import OptionError
+from sparing.evaluate.bench_depth import LOOKUP_TOKENS
+from sparing.evaluate.peers import OpenVINO, Peer, Transformers, heard, openvino_version
+from sparing.model.chat import PromptLike
+from sparing.model.sources import find_gguf
+from sparing.options import Depth, Latent, Memory, Sampling
+
+MEMORY, DEPTH, LATENT = "memory", "depth", "latent"
+OFF = "off"  # Sparing with every saving off
+TRANSFORMERS, LOOKUP, OPENVINO = "transformers", "transformers-lookup", "openvino"
+PEERS = (TRANSFORMERS, LOOKUP, OPENVINO)
+
+
+def sparing_arms(latent: bool) -> list[str]:
+    """Everything off, each saving alone, each pair, all together; ``latent``: of a model that has
+    learned latent steps."""
+    known = (MEMORY, DEPTH, LATENT) if latent else (MEMORY, DEPTH)
+    sets = (some for size in range(len(known) + 1) for some in combinations(known, size))
+    return ["+".join(some) or OFF for some in sets]
+
+
+def savings(arm: str) -> set[str]:
+    """What an arm spares; a peer nothing."""
+    return set() if arm in (OFF, *PEERS) else set(arm.split("+"))
+
+
+def no_openvino(model: str) -> str | None:
+    """Why OpenVINO GenAI cannot be measured on a model; None where it can."""
+    if find_gguf(model) is None:
+        return f"{Path(model).name} comes from no GGUF"
+    return None if openvino_version() else "openvino_genai is not installed"
+
+
+def chosen_arms(given: str | None, model: str, latent: bool) -> list[str]:
+    """Those named, with commas; by default all that can be measured. Raises OptionError."""
+    known, missing = [*PEERS, *sparing_arms(latent)], no_openvino(model)
+    if given is None:
+        return [arm for arm in known if not (arm == OPENVINO and missing)]
+    names = list(dict.fromkeys(name.strip() for name in given.split(",")))
+    if wrong := [name for name in names if name not in known]:
+        raise OptionError(f"arms must be among {', '.join(known)}, got {wrong[0]!r}")
+    if OPENVINO in names and missing:
+        raise OptionError(
+            f"arm openvino needs OpenVINO GenAI and a model from a GGUF, but {missing}; leave it "
+            "out, or pip install openvino-genai"
+        )
+    return names
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its noise and its end; ``memory``: for the arms that spare it."""
+
+    prompt: PromptLike
+    sampling: Sampling
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Answer:
+    """New tokens and what they took. ``answer``: as text, without the thought; ``kv_bytes``: at
+    their peak, None where nobody tells; ``more``: other counts."""
+
+    ids: list[int]
+    answer: str
+    finish_reason: str
+    seconds: float
+    kv_bytes: int | None
+    more: Mapping[str, int]
+
+
+class Ours:
+    """Sparing with some savings on: drafts by ``auto``, latents by the model's own switch.
+
+    What drafting learns is this arm's own and on no disk. It stays, but for the text of measured
+    answers, which nobody shall say by heart.
+    """
+
+    def __init__(self, engine: Engine, spared: set[str]) -> None:
+        self.spared, self.engine = spared, engine
+        if DEPTH in spared:
+            self.engine = Engine(
+                engine.decoder, engine.chat, engine.name, engine.predictor, engine.drafting.sets,
+                engine.latents,
+            )  # fmt: skip
+        self._phrases: Phrases | None = None
+
+    def remember(self) -> None:
+        """What was said until now may be said by heart from now on."""
+        if DEPTH in self.spared:
+            self._phrases = self.engine.drafting.phrases
+
+    def __call__(self, asked: Asked) -> Answer:
+        if self._phrases is not None:
+            self.engine.drafting.phrases = self._phrases.copy()
+        memory = asked.memory if MEMORY in self.spared else None
+        depth = Depth(draft="auto" if DEPTH in self.spared else "off")
+        begun = time.perf_counter()
+        [found] = self.engine.generate([asked.prompt], memory, depth, self._latent, asked.sampling)
+        seconds, stats = time.perf_counter() - begun, found.stats
+        names = ("thinking_tokens", "latent_tokens", "drafted", "accepted", "evictions")
+        counts = {name: getattr(stats, name) for name in names}
+        counts["prompt_tokens"] = len(found.prompt_token_ids)
+        return Answer(
+            found.token_ids, found.answer, found.finish_reason, seconds, stats.kv_bytes_peak, counts
+        )
+
+    @property
+    def _latent(self) -> Latent:
+        if LATENT not in self.spared:
+            return Latent()
+        assert self.engine.latents is not None
+        return Latent(mode=self.engine.latents[0].switch)
+
+
+class Theirs:
+    """A peer, asked and heard as ``engine`` is."""
+
+    def __init__(self, engine: Engine, peer: Peer) -> None:
+        self.engine, self.peer = engine, peer
+
+    def remember(self) -> None:
+        """Peers keep nothing between requests."""
+
+    def __call__(self, asked: Asked) -> Answer:
+        request = self.engine.request(asked.prompt, None, asked.sampling)
+        begun = time.perf_counter()
+        said = self.peer(request)
+        seconds = time.perf_counter() - begun
+        found = heard(self.engine.chat, request, said.ids, self.engine.decoder.shape.vocabulary)
+        _, answer = found.split(found.text)
+        counts = {
+            "thinking_tokens": found.thinking_tokens,
+            "latent_tokens": 0,
+            "prompt_tokens": found.question,
+        }
+        why = found.finish_reason or "interrupted"
+        return Answer(said.ids, answer, why, seconds, said.kv_bytes, counts)
+
+
+Arms = Mapping[str, Ours | Theirs]
+
+
+def load_arms(names: Sequence[str], engine: Engine, directory: Path) -> Arms:
+    """The arms by name, in one process; raises ModelError where transformers cannot load it.
+
+    The token of latent steps is no word to transformers either.
+    """
+    peers: dict[str, Peer] = {}
+    if {TRANSFORMERS, LOOKUP} & set(names):
+        more = {"suppress_tokens": [engine.latents[0].id]} if engine.latents else {}
+        plain = Transformers.load(directory, engine.decoder.dtype, **more)
+        looking = Transformers(plain.model, prompt_lookup_num_tokens=LOOKUP_TOKENS, **more)
+        peers |= {TRANSFORMERS: plain, LOOKUP: looking}
+    if OPENVINO in names:
+        gguf = find_gguf(engine.name)
+        assert gguf is not None
+        peers[OPENVINO] = OpenVINO(gguf)
+    return {
+        name: Theirs(engine, peers[name]) if name in peers else Ours(engine, savings(name))
+        for name in names
+    }
