@@ -95,7 +95,7 @@ def all_(
     from sparing.evaluate.part import Part
     from sparing.evaluate.plots import check_picture
     from sparing.evaluate.plots_all import draw_headline
-    from sparing.evaluate.tables import as_headline
+    from sparing.evaluate.tables_headline import as_headline
     from sparing.latent.config import has_latents
     from sparing.memory.predictor import find_predictor
     from sparing.model.fingerprint import files_fingerprint
@@ -159,7 +159,7 @@ def headline(
     """Reports of `sparing bench all` as one table and one picture."""
     from sparing.evaluate.plots import check_picture
     from sparing.evaluate.plots_all import draw_headline
-    from sparing.evaluate.tables import read_headlines
+    from sparing.evaluate.tables_headline import read_headlines
 
     if plot:
         check_writable(plot)
@@ -173,7 +173,7 @@ def headline(
 def show_headline(contents: Sequence[dict[str, Any]]) -> None:
     """An arm a line, and below what was asked."""
     from sparing.cli.evaluate import wide_console
-    from sparing.evaluate.tables import headline_cells, headline_note
+    from sparing.evaluate.tables_headline import headline_cells, headline_note
 
     header, *rows = headline_cells(contents)
     table = Table(*(cell.replace(" ", "\n") for cell in header))

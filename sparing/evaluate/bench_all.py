@@ -17,7 +17,7 @@ from sparing.evaluate.bench_all_arms import (
 from sparing.evaluate.bench_all_rows import Plan, Row
 from sparing.evaluate.intervals import wilson
 from sparing.evaluate.report import Figure
-from sparing.evaluate.tables import arm_label
+from sparing.evaluate.tables_headline import arm_label
 
 BUDGET, NEW_TOKENS = 768, 4096  # what was promised of smollm2, sampled
 BARS = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from sparing.evaluate.bench_all_arms import PEERS, TRANSFORMERS, savings
 from sparing.evaluate.plots import pyplot
-from sparing.evaluate.tables import arm_label, model_label
+from sparing.evaluate.tables_headline import arm_label, model_label
 
 PANELS = (("time", "time"), ("kv_bytes", "KV cache"), ("text_tokens", "words"))
 COLOURS = {0: "#b9c7d6", 1: "#7fb3d5", 2: "#3a86c8"}  # by savings that are on, below all of them

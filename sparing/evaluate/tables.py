@@ -5,17 +5,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparing.errors import OptionError, reason
-from sparing.evaluate.report import against_bar, origin_line
+from sparing.evaluate.report import against_bar
 
 UNIFORM = ("h2o", "snapkv", "rkv")  # per layer and head in their papers, one set for all here
 
 
-def markdown(path: str) -> str:
-    """A benchmark's figures beside their bars, and where and how they were taken."""
+def grid(rows: Sequence[Sequence[str]]) -> str:
+    """Cells as a Markdown table, the first row its header."""
+    first, *lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    return "\n".join([first, "|---" * len(rows[0]) + "|", *lines]) + "\n"
+
+
+def markdown(path: str, *, bars: bool = False) -> str:
+    """A benchmark's figures beside their bars, and where and how they were taken; ``bars``: only
+    those figures that have one."""
     content = json.loads(Path(path).read_text())
     lines = ["| measured | value | bar | |", "|---|---|---|---|"]
-    lines += [line(row) for row in content["rows"]]
+    lines += [line(row) for row in content["rows"] if row["bar"] is not None or not bars]
     versions = content["versions"]
     lines += [
         "",
@@ -66,9 +72,7 @@ def agreement_table(path: str, controls: str) -> str:
 
 def memory_table(path: str) -> str:
     """What each policy solves at each share of the thoughts' room, beside the full cache."""
-    header, *rows = memory_cells(json.loads(Path(path).read_text()))
-    first, *lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
-    return "\n".join([first, "|---" * len(header) + "|", *lines]) + "\n"
+    return grid(memory_cells(json.loads(Path(path).read_text())))
 
 
 def memory_cells(content: dict[str, Any]) -> list[list[str]]:
@@ -86,14 +90,48 @@ def memory_cells(content: dict[str, Any]) -> list[list[str]]:
     return [header, full, *rows]
 
 
+def depth_table(path: str) -> str:
+    """The drafters of `sparing bench depth`, a column each: speed over plain decoding, group by
+    group, with 95 % intervals where it is a mean, and what it is made of."""
+    content = json.loads(Path(path).read_text())
+    found = {row["name"]: row for row in content["rows"]}
+    groups = list(dict.fromkeys(run["group"] for run in content["raw"]["runs"]))
+    drafters = [name.split("/")[1] for name in found if name.startswith("acceptance/")]
+    batch = next((n for n in found if n.startswith("speedup/hybrid/batch")), None)
+    lines = [
+        *((group, f"speedup/{{}}/{group}") for group in groups),
+        ("**mean**", "speedup/{}/mean"),
+        ("over transformers.generate", "vs_transformers/{}/mean"),
+        ("over its prompt lookup", "vs_transformers_lookup/{}/mean"),
+        *([(f"mean, {batch.partition('batch')[2]} rows at a time", batch)] if batch else []),
+        ("a cold start, 512 tokens", "speedup_cold/{}"),
+        ("tokens a pass of the full model", "accepted_length/{}/mean"),
+        ("drafted tokens accepted", "acceptance/{}/mean"),
+    ]
+    rows = [
+        [label, *(depth_cell(found, name, drafter) for drafter in drafters)]
+        for label, name in lines
+    ]
+    return grid([["speed over plain decoding", *drafters], *rows])
+
+
+def depth_cell(found: Mapping[str, Mapping[str, Any]], name: str, drafter: str) -> str:
+    """A drafter's figure with its interval; empty where there is none."""
+    row = found.get(name.format(drafter))
+    if row is None or ("{}" not in name and f"/{drafter}/" not in name):
+        return ""
+    if row["unit"] == "share":
+        return f"{row['value']:.0%}"
+    interval = "" if row["low"] is None else f" ({row['low']:.2f} to {row['high']:.2f})"
+    return f"{row['value']:.2f}{interval if '/mean' in name or 'batch' in name else ''}"
+
+
 def latent_table(path: str) -> str:
     """The arms of `sparing bench latent`, a line each."""
     content = json.loads(Path(path).read_text())
     arms = [name.partition("/")[2] for name in (row["name"] for row in content["rows"])
             if name.startswith("accuracy/") and name.count("/") == 1]  # fmt: skip
-    header, *rows = latent_cells(content, arms)
-    first, *lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
-    return "\n".join([first, "|---" * len(header) + "|", *lines]) + "\n"
+    return grid(latent_cells(content, arms))
 
 
 def latent_cells(content: dict[str, Any], arms: Sequence[str]) -> list[list[str]]:
@@ -119,119 +157,6 @@ def latent_cells(content: dict[str, Any], arms: Sequence[str]) -> list[list[str]
             ]
         )
     return [header, *rows]
-
-
-def headline_table(*paths: str) -> str:
-    """The reports of `sparing bench all`, one a model, as one table; below it where each comes
-    from, and what was left out."""
-    contents = read_headlines(paths)
-    header, *rows = headline_cells(contents)
-    first, *lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
-    notes = [note for content in contents for note in ("", headline_note(content))]
-    return "\n".join([first, "|---" * len(header) + "|", *lines, *notes]) + "\n"
-
-
-def read_headlines(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Raises OptionError for a file that is no report of `sparing bench all`."""
-    contents = []
-    for path in paths:
-        try:
-            contents.append(as_headline(json.loads(Path(path).read_text())))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OptionError(
-                f"{path} must be a report of `sparing bench all`, got: {reason(error)}; "
-                "make it with --json"
-            ) from None
-    return contents
-
-
-def as_headline(content: dict[str, Any]) -> dict[str, Any]:
-    """A report of `sparing bench all` with its ``arms`` and its ``values``, rows by name."""
-    values = {row["name"]: row for row in content["rows"]}
-    arms = list(content["raw"]["rows"])
-    missing = [arm for arm in arms if f"distinct4/{arm}" not in values]
-    if missing or not arms:
-        raise ValueError("no distinct4, which all its arms have")
-    return content | {"arms": arms, "values": values}
-
-
-def headline_cells(contents: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A header and a row for each arm of each model; shares are of transformers' figures."""
-    compared = ("time", "token_time", "kv_bytes")
-    header = ["model", "", "time", "time a token", "KV bytes", "words", "distinct-4", "solved"]
-    beside = any("time_vs_openvino/off" in content["values"] for content in contents)
-    rows = []
-    for content in contents:
-        for arm in content["arms"]:
-            found = {name: content["values"].get(f"{name}/{arm}") for name in HEADLINE}
-            shares = [share_of(found[f"{name}_vs_transformers"]) for name in compared]
-            if arm == "transformers":
-                shares = ["100 %"] * len(compared)
-            words, new = found["text_tokens"]["value"], found["distinct4"]["value"]
-            cells = [model_label(content), arm_label(arm), *shares, f"{words:,.0f}", f"{new:.2f}"]
-            cells.append(solved_cell(found["accuracy"]))
-            rows.append(cells + [share_of(found["time_vs_openvino"])] * beside)
-    return [header + ["time over OpenVINO"] * beside, *rows]
-
-
-HEADLINE = (  # what the table takes of an arm
-    "time_vs_transformers",
-    "token_time_vs_transformers",
-    "kv_bytes_vs_transformers",
-    "time_vs_openvino",
-    "text_tokens",
-    "distinct4",
-    "accuracy",
-)
-
-
-def headline_note(content: Mapping[str, Any]) -> str:
-    """A model's: what was asked, where it was measured, what is missing and why."""
-    raw = content["raw"]
-    plan = raw["plan"]
-    how = (
-        "greedy" if plan["greedy"] else f"sampled (T {plan['temperature']}, top-p {plan['top_p']})"
-    )
-    count = len(plan["problems"])
-    asked = f"{count} answer{'s' * (count > 1)} of {plan['new_tokens']:,} tokens"
-    if plan["tasks"]:
-        asked = f"{count} problems of {', '.join(plan['tasks'])}, each to its end"
-    budget = plan["budget"]
-    room = f"{budget} slots" if isinstance(budget, int) else f"{budget:g} of the full thought"
-    missing = "".join(f" No {n}: {why}." for n, why in raw["left_out"].items())
-    return (
-        f"{model_label(content)}: {asked}, {how}, budget {room} ({raw['policy']}), batch 1. "
-        f"`{content['command']}`, {origin_line(content)}.{missing}"
-    )
-
-
-def model_label(content: Mapping[str, Any]) -> str:
-    return Path(content["model"]).name
-
-
-def arm_label(arm: str) -> str:
-    """An arm of `sparing bench all` as a reader is told of it."""
-    return ARM_LABELS.get(arm, arm.replace("+", " + "))
-
-
-ARM_LABELS = {
-    "transformers": "transformers",
-    "transformers-lookup": "transformers, prompt lookup",
-    "openvino": "OpenVINO GenAI",
-    "off": "everything off",
-}
-
-
-def share_of(row: Mapping[str, Any] | None) -> str:
-    """A ratio in per cent; empty where there is none."""
-    if row is None:
-        return ""
-    return f"{100 * row['value']:.0f} %" if row["value"] >= 0.1 else f"{100 * row['value']:.1f} %"
-
-
-def solved_cell(row: Mapping[str, Any] | None) -> str:
-    """With its 95 % interval; empty where nobody grades."""
-    return "" if row is None else f"{row['value']:.0%} ({row['low']:.0%} to {row['high']:.0%})"
 
 
 def policy_label(policy: str) -> str:

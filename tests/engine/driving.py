@@ -39,7 +39,9 @@ def run(
     ``policy`` replaces the one of every row that has a budget, ``switch`` every row's.
     """
     options = zip(prompts, each(memory, prompts), each(sampling, prompts), strict=True)
-    requests = [engine.request(p, m, s, tag, latent=latent) for tag, (p, m, s) in enumerate(options)]
+    requests = [
+        engine.request(p, m, s, tag, latent=latent) for tag, (p, m, s) in enumerate(options)
+    ]
     if policy is not None:
         requests = [replace(request, policy=policy) for request in requests]
     if switch is not None:

@@ -39,7 +39,7 @@ from sparing.evaluate.part import Part
 from sparing.evaluate.peers import OpenVINO, Transformers, heard, openvino_version
 from sparing.evaluate.plots_all import draw_headline, share
 from sparing.evaluate.report import report
-from sparing.evaluate.tables import as_headline, headline_table, read_headlines
+from sparing.evaluate.tables_headline import as_headline, headline_table, read_headlines
 from sparing.model.sources import find_gguf
 from sparing.options import Depth, Latent, Memory, Sampling
 from tests.evaluate.questions import Words
