@@ -45,8 +45,7 @@ class Drafting:
     """What is timed: each of ``drafters`` on every prompt of ``groups``, greedy, ``rounds`` times,
     in turns with plain decoding and transformers, which says as many tokens as plain decoding did,
     after it has been through all of ``warm_up``. ``whole``: answers to their end, within
-    ``new_tokens``; else just as many tokens. ``bars``: of
-    figures, by name."""
+    ``new_tokens``; else just as many tokens. ``bars``: of figures, by name."""
 
     groups: Mapping[str, Sequence[PromptLike]]
     warm_up: Sequence[PromptLike] = ()
@@ -74,10 +73,10 @@ def bench_depth(engine: Engine, other: Any, drafting: Drafting, progress: Progre
     with progress:
         for prompt in progress.track(drafting.warm_up, description="warming up"):
             timed.warm(prompt)
+        batched = timed.batched() if "hybrid" in drafting.drafters else {}
         for group, prompts in drafting.groups.items():
             for prompt in progress.track(prompts, description=group):
                 timed.measure(group, prompt)
-        batched = timed.batched() if "hybrid" in drafting.drafters else {}
     figures = [
         replace(figure, bar=drafting.bars.get(figure.name, figure.bar))
         for figure in [*timed.figures(batched), *cold]
@@ -125,13 +124,7 @@ class Timed:
 
         arms["transformers"] = theirs
         arms["transformers-lookup"] = partial(theirs, prompt_lookup_num_tokens=LOOKUP_TOKENS)
-        before = {draft: known.phrases for draft, known in self.known.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in arms}
-        for _ in range(self.drafting.rounds):
-            for draft, known in self.known.items():
-                known.phrases = before[draft].copy()
-            for name, (taken,) in interleaved(arms, 1, warm_up=0).items():
-                seconds[name].append(taken)
+        seconds = self._in_turns(arms, self.drafting.rounds)
         stats = {draft: result.stats.to_dict() for draft, result in found.items()}
         same = {draft: r.token_ids == found["off"].token_ids for draft, r in found.items()}
         steps = {d: r.stats.new_tokens - r.stats.accepted for d, r in found.items()}
@@ -139,22 +132,43 @@ class Timed:
             {"group": group, "seconds": seconds, "stats": stats, "same": same, "steps": steps}
         )
 
+    @property
+    def rows(self) -> int:
+        """Of a batch: ``BATCH``, where every group has as many."""
+        return min(BATCH, *map(len, self.drafting.groups.values()))
+
     def batched(self) -> dict[str, list[float]]:
-        """Seconds of plain decoding and of hybrid with ``BATCH`` rows, group by group."""
+        """Seconds of plain decoding and of hybrid with ``rows`` at a time, group by group."""
         found: dict[str, list[float]] = {"off": [], "hybrid": []}
+        before = {draft: known.phrases.copy() for draft, known in self.known.items()}
         for prompts in self.drafting.groups.values():
-            batch = list(prompts[:BATCH])
+            batch = list(prompts[: self.rows])
             arms = {d: lambda d=d, b=batch: self._generate(b, d) for d in found}
-            for draft, seconds in interleaved(arms, self.drafting.rounds, warm_up=1).items():
+            for draft, (_, *seconds) in self._in_turns(arms, 1 + self.drafting.rounds).items():
                 found[draft].append(min(seconds))
+        for draft, known in self.known.items():
+            known.phrases = before[draft]
         return found
+
+    def _in_turns(
+        self, arms: Mapping[str, Callable[[], object]], rounds: int
+    ) -> dict[str, list[float]]:
+        """Seconds of each arm in each round, which begins with what had been heard before."""
+        before = {draft: known.phrases for draft, known in self.known.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in arms}
+        for _ in range(rounds):
+            for draft, known in self.known.items():
+                known.phrases = before[draft].copy()
+            for name, (taken,) in interleaved(arms, 1, warm_up=0).items():
+                seconds[name].append(taken)
+        return seconds
 
     def figures(self, batched: Mapping[str, Sequence[float]]) -> list[Figure]:
         figures = [figure for draft in self.drafting.drafters for figure in self._of(draft)]
         if batched:
             ratios = [a / b for a, b in zip(batched["off"], batched["hybrid"], strict=True)]
-            what = f"hybrid, warm, batch {BATCH}, over plain"
-            figures.append(speedup(f"speedup/hybrid/batch{BATCH}", ratios, what))
+            what = f"hybrid, warm, batch {self.rows}, over plain"
+            figures.append(speedup(f"speedup/hybrid/batch{self.rows}", ratios, what))
         return figures
 
     def _of(self, draft: str) -> list[Figure]:

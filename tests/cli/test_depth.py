@@ -59,7 +59,7 @@ def test_bench_depth_writes_its_rows_with_all_they_are_made_of(
         assert min(shares) >= 0
         for name in ("vs_transformers", "vs_transformers_lookup", "accepted_length", "acceptance"):
             assert rows[f"{name}/{drafter}/mean"]["value"] >= 0
-    assert rows["speedup/hybrid/batch8"]["value"] > 0
+    assert rows["speedup/hybrid/batch1"]["value"] > 0, "as many rows as the smallest group has"
     assert 0 <= rows["search_share"]["value"] < 1
     assert rows["speedup_cold/layers"]["value"] > 0
     runs = found["raw"]["runs"]
