@@ -36,6 +36,10 @@ bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2
 	  --trace-plot results/trace.png
 	$(BIN)/sparing bench memory --model smollm2 --threads 2 --predictor build/predictor-smollm2 \
 	  --json results/memory-smollm2.json
+	$(BIN)/sparing bench depth --threads 2 --rounds 1 --json results/depth.json --plot results/depth.png
+	$(if $(SPARING_DATA),$(BIN)/sparing bench depth --model smollm2 --threads 2 --rounds 1 \
+	  --prompts $(SPARING_DATA)/spec_bench.jsonl --json results/depth-smollm2.json --plot results/depth-smollm2.png)
+	$(BIN)/sparing bench serve --threads 2 --json results/serve.json
 	$(BIN)/cog -r README.md
 
 picture: $(INSTALLED)  ## the README's picture of the server's page (needs Debian's chromium)

@@ -162,6 +162,11 @@ class Depth(Options):
             raise ValueError(
                 f"trees needs draft layers, hybrid or auto, got {self.draft}; leave trees out"
             )
+        if self.task is not None and self.objective == "matchness":
+            raise ValueError(
+                f"task needs objective speed: matchness looks for a set of its own, got task "
+                f"{self.task!r}; leave one of them out"
+            )
         return self
 
 

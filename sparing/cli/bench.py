@@ -105,7 +105,9 @@ def read_groups(path: Path) -> dict[str, list[str]]:
         groups: dict[str, list[str]] = {}
         for line in found:
             row = json.loads(line) if path.suffix == ".jsonl" else {"prompt": line}
-            prompt = row["prompt"] if "prompt" in row else row["turns"][0]
+            turns = [row["prompt"]] if "prompt" in row else row["turns"]
+            if not isinstance(turns, list) or not isinstance(prompt := turns[0], str):
+                raise TypeError(f"no text in {line}")
             category = row.get("category", path.stem)
             groups.setdefault(category, []).append(prompt)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

@@ -15,6 +15,8 @@ from sparing.errors import OptionError
 from sparing.evaluate.report import report, write_json
 from sparing.options import Depth, DraftName
 
+LAYERED = frozenset({"layers", "hybrid", "auto"})
+
 
 def depth(
     loading: LoadingFlags,
@@ -52,6 +54,8 @@ def depth(
         check_picture(plot)
     options = Depth(trees=trees, confidence=confidence)
     chosen = chosen_drafters(drafters)
+    if plot and "layers" not in chosen:
+        raise OptionError(f"a timeline is of drafter layers, got {drafters}; leave --plot out")
     directory = find_model(loading.model)
     if not task and not prompts:
         if not (directory / SCOPE_FILE).exists():
@@ -63,6 +67,11 @@ def depth(
     if prompts:
         found |= read_groups(prompts)
     engine = loading.load()
+    if not engine.drafting.can_skip and set(chosen) & LAYERED:
+        raise OptionError(
+            "drafters layers, hybrid and auto need Sparing's own decoder and a model of 3 layers "
+            "or more; pass --drafters lookup"
+        )
     other = ReferenceDecoder.load(directory, engine.decoder.dtype).model
     asked = {name: [engine.chat.question(q) for q in some[: 2 * n]] for name, some in found.items()}
     drafting = Drafting(
@@ -73,7 +82,7 @@ def depth(
         whole=new_tokens is None and not prompts,
         rounds=rounds,
         depth=options,
-        bars=BARS.get(loading.model, {}),
+        bars=BARS.get((loading.model, task), {}),
     )
     try:
         with Progress(console=Console(stderr=True)) as progress:

@@ -108,6 +108,12 @@ class SeedlessFlags:
         str, flag(f"which slots stay: {', '.join(get_args(PolicyName))}, or an installed one")
     ] = "auto"
     draft: Annotated[str, flag(f"who drafts: {', '.join(get_args(DraftName))}")] = "auto"
+    depth_task: Annotated[
+        str | None, flag("whose tuned layer set drafts; by default the first that is known")
+    ] = None
+    objective: Annotated[
+        str, flag("how a set is looked for: speed, or matchness, the paper's schedule")
+    ] = "speed"
     latent: Annotated[str, flag(f"thinking without words: {', '.join(get_args(LatentMode))}")] = (
         "off"
     )
@@ -128,7 +134,7 @@ class SeedlessFlags:
         """The keyword arguments of ``Engine.stream``; raises OptionError before weights load."""
         return {
             "memory": Memory(**self._values(Memory)),
-            "depth": Depth(draft=self.draft),  # type: ignore[arg-type]
+            "depth": Depth(draft=self.draft, task=self.depth_task, objective=self.objective),  # type: ignore[arg-type]
             "latent": Latent(mode=self.latent),  # type: ignore[arg-type]
             "sampling": Sampling(**self._values(Sampling)),
             "template_options": {"enable_thinking": False} if self.no_think else None,

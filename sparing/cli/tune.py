@@ -38,7 +38,8 @@ def depth(
 ) -> None:
     """The sub-layers to leave out while drafting; `sparing run` uses them from then on."""
     from sparing.cli.bench import check_writable, read_prompts
-    from sparing.depth.store import SETS_FILE, sets_file, write_sets
+    from sparing.depth.search import WORTH
+    from sparing.depth.store import SETS_FILE, read_file, sets_file, write_sets
     from sparing.evaluate.tune_depth import spoken
     from sparing.evaluate.tune_depth import tune as tuned
     from sparing.model.fingerprint import fingerprint
@@ -64,7 +65,9 @@ def depth(
         )
     here = fingerprint(directory, engine.chat.tokenizer)
     path = out / SETS_FILE if out else sets_file(here)
+    read_file(path, here)  # what is there must be of this model, before the work
     found: Any = None
+    interrupted = False
     with Progress(console=Console(stderr=True)) as progress:
         shown = progress.add_task("answering", total=tries)
         said = spoken(engine, [engine.chat.question(q) for q in asked], new_tokens)
@@ -77,7 +80,10 @@ def depth(
         try:
             found = tuned(engine, said, tries, seed, max_draft, on_try)
         except KeyboardInterrupt:
-            typer.echo("interrupted; the best so far is kept", err=True)
+            interrupted = True
+    if interrupted:
+        kept = "the best so far is kept" if found else "nothing was tried yet"
+        typer.echo(f"interrupted; {kept}", err=True)
     if found is None:
         raise typer.Exit(INTERRUPTED)
     named = name or task or prompts.stem  # type: ignore[union-attr]
@@ -88,3 +94,7 @@ def depth(
         f"{found.matchness:.1%} agreement, {found.speed:.2f} times plain decoding expected\n"
         f"kept in {path}"
     )
+    if found.speed < WORTH:
+        typer.echo("drafting with it is not expected to pay: nothing better was found", err=True)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)

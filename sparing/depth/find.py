@@ -72,12 +72,14 @@ class Known:
 
     def keep(self) -> None:
         """Write what is worth to be known by the next engine, after enough is new."""
+        searches = [s for s in self._searches.values() if s.schedule.objective == "speed"]
         steps = sum(record.step for record in self._records.values())
+        steps += sum(search.steps for search in searches)
         if not self.kept or steps < self._steps_kept + KEEP_STEPS:
             return
         self._steps_kept = steps
         before, records = self._found
-        live = [s.tuned for s in self._searches.values() if s.phase == "acceleration"]
+        live = [search.tuned for search in searches if search.phase == "acceleration"]
         tuned = next(filter(None, live), before)
         rows = {key: record.to_rows() for key, record in (records | self._records).items()}
         self.kept.write({"set": tuned and as_dict(tuned), "records": rows})
@@ -99,14 +101,21 @@ class Known:
                 "make one with `sparing tune depth`, or leave it out"
             )
         schedule = Schedule(depth.interval, depth.blocks, depth.window, depth.objective)
-        known = self.sets.get(depth.task) if depth.task else next(iter(self.sets.values()), None)
-        known = known or self._found[0]
         key = schedule, depth.task, depth.max_draft
         if key not in self._searches:
             self._searches[key] = LayerSearch(
-                self.decoder, schedule, known, self.draft_head, depth.max_draft
+                self.decoder, schedule, self._known_set(depth), self.draft_head, depth.max_draft
             )
         return self._searches[key]
+
+    def _known_set(self, depth: Depth) -> Tuned | None:
+        """The task's, or the first one, or that which was kept; none where the paper's schedule
+        is to find its own."""
+        if depth.objective == "matchness":
+            return None
+        if depth.task:
+            return self.sets[depth.task]
+        return next(iter(self.sets.values()), None) or self._found[0]
 
     def layers(self, depth: Depth, cache: SlotCache) -> LayerDrafter:
         return LayerDrafter(

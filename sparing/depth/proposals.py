@@ -1,5 +1,6 @@
 """Which layer set to try next (SWIFT, arXiv 2410.06916, sec. 4.1)."""
 
+import math
 import random
 from dataclasses import dataclass, field
 
@@ -41,7 +42,10 @@ class Proposals:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
-        self._wanted = min(round(2 * self.layers * RATIO), 2 * (self.layers - 2))
+        self._given = 0
+        pool = 2 * (self.layers - 2)
+        self._wanted = min(round(2 * self.layers * RATIO), pool)
+        self._all = 2**pool if self.near else math.comb(pool, self._wanted)
 
     def first(self) -> Mask:
         """Attention and MLP of every second layer, as the reference begins."""
@@ -57,11 +61,19 @@ class Proposals:
 
     def next(self, best: Mask) -> Mask:
         """One to try; ``scores`` are those of all that have been tried, first of the start."""
+        self._given += 1
         if self.near and len(self.scores) == 1:
             return self.late()
-        if len(self.scores) % EVERY == EVERY - 1:
+        if self._given % EVERY == 0:
             return self._bayesian(best)
         return self._changed(best) if self.near else self._drawn()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all there are have been tried: few, in a model of three or four layers."""
+        if len(self.scores) < self._all:
+            return False
+        return len({mask.tobytes() for mask, _ in self.scores}) >= self._all
 
     def _drawn(self) -> Mask:
         skipped = np.zeros(2 * (self.layers - 2), bool)

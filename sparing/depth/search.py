@@ -44,7 +44,8 @@ class LayerSearch:
 
     ``layer_set``: None while none is known that is worth it; ``matchness``: its own when it was
     last tried; ``acceptance``: of its drafts' tokens, the first wrong one of each included;
-    ``seconds``: what the search has cost; ``news``: what has happened and not been told.
+    ``seconds``: what the search has cost; ``steps``: of rows, that it has seen; ``news``: what
+    has happened and not been told.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class LayerSearch:
         self.decoder, self.schedule = decoder, schedule or Schedule()
         self.head, self.most = head, most
         self.layer_set = known.layer_set if known else None
-        self.matchness, self.score = known.matchness if known else 0.0, 0.0
+        self.matchness, self.score = (known.matchness, known.speed) if known else (0.0, 0.0)
         self.seconds = self._right = self._judged = 0.0
+        self.steps = 0
         self._by_speed = self.schedule.objective == "speed"
         self._proposals = Proposals(decoder.shape.layers, near=self._by_speed)
         self._best = as_mask(known.layer_set) if known else self._proposals.first()
@@ -89,6 +91,7 @@ class LayerSearch:
         """What a row's step took and brought."""
         self._decoding += seconds
         self._tokens += tokens
+        self.steps += 1
 
     def learn(self, drafted: int, accepted: int) -> None:
         """How a draft of the layer set fared: ``drafted`` tokens in a row, siblings not counted."""
@@ -152,7 +155,7 @@ class LayerSearch:
     def _end_block(self) -> None:
         if not self._by_speed:
             done = self.matchness > ENOUGH or self._without_gain >= NO_GAIN
-            if done or self._tried >= MOST_TRIED:
+            if done or self._tried >= MOST_TRIED or self._proposals.exhausted:
                 self._enter("acceleration")
         elif self._tried % CANDIDATES == 0:
             self._blocks += 1

@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from sparing.api import Engine
 from sparing.depth.find import Known
+from sparing.engine.events import TokenEvent
 from sparing.engine.result import Result
 from sparing.evaluate.bench_decode import generate
 from sparing.evaluate.bench_depth_cold import cold_start
@@ -20,22 +21,25 @@ from sparing.evaluate.report import Figure
 from sparing.evaluate.timing import interleaved
 from sparing.model.chat import PromptLike
 from sparing.options import Depth, Sampling
+from sparing.tasks.families import POCKET_TASKS
 
 DRAFTERS = ("lookup", "layers", "hybrid", "auto")
 BATCH = 8
-BARS = {  # by model: of pocket on its own tasks, of SmolLM2 on Spec-Bench
-    "pocket": {
+BARS: dict[tuple[str, str | None], dict[str, float]] = {  # by model and tasks
+    ("pocket", POCKET_TASKS): {
         "speedup/layers/mean": 1.5,
         "speedup/hybrid/mean": 1.8,
         f"speedup/hybrid/batch{BATCH}": 1.2,
     },
-    "smollm2": {
+    ("smollm2", None): {  # on prompts: Spec-Bench's
         "speedup/auto/mean": 1.25,
         "speedup/auto/worst": 0.97,
         "vs_transformers/auto/mean": 2.5,
         "vs_transformers_lookup/auto/mean": 2.5,
     },
 }
+WARMING = 16  # tokens by transformers, before anything is timed
+SPENT = {"search": "search", "draft": "drafting", "verify": "verifying and all else"}
 LOOKUP_TOKENS = 10  # transformers' prompt_lookup_num_tokens, as its documentation has it
 Measured = tuple[list[Figure], dict[str, Any]]
 
@@ -44,7 +48,8 @@ Measured = tuple[list[Figure], dict[str, Any]]
 class Drafting:
     """What is timed: each of ``drafters`` on every prompt of ``groups``, greedy, ``rounds`` times,
     in turns with plain decoding and transformers, which says as many tokens as plain decoding did,
-    after it has been through all of ``warm_up``. ``whole``: answers to their end, within
+    after all of ``warm_up``; where that is empty, after the prompts themselves, whose answers are
+    then forgotten. ``whole``: answers to their end, within
     ``new_tokens``; else just as many tokens. ``bars``: of figures, by name."""
 
     groups: Mapping[str, Sequence[PromptLike]]
@@ -66,13 +71,11 @@ class Drafting:
 
 def bench_depth(engine: Engine, other: Any, drafting: Drafting, progress: Progress) -> Measured:
     """All figures, and what they are computed from. ``other``: the model in transformers."""
-    cold, raw = cold_start(
-        engine, list(drafting.groups.values()), drafting.depth, drafting.sampling
-    )
+    groups = list(drafting.groups.values())
+    cold, raw = cold_start(engine, groups, drafting.drafters, drafting.depth, drafting.sampling)
     timed = Timed(engine, other, drafting)
     with progress:
-        for prompt in progress.track(drafting.warm_up, description="warming up"):
-            timed.warm(prompt)
+        timed.warm_up(progress)
         batched = timed.batched() if "hybrid" in drafting.drafters else {}
         for group, prompts in drafting.groups.items():
             for prompt in progress.track(prompts, description=group):
@@ -99,10 +102,23 @@ class Timed:
         }
         self.runs: list[dict[str, Any]] = []
 
-    def warm(self, prompt: PromptLike) -> None:
-        """Once through every drafter, so that what it can know is known."""
-        for draft in self.drafting.drafters:
-            self._generate([prompt], draft)
+    def warm_up(self, progress: Progress) -> None:
+        """Once through every arm, so that what a drafter can know is known."""
+        own = [prompt for prompts in self.drafting.groups.values() for prompt in prompts]
+        before = {draft: known.phrases.copy() for draft, known in self.known.items()}
+        self._theirs(own[0], WARMING)
+        prompts = self.drafting.warm_up or own
+        for prompt in progress.track(prompts, description="warming up"):
+            for draft in self.known:
+                self._generate([prompt], draft)
+        if not self.drafting.warm_up:
+            for draft, known in self.known.items():
+                known.phrases = before[draft]
+
+    def _theirs(self, prompt: PromptLike, count: int, **more: Any) -> None:
+        """So many tokens by transformers."""
+        ids = torch.tensor([self.engine.chat.encode(prompt).ids])
+        generate(self.other, ids, count, **more)
 
     def measure(self, group: str, prompt: PromptLike) -> None:
         """One prompt, all arms in turns; the arms must say the same."""
@@ -117,17 +133,16 @@ class Timed:
         arms: dict[str, Callable[[], object]] = {
             draft: arm(draft) for draft in ("off", *self.drafting.drafters)
         }
-        ids = torch.tensor([self.engine.chat.encode(prompt).ids])
 
         def theirs(**more: Any) -> None:
-            generate(self.other, ids, len(found["off"].token_ids), **more)
+            self._theirs(prompt, len(found["off"].token_ids), **more)
 
         arms["transformers"] = theirs
         arms["transformers-lookup"] = partial(theirs, prompt_lookup_num_tokens=LOOKUP_TOKENS)
         seconds = self._in_turns(arms, self.drafting.rounds)
         stats = {draft: result.stats.to_dict() for draft, result in found.items()}
         same = {draft: r.token_ids == found["off"].token_ids for draft, r in found.items()}
-        steps = {d: r.stats.new_tokens - r.stats.accepted for d, r in found.items()}
+        steps = {draft: passes(result) for draft, result in found.items()}
         self.runs.append(
             {"group": group, "seconds": seconds, "stats": stats, "same": same, "steps": steps}
         )
@@ -173,67 +188,70 @@ class Timed:
 
     def _of(self, draft: str) -> list[Figure]:
         """One drafter's: speed, what became of its tokens, where the seconds went."""
-        how, groups = f"{draft}, warm, batch 1", self.drafting.groups
-        of_groups = [
-            speedup(
-                f"speedup/{draft}/{g}", self._ratios("off", draft, g), f"{g}: {how}, over plain"
-            )
-            for g in groups
-        ]
-        worst = min(of_groups, key=lambda figure: figure.value)
+        figures = self._speeds(draft, "off", "speedup", "plain")
+        worst = min(figures[:-1], key=lambda figure: figure.value)
+        what = f"worst group, {worst.what}"
+        figures.append(replace(worst, name=f"speedup/{draft}/worst", what=what))
+        figures += self._speeds(draft, "transformers", "vs_transformers", "transformers.generate")
+        figures += self._speeds(
+            draft, "transformers-lookup", "vs_transformers_lookup", "transformers' prompt lookup"
+        )
+        same = [run["same"][draft] for run in self.runs]
+        what = f"{draft}: answers that are those of plain decoding, token for token"
+        figures.append(Figure(f"same/{draft}", mean(same), "share", "higher", what=what))
+        for group in (*self.drafting.groups, None):
+            figures += [self._length(draft, group), self._acceptance(draft, group)]
+            figures += self._shares(draft, group)
+        return figures
+
+    def _speeds(self, draft: str, arm: str, name: str, over: str) -> list[Figure]:
+        """Over another arm, group by group; last of all groups."""
+        how = f"{draft}, warm, batch 1, over {over}"
         figures = [
-            *of_groups,
-            replace(worst, name=f"speedup/{draft}/worst", what=f"worst group, {worst.what}"),
+            speedup(f"{name}/{draft}/{group}", self._ratios(arm, draft, group), f"{group}: {how}")
+            for group in self.drafting.groups
         ]
-        for arm, name, what in (
-            ("off", "speedup", "plain"),
-            ("transformers", "vs_transformers", "transformers.generate"),
-            ("transformers-lookup", "vs_transformers_lookup", "transformers' prompt lookup"),
-        ):
-            of = f"{how}, over {what}, mean"
-            figures.append(speedup(f"{name}/{draft}/mean", self._ratios(arm, draft), of))
-        figures += [self._length(draft, group) for group in (*groups, None)]
-        return [*figures, self._acceptance(draft), *self._shares(draft)]
+        mean_of = speedup(f"{name}/{draft}/mean", self._ratios(arm, draft), f"{how}, mean")
+        return [*figures, mean_of]
 
     def _length(self, draft: str, group: str | None) -> Figure:
-        runs = self._runs(group)
-        accepted = sum(run["stats"][draft]["accepted"] for run in runs)
+        tokens = self._total(draft, "new_tokens", group)
         return Figure(
             f"accepted_length/{draft}/{group or 'mean'}",
-            1 + accepted / sum(run["steps"][draft] for run in runs),
+            tokens / sum(run["steps"][draft] for run in self._runs(group)),
             "tokens",
             "higher",
             what=f"{group or 'mean'}: {draft}, tokens a pass of the full model",
         )
 
-    def _acceptance(self, draft: str) -> Figure:
-        drafted, accepted = (self._total(draft, key) for key in ("drafted", "accepted"))
+    def _acceptance(self, draft: str, group: str | None) -> Figure:
+        drafted, accepted = (self._total(draft, key, group) for key in ("drafted", "accepted"))
         return Figure(
-            f"acceptance/{draft}/mean",
+            f"acceptance/{draft}/{group or 'mean'}",
             accepted / max(drafted, 1),
             "share",
             "higher",
-            what=f"{draft}: drafted tokens that were accepted",
+            what=f"{group or 'mean'}: {draft}, drafted tokens that were accepted",
         )
 
-    def _shares(self, draft: str) -> list[Figure]:
+    def _shares(self, draft: str, group: str | None) -> list[Figure]:
         """Of all seconds: the search's, the drafts', and what is left, verification above all."""
-        seconds = {key: self._total(draft, f"{key}_seconds") for key in ("search", "draft")}
-        total = self._total(draft, "seconds")
+        seconds = {key: self._total(draft, f"{key}_seconds", group) for key in ("search", "draft")}
+        total = self._total(draft, "seconds", group)
         seconds["verify"] = total - sum(seconds.values())
         return [
             Figure(
-                f"time_share/{key}/{draft}",
+                f"time_share/{key}/{draft}" + (f"/{group}" if group else ""),
                 value / total,
                 "share",
                 "lower",
-                what=f"{draft}, warm: share of the time, {key}",
+                what=f"{group or 'mean'}: {draft}, warm, share of the time, {SPENT[key]}",
             )
             for key, value in seconds.items()
         ]
 
-    def _total(self, draft: str, key: str) -> float:
-        return sum(run["stats"][draft][key] for run in self.runs)
+    def _total(self, draft: str, key: str, group: str | None) -> float:
+        return sum(run["stats"][draft][key] for run in self._runs(group))
 
     def _runs(self, group: str | None) -> list[dict[str, Any]]:
         """Of one group; None: of all."""
@@ -252,6 +270,13 @@ class Timed:
             return self.engine.generate(prompts, None, options, None, self.drafting.sampling)
         finally:
             self.engine.drafting = shared
+
+
+def passes(result: Result) -> int:
+    """Of the full model: each says a token of its own behind what it accepts, but for one that
+    accepts the end."""
+    last = [event for event in result.events if isinstance(event, TokenEvent)][-1]
+    return result.stats.new_tokens - result.stats.accepted + (last.origin == "draft")
 
 
 def speedup(name: str, ratios: Sequence[float], what: str) -> Figure:

@@ -97,31 +97,28 @@ class ColdRun:
 
 
 def cold_start(
-    engine: Engine, groups: Sequence[Sequence[PromptLike]], depth: Depth, sampling: Sampling
+    engine: Engine,
+    groups: Sequence[Sequence[PromptLike]],
+    drafters: Sequence[str],
+    depth: Depth,
+    sampling: Sampling,
 ) -> tuple[list[Figure], dict[str, Any]]:
-    """``auto`` and ``layers``, from nothing, on prompts of all groups in turn; the latter goes on
-    until it accelerates, for the timeline."""
+    """Each of ``drafters`` from nothing, on prompts of all groups in turn; ``layers`` goes on until
+    it accelerates, for the timeline. The share of the search is told of ``auto``, where it is one
+    of them."""
     mixed = alternating(groups)
     runs: dict[str, ColdRun] = {}
     known = engine.drafting
     try:
-        for draft in ("off", "auto", "layers"):
+        for draft in ("off", *drafters):
             engine.drafting = Known(engine.decoder)
             options = depth.model_copy(update={"draft": draft})
             runs[draft] = ColdRun(engine, options, sampling).answer(mixed, draft == "layers")
     finally:
         engine.drafting = known
+    raw = {f"cold_{draft}": run.to_dict() for draft, run in runs.items()}
     plain = runs.pop("off").early
-    early = runs["auto"].early
-    share = Figure(
-        "search_share",
-        early.search_seconds / early.seconds,
-        "share",
-        "lower",
-        SEARCH_BAR,
-        f"auto, cold start, {COLD_TOKENS} tokens: search over all time",
-    )
-    speeds = [
+    figures = [
         Figure(
             f"speedup_cold/{draft}",
             (run.early.tokens / run.early.seconds) / (plain.tokens / plain.seconds),
@@ -131,4 +128,8 @@ def cold_start(
         )
         for draft, run in runs.items()
     ]
-    return [share, *speeds], {f"cold_{draft}": run.to_dict() for draft, run in runs.items()}
+    if "auto" in runs:
+        early, what = runs["auto"].early, f"auto, cold start, {COLD_TOKENS} tokens: search over all"
+        share = early.search_seconds / early.seconds
+        figures.append(Figure("search_share", share, "share", "lower", SEARCH_BAR, f"{what} time"))
+    return figures, raw

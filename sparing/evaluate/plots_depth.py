@@ -28,7 +28,7 @@ def draw_timeline(cold: Mapping[str, Any], path: Path) -> None:
     matchness = [event["matchness"] for event in told]
     above.step(at, [*sizes, sizes[-1]], where="post", color="#0072B2")
     above.set_ylabel("sub-layers skipped", color="#0072B2")
-    above.set_ylim(0, None)
+    above.set_ylim(0, 1.25 * max(1, *sizes))  # its line stays below that of matchness
     twin = above.twinx()
     twin.step(at, [*matchness, matchness[-1]], where="post", color="#D55E00")
     twin.set_ylabel("matchness", color="#D55E00")

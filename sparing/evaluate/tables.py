@@ -96,7 +96,7 @@ def depth_table(path: str) -> str:
     content = json.loads(Path(path).read_text())
     found = {row["name"]: row for row in content["rows"]}
     groups = list(dict.fromkeys(run["group"] for run in content["raw"]["runs"]))
-    drafters = [name.split("/")[1] for name in found if name.startswith("acceptance/")]
+    drafters = [name.split("/")[1] for name in found if name.startswith("same/")]
     batch = next((n for n in found if n.startswith("speedup/hybrid/batch")), None)
     lines = [
         *((group, f"speedup/{{}}/{group}") for group in groups),

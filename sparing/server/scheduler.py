@@ -77,7 +77,8 @@ class Scheduler:
     ) -> None:
         self.loop, self.queue, self.tell = engine.loop([]), serving.queue, tell
         self.room = Room(self.loop.cache.slot_bytes, serving.kv_bytes, serving.rows)
-        self.drafter = ByRequest(engine.drafting, self.loop.cache, depth or Depth())
+        self.known = engine.drafting
+        self.drafter = ByRequest(self.known, self.loop.cache, depth or Depth())
         self.loop.drafter = self.drafter
         self._changed = threading.Condition()
         self._waiting: deque[Ticket] = deque()
@@ -155,6 +156,7 @@ class Scheduler:
         while self._await_work():
             self.turn()
         self._flush()
+        self.known.keep()
 
     def _await_work(self) -> bool:
         """Sleep while there is nothing to do; False when there never will be."""
@@ -162,6 +164,7 @@ class Scheduler:
             summoned = self._changed.wait_for(self._summoned, REST_S)
         if not summoned:
             give_back()
+            self.known.keep()
             with self._changed:
                 self._changed.wait_for(self._summoned)
         return bool(self._waiting or self._leaving or self._live)
