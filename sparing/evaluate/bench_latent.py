@@ -41,9 +41,13 @@ def bench_latent(
 
 
 def watch(plan: Plan, model: Trained) -> dict[str, Any]:
-    """The vectors of a model on the first problems of the plan's last task."""
-    last = plan.tasks[-1].name
-    problems = [problem for problem in plan.problems if problem.task == last][:WATCHED]
+    """The vectors of a model on the first problems of each of the plan's tasks."""
+    each = WATCHED // len(plan.tasks) or 1
+    problems = [
+        problem
+        for task in plan.tasks
+        for problem in [p for p in plan.problems if p.task == task.name][:each]
+    ]
     return vectors(engine_of(model.folder, plan.dtype), problems, plan.settings(model))
 
 
@@ -83,6 +87,16 @@ class Runs:
             mean(ours[s][place]["correct"] - theirs[s][place]["correct"] for s in both)
             for place in self.groups[group]
         ]
+
+    def saved(self, arm: str, other: str, group: str) -> float:
+        """Of the text tokens of the other, over the seeds that both have."""
+        ours, theirs = self.seeds(arm), self.seeds(other)
+        both = [seed for seed in ours if seed in theirs]
+        totals = [
+            sum(rows[s][place]["text_tokens"] for s in both for place in self.groups[group])
+            for rows in (ours, theirs)
+        ]
+        return 1 - totals[0] / totals[1]
 
     def pairs(self, arm: str, other: str) -> bool:
         """Whether both are there, for a seed at least."""
@@ -145,8 +159,7 @@ def barred(runs: Runs, paired: Sequence[Figure]) -> list[Figure]:
             )
     for arm, bar in SAVED.items():
         if runs.pairs(arm, CONTROL):
-            ours, theirs = (runs.values(a, "text_tokens", group) for a in (arm, CONTROL))
-            saved = 1 - sum(ours) / sum(theirs)
+            saved = runs.saved(arm, CONTROL, group)
             what = f"{arm}: text tokens saved against cot, {group or 'all'}"
             name = named("text_saved", arm, group)
             figures.append(Figure(name, saved, "share", "higher", bar, what))

@@ -1,6 +1,8 @@
 """The README's tables, made from the files in ``results/``."""
 
+import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,20 @@ def latent_cells(content: dict[str, Any], arms: Sequence[str]) -> list[list[str]
 def policy_label(policy: str) -> str:
     """Its name, and where it is not quite what its paper describes."""
     return f"{policy} (uniform variant)" if policy in UNIFORM else policy
+
+
+def tree(root: str = "sparing") -> str:
+    """The package with a line a file: the first sentence of each."""
+    lines = []
+    for path in sorted(Path(root).rglob("*.py"), key=lambda path: (path.parent, path.stem)):
+        said = ast.get_docstring(ast.parse(path.read_text())) or ""
+        paragraph = " ".join(said.partition("\n\n")[0].split())
+        first = re.split(r"\.\s+(?=[A-Z])", paragraph)[0].rstrip(".")
+        here = path.parent if path.stem == "__init__" else path
+        depth = len(here.relative_to(root).parts)
+        name = here.name + "/" * (here != path)
+        lines.append(f"{'  ' * depth}{name:<24}{first}".rstrip())
+    return "\n".join(["```", *lines, "```"]) + "\n"
 
 
 def line(row: dict[str, Any]) -> str:

@@ -102,7 +102,8 @@ def curriculum(
 
 
 def parts(settings: StageSettings, count: int) -> list[StageSettings]:
-    """A stage in ``count`` parts whose share of dropped words grows evenly; their steps add up."""
+    """A stage in ``count`` parts whose steps add up. The share of dropped words grows evenly, but
+    for the last part, which drops no more than the one before: it takes back what was too much."""
     if count == 1:
         return [settings]
     ends = [settings.steps * part // count for part in range(count + 1)]
@@ -111,7 +112,7 @@ def parts(settings: StageSettings, count: int) -> list[StageSettings]:
             update={
                 "part": part + 1,
                 "steps": max(ends[part + 1] - ends[part], 1),
-                "drop": settings.drop * (part + 1) / count,
+                "drop": settings.drop * min((part + 1) / (count - 1), 1.0),
             }
         )
         for part in range(count)

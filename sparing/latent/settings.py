@@ -52,6 +52,11 @@ class StageSettings(TrainSettings):
     predictor: str | None = None
 
     @property
+    def order(self) -> tuple[int, ...]:
+        """No stage, and no part of one, goes through the batches of another once more."""
+        return (self.seed, self.stage, self.part)
+
+    @property
     def chances(self) -> list[float]:
         """Of 0 to k latents before a candidate. For k = 2 the paper's; for others, ours, each
         further one is as likely as the second: nothing, rest, rest * again, ... normalised."""

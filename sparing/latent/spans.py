@@ -10,6 +10,7 @@ from sparing.train.examples import SHOWN, TAUGHT, Encoded
 
 LEAST, LONGEST = 2, 12  # tokens of a span
 PER_LATENT = 6  # tokens that one latent stands for
+BARS = 257  # quantiles among which the bar is looked for
 
 
 @dataclass(frozen=True)
@@ -44,33 +45,42 @@ def find(ids: Sequence[int], marker: Sequence[int], begin: int) -> int | None:
     return next((at for at in found if list(ids[at : at + len(marker)]) == list(marker)), None)
 
 
+def bar_for(
+    values: Sequence[Float[np.ndarray, " T"]],
+    thoughts: Sequence[Bool[np.ndarray, " T"]],
+    share: float,
+    most: int,
+) -> float:
+    """The lowest bar on the ``values`` of all examples under which their spans hold ``share`` of
+    the tokens of their ``thoughts``, or as near as it comes with no more than twice that share of
+    them below it: a rule for all, so that it can be learned where words go."""
+    inside = np.concatenate([v[thought] for v, thought in zip(values, thoughts, strict=True)])
+    if not len(inside) or not share:
+        return float("-inf")
+    bars = np.quantile(inside, np.linspace(0, min(2 * share, 1.0), BARS))
+    low, high = 0, BARS - 1
+    while low < high:
+        middle = (low + high) // 2
+        pairs = zip(values, thoughts, strict=True)
+        runs = (run for v, thought in pairs for run in largest(v, thought, bars[middle], most))
+        enough = sum(map(len, runs)) >= share * len(inside)
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return float(bars[low])
+
+
 def choose(
     values: Float[np.ndarray, " T"],
     free: Bool[np.ndarray, " T"],
-    goal: float,
+    bar: float,
     most: int,
     k: int,
 ) -> list[Span]:
-    """Spans of ``free`` tokens with ``goal`` tokens in all, or as near as ``most`` spans come.
-
-    The lowest bar on ``values`` is looked for under which runs of ``LEAST`` tokens or more add up
-    to that; longer ones than ``LONGEST`` are parted by a token that stays. Long spans first: each
-    costs a latent. One latent stands for ``PER_LATENT`` tokens, at most ``k`` for a span.
-    """
-    bars = np.unique(values[free]).tolist()
-    low, high = 0, len(bars) - 1
-    while low < high:
-        middle = (low + high) // 2
-        enough = sum(map(len, largest(values, free, bars[middle], most))) >= goal
-        low, high = (low, middle) if enough else (middle + 1, high)
-    taken: list[Span] = []
-    dropped = 0
-    for run in largest(values, free, bars[low], most) if len(bars) else []:
-        if dropped >= goal:
-            break
-        dropped += len(run)
-        taken.append(Span(run.start, run.stop, min(-(-len(run) // PER_LATENT), k)))
-    return sorted(taken, key=lambda span: span.begin)
+    """The ``most`` longest runs of ``LEAST`` ``free`` tokens or more whose values are not above the
+    ``bar``; those longer than ``LONGEST`` are parted by a token that stays. One latent stands for
+    ``PER_LATENT`` tokens, at most ``k`` for a span."""
+    runs = largest(values, free, bar, most)
+    spans = [Span(run.start, run.stop, min(-(-len(run) // PER_LATENT), k)) for run in runs]
+    return sorted(spans, key=lambda span: span.begin)
 
 
 def largest(

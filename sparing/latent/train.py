@@ -11,14 +11,15 @@ import torch
 from accelerate import PartialState
 
 from sparing.errors import OptionError
-from sparing.latent.config import LatentConfig, load_latents, save_latents
+from sparing.latent.config import CONFIG_FILE, LatentConfig, load_latents, save_latents
 from sparing.latent.fusion import LatentVector
 from sparing.latent.insertion import with_latents
 from sparing.latent.objective import LatentThought
-from sparing.latent.scores import kept_probabilities
+from sparing.latent.scores import kept_probabilities, unsure_at
 from sparing.latent.settings import StageSettings
 from sparing.latent.token import add_token, aim_row, learn_row
-from sparing.latent.words import Shortener, find_values
+from sparing.latent.words import FILE, Shortener, find_values
+from sparing.model.config import read_json
 from sparing.model.fingerprint import fingerprint
 from sparing.model.sources import find_model
 from sparing.train.examples import Corpus
@@ -111,7 +112,7 @@ def train_stage(
     known = load_latents(base, tokenizer)
     change = changed_examples(base, model, tokenizer, known, corpus, settings, out)
     config, vector = begin_vector(known, model, tokenizer, settings)
-    corpus = change(config.id)
+    plain, corpus = corpus, change(config.id)
 
     def objective(trained: Any, exits: Exits, dropout: LayerDropout) -> LatentThought:
         if settings.lora_rank and settings.targets == "predict":
@@ -119,7 +120,12 @@ def train_stage(
         return LatentThought(trained, exits, vector, dropout)
 
     def more(folder: Path) -> None:
-        save_latents(vector, config, folder, tokenizer)
+        told = config
+        if config.switch == "confidence":
+            trained, _ = load_base(str(folder))
+            tau = unsure_at(trained, plain.validation, corpus.examples, config.id, settings)
+            told = config.model_copy(update={"tau": tau, "in_a_row": 1})
+        save_latents(vector, told, folder, tokenizer)
 
     done = train_reason(
         model, tokenizer, corpus, settings, out, objective=objective, more=more, **how
@@ -153,12 +159,14 @@ def changed_examples(
         first = find_model(settings.base)
         shorten = Shortener(settings, first, model, known[1], tokenizer, base, out)
         shortened = [shorten(name, examples) for name, examples in named.items()]
-        return lambda token: Corpus(*shortened)
+        return lambda token: Corpus(*shortened, lengths=corpus.examples.lengths)
     gold: list[Any] = [None, None]  # where positions are fixed nobody asks how likely tokens are
     if settings.positions == "scored":
         of = fingerprint(base, tokenizer)
         gold = [
-            kept_probabilities(out / GOLD.replace("*", name), model, of, examples, settings)
+            kept_probabilities(
+                out / GOLD.replace("*", name), model, of, examples, settings, known and known[0].id
+            )
             for name, examples in named.items()
         ]
 
@@ -166,7 +174,8 @@ def changed_examples(
         if known is None and gold[0] is not None and settings.targets == "predict":
             aim_row(model, token, corpus.examples, gold[0], settings.tau)
         pairs = zip(named.values(), gold, strict=True)
-        return Corpus(*(with_latents(examples, p, token, settings) for examples, p in pairs))
+        changed = (with_latents(examples, p, token, settings) for examples, p in pairs)
+        return Corpus(*changed, lengths=corpus.examples.lengths)
 
     return change
 
@@ -210,6 +219,17 @@ def check_base(base: str, stages: Sequence[StageSettings]) -> None:
     """Refuse a base of no supported family, before its weights load, and what it cannot give."""
     directory = find_model(base)
     check_architecture(directory)
+    layers = int(read_json(directory / "config.json")["num_hidden_layers"])
+    layer = stages[-1].layer
+    if not -layers - 1 <= layer <= layers:
+        raise OptionError(
+            f"layer must be one of the base's hidden states, {-layers - 1} to {layers}, got {layer}"
+        )
+    if (directory / CONFIG_FILE).exists() and stages[0].latents == "none":
+        raise OptionError(
+            f"base must be without latents for stage 1 and for arm cot, got {base}, which has a "
+            f"{CONFIG_FILE}; pass --stages 2,3, or the model that it was trained from"
+        )
     if any(settings.drop for settings in stages):
         find_values(directory, stages[-1].predictor)
 
@@ -236,7 +256,8 @@ def counted(on_report: OnReport, done: int, name: str) -> OnReport:
 def promote(stage: Path, out: Path) -> None:
     """Copy the last stage's files to where the model belongs; the weights, which make it whole,
     last, and not its settings: the run's own stand there."""
-    files = [path for path in stage.iterdir() if path.is_file() and path.name != SETTINGS_FILE]
+    left = {SETTINGS_FILE, *(path.name for path in stage.glob(FILE.format("*")))}
+    files = [path for path in stage.iterdir() if path.is_file() and path.name not in left]
     for path in sorted(files, key=lambda path: path.name in WEIGHTS):
         partial = out / f"{path.name}.partial"
         shutil.copyfile(path, partial)

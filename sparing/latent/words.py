@@ -3,8 +3,8 @@
 What goes is what the importance predictor of ``memory`` gives the least value: tokens that nothing
 later looks back at (it does not see what the next few tokens need of them). The share grows from
 part to part. So that the text stays one which the model can go on from, each part first asks the
-model that the part before has trained: where it still finds the word behind a span unlikely, the
-span's words come back for good.
+model that the part before has trained: where it still finds one of the words behind a span
+unlikely, the span's words come back for good, and none goes in their place.
 """
 
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ from sparing.latent.fusion import LatentVector
 from sparing.latent.objective import LatentThought
 from sparing.latent.scores import metadata
 from sparing.latent.settings import StageSettings
-from sparing.latent.spans import Span, choose, droppable, packed, shorten, unpacked
+from sparing.latent.spans import Span, bar_for, choose, droppable, packed, shorten, unpacked
 from sparing.memory.predictor import ImportancePredictor, find_predictor, load_predictor
 from sparing.model.chat import ChatFormat, Defaults
 from sparing.train.attention import NAME as CAUSAL
 from sparing.train.batches import bucketed
-from sparing.train.examples import ExampleSet
+from sparing.train.examples import SHOWN, Encoded, ExampleSet
 from sparing.train.objective import Exits, hidden_states
 from sparing.train.reason import load_base
 
 FILE = "words-{}.safetensors"
 SPANS, BANNED = "spans", "banned"
-FLOOR = 0.1  # probability of the word behind a span, below which its words come back
+FLOOR, BEHIND = 0.5, 6  # probability of any of so many words behind a span: below it, words return
 
 
 def find_values(directory: Path, predictor: str | None) -> Path:
@@ -88,15 +88,13 @@ class Shortener:
         markers = ChatFormat(self.tokenizer, Defaults(frozenset())).markers
         if markers is None:
             raise ModelError("words-for-latents needs a model that marks its thoughts, got none")
-        found = []
-        for row in range(len(examples)):
-            of_row = slice(examples.starts[row], examples.starts[row + 1])
-            example = examples[row]
-            thought = droppable(example.ids, example.roles, markers.start_ids, markers.end_ids)
-            goal = self.settings.drop * float(thought.sum())
-            free = thought & ~banned[of_row]
-            found.append(choose(values[of_row], free, goal, self.settings.most, self.settings.k))
-        return found
+        rows = [examples[row] for row in range(len(examples))]
+        thoughts = [droppable(e.ids, e.roles, markers.start_ids, markers.end_ids) for e in rows]
+        own, stays = (np.split(found, examples.starts[1:-1]) for found in (values, banned))
+        most, k = self.settings.most, self.settings.k
+        bar = bar_for(own, thoughts, self.settings.drop, most)
+        each = zip(own, thoughts, stays, strict=True)
+        return [choose(v, thought & ~stay, bar, most, k) for v, thought, stay in each]
 
     def _banned(self, name: str, examples: ExampleSet) -> np.ndarray:
         """Tokens ``[N]`` that stay: of spans which the part before did not learn to do without."""
@@ -116,7 +114,7 @@ class Shortener:
 
     @torch.no_grad()
     def _surprises(self, examples: ExampleSet, behind: Sequence[Sequence[int]]) -> list[list[bool]]:
-        """Of each span, whether what stands behind it has a probability below ``FLOOR``."""
+        """Of each span, whether a word close behind it has a probability below ``FLOOR``."""
         found: list[list[bool]] = [[] for _ in behind]
         objective = LatentThought(self.model, Exits(), self.vector)
         head, device = self.model.get_output_embeddings(), next(self.model.parameters()).device
@@ -126,16 +124,36 @@ class Shortener:
             with torch.autocast(device.type, torch.bfloat16, enabled=self._mixed):
                 [states] = objective.states(ids, roles, ())
                 for at, row in enumerate(rows):
-                    places = torch.tensor(behind[row], dtype=torch.long, device=device)
+                    spans, ahead = followers(examples[row], behind[row], self.vector.recipe.id)
+                    places = torch.tensor(ahead, dtype=torch.long, device=device)
                     p = head(states[at, places - 1]).float().softmax(-1)
                     p = p.gather(1, ids[at, places][:, None])[:, 0]
-                    found[row] = (p < FLOOR).tolist()
+                    least = np.ones(len(behind[row]))
+                    np.minimum.at(least, spans, p.cpu().numpy())
+                    found[row] = (least < FLOOR).tolist()
         self.model.train()
         return found
 
     @property
     def _mixed(self) -> bool:
         return self.settings.precision == "bfloat16"
+
+
+def followers(example: Encoded, behind: Sequence[int], token: int) -> tuple[list[int], list[int]]:
+    """The places of the taught words close behind each span, up to the next one; and whose each is.
+
+    ``behind``: where the first of them stands; ``token``: of latents.
+    """
+    spans: list[int] = []
+    places: list[int] = []
+    for span, begin in enumerate(behind):
+        for at in range(begin, min(begin + BEHIND, len(example.ids))):
+            if example.ids[at] == token:
+                break
+            if example.roles[at] != SHOWN:
+                spans.append(span)
+                places.append(at)
+    return spans, places
 
 
 def read_spans(flat: np.ndarray, examples: ExampleSet) -> list[list[Span]]:

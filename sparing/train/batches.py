@@ -8,13 +8,13 @@ POOL = 512  # rows shuffled together, then sorted by length: wide enough that li
 
 
 def bucketed(
-    lengths: Sequence[int] | np.ndarray, tokens: int, seed: int, epoch: int
+    lengths: Sequence[int] | np.ndarray, tokens: int, seed: int | tuple[int, ...], epoch: int
 ) -> list[list[int]]:
     """One epoch's batches, each of at most ``tokens`` padded tokens (or of one row that is longer).
 
     Rows are shuffled, sorted by length within pools, cut into batches, and the batches shuffled.
     """
-    random = np.random.default_rng([seed, epoch])
+    random = np.random.default_rng([*(seed if isinstance(seed, tuple) else (seed,)), epoch])
     order = random.permutation(len(lengths))
     batches: list[list[int]] = []
     for start in range(0, len(order), POOL):
@@ -30,7 +30,10 @@ def bucketed(
 
 
 def endless(
-    lengths: Sequence[int] | np.ndarray, tokens: int, seed: int, start: int = 0
+    lengths: Sequence[int] | np.ndarray,
+    tokens: int,
+    seed: int | tuple[int, ...],
+    start: int = 0,
 ) -> Iterator[list[int]]:
     """Batches epoch after epoch, from batch ``start`` on: what a resumed run goes on with."""
     epoch = 0

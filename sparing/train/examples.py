@@ -121,7 +121,17 @@ class ExampleSet:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run trains on, and what it looks at on the way; no question is in both."""
+    """What a run trains on, and what it looks at on the way; no question is in both.
+
+    ``lengths``: of rows by which batches are cut, where those are not the examples' own: so runs
+    that change the same examples, each in its way, see the same of them in every step.
+    """
 
     examples: ExampleSet
     validation: ExampleSet
+    lengths: np.ndarray | None = None
+
+    @property
+    def batched_by(self) -> np.ndarray:
+        """The lengths that batches are cut by."""
+        return self.examples.lengths if self.lengths is None else self.lengths

@@ -81,6 +81,7 @@ class Trainer:
     ) -> None:
         self.settings, self.out, self.on_report = settings, out, on_report
         self.examples, self.validation = corpus.examples, corpus.validation
+        self.batched_by = corpus.batched_by
         mixed = "bf16" if settings.precision == "bfloat16" else "no"
         self.accelerator = Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available())
         if self.accelerator.device.type == "cpu":
@@ -101,9 +102,7 @@ class Trainer:
         """
         step = checkpoint.restore(self.accelerator, self.out)
         goal = min(pace.stop_at or self.settings.steps, self.settings.steps)
-        batches = endless(
-            self.examples.lengths, self.settings.batch_tokens, self.settings.seed, step
-        )
+        batches = endless(self.batched_by, self.settings.batch_tokens, self.settings.order, step)
         progress = Progress()
         try:
             while step < goal:

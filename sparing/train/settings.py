@@ -53,6 +53,11 @@ class TrainSettings(Options):
     betas: ClassVar[tuple[float, float]] = ADAM_BETAS
 
     @property
+    def order(self) -> int | tuple[int, ...]:
+        """The seed of the order of batches."""
+        return self.seed
+
+    @property
     def plateau(self) -> float:
         """The learning rate between warm-up and decay."""
         return self.lr or DEFAULT_LR[self.optimizer]

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from sparing.latent import scores
-from sparing.latent.scores import gold_probabilities, kept_probabilities
+from sparing.latent.insertion import insert
+from sparing.latent.scores import gold_probabilities, kept_probabilities, unsure_at
 from sparing.latent.settings import StageSettings
 from sparing.latent.token import FAR, RIDGE, aim_row
-from sparing.train.examples import SHOWN, ExampleSet
+from sparing.train.examples import SHOWN, TAUGHT, ExampleSet
 from tests.train.small import small_model, small_rows
 
 ROWS = small_rows(12)
@@ -18,7 +19,7 @@ SETTINGS = StageSettings(stage=2, latents="hidden", batch_tokens=60, precision="
 @torch.no_grad()
 def test_equal_to_row_by_row():
     examples, model = ExampleSet(ROWS), small_model()
-    found = gold_probabilities(model, examples, 60, "float32")
+    found = gold_probabilities(model, examples, SETTINGS)
     plain = small_model()
     for row, start in zip(ROWS, examples.starts, strict=False):
         p = plain(torch.tensor([row.ids])).logits[0].softmax(-1)
@@ -29,10 +30,37 @@ def test_equal_to_row_by_row():
 
 
 @torch.no_grad()
+def test_a_latent_token_is_no_word():
+    """It has no probability; the likeliest of the words is asked for in its place."""
+    examples, model, token = ExampleSet(ROWS), small_model(), 7
+    found = gold_probabilities(model, examples, SETTINGS, token, likeliest=True)
+    plain = small_model()
+    for row, start in zip(ROWS, examples.starts, strict=False):
+        logits = plain(torch.tensor([row.ids])).logits[0]
+        logits[:, token] = float("-inf")
+        best = logits.softmax(-1).amax(1)
+        for at, role in enumerate(row.roles):
+            wanted = 1.0 if role == SHOWN else float(best[at - 1])
+            assert found[start + at] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_as_often_unsure_as_there_were_latents():
+    examples, model, token = ExampleSet(ROWS), small_model(), 39
+    taught = examples.roles != SHOWN
+    before = {row: {row_.roles.index(TAUGHT): 2} for row, row_ in enumerate(ROWS)}
+    thinking = ExampleSet(
+        insert(row, before[at], token, taught=False) for at, row in enumerate(ROWS)
+    )
+    tau = unsure_at(model, examples, thinking, token, SETTINGS)
+    found = gold_probabilities(model, examples, SETTINGS, token, likeliest=True)[taught]
+    assert (found < tau).sum() == pytest.approx(len(ROWS), abs=1)
+
+
+@torch.no_grad()
 def test_the_token_s_row_is_the_ridge_regression_of_where_it_belongs():
     """Against least squares over all positions at once, both kinds weighing the same."""
     examples, model = ExampleSet(ROWS), small_model(tie_word_embeddings=False)
-    gold = gold_probabilities(model, examples, 60, "float32")
+    gold = gold_probabilities(model, examples, SETTINGS)
     tau = float(np.median(gold[gold < 1]))
     plain = small_model(tie_word_embeddings=False)
     x, y, kinds = [], [], []

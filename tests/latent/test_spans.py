@@ -9,6 +9,7 @@ from sparing.latent.spans import (
     LEAST,
     LONGEST,
     Span,
+    bar_for,
     choose,
     droppable,
     find,
@@ -35,46 +36,66 @@ def test_what_may_go():
 
 
 def test_the_least_valued_runs_by_hand():
-    """Ten tokens are wanted; the bar of 1 gives runs of 3 and 12, the longer one first."""
+    """Under the bar of 1 lie runs of 3 and 12, the longer one first, and one that is too short."""
     values = np.array([5, 1, 1, 1, 5, 2, *[1] * 12, 5, 1, 5], float)
     free = np.ones(len(values), bool)
-    assert choose(values, free, 10.0, 9, 2) == [Span(6, 18, 2)]
-    assert choose(values, free, 13.0, 9, 2) == [Span(1, 4, 1), Span(6, 18, 2)]
-    assert choose(values, free, 13.0, 9, 1) == [Span(1, 4, 1), Span(6, 18, 1)]
-    assert choose(values, free, 0.0, 9, 2) == []
+    assert choose(values, free, 1.0, 1, 2) == [Span(6, 18, 2)]
+    assert choose(values, free, 1.0, 9, 2) == [Span(1, 4, 1), Span(6, 18, 2)]
+    assert choose(values, free, 1.0, 9, 1) == [Span(1, 4, 1), Span(6, 18, 1)]
+    assert choose(values, free, 0.5, 9, 2) == []
     free[10] = False
-    assert choose(values, free, 10.0, 9, 2) == [Span(6, 10, 1), Span(11, 18, 2)]
+    assert choose(values, free, 1.0, 1, 2) == [Span(11, 18, 2)]
 
 
-spans_of = st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0]), min_size=1, max_size=80)
+def test_one_bar_for_all_examples_by_hand():
+    """Of 20 thought tokens 4 are wanted: those of the second example are worth the least."""
+    values = [np.arange(10.0) + 10, np.arange(10.0)]
+    thoughts = [np.ones(10, bool)] * 2
+    bar = bar_for(values, thoughts, 0.2, 9)
+    spans = [choose(v, t, bar, 9, 2) for v, t in zip(values, thoughts, strict=True)]
+    assert spans == [[], [Span(0, 4, 1)]]
+    thoughts[1] = np.zeros(10, bool)
+    bar = bar_for(values, thoughts, 0.2, 9)
+    assert choose(values[0], thoughts[0], bar, 9, 2) == [Span(0, 2, 1)]
+    assert bar_for(values, thoughts, 0.0, 9) == float("-inf")
+    assert bar_for(values, [np.zeros(10, bool)] * 2, 0.2, 9) == float("-inf")
 
 
-@given(spans_of, st.integers(0, 80).map(float), st.integers(1, 9), st.data())
-def test_spans_keep_the_rules(values, goal, most, data):
+values_of = st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0]), min_size=1, max_size=80)
+examples_of = st.lists(values_of, min_size=1, max_size=4)
+
+
+@given(examples_of, st.floats(0.05, 1.0), st.integers(1, 9), st.data())
+def test_spans_keep_the_rules(examples, share, most, data):
+    values = [np.array(each) for each in examples]
+    booleans = [st.lists(st.booleans(), min_size=len(v), max_size=len(v)) for v in values]
+    thoughts = [np.array(data.draw(each)) for each in booleans]
+    bar = bar_for(values, thoughts, share, most)
+    inside = sum(int(thought.sum()) for thought in thoughts)
+
+    def dropped(under):
+        each = zip(values, thoughts, strict=True)
+        return sum(len(span) for v, t in each for span in choose(v, t, under, most, 2))
+
+    for v, thought in zip(values, thoughts, strict=True):
+        spans, last = choose(v, thought, bar, most, 2), -1
+        assert len(spans) <= most
+        for span in spans:
+            assert span.begin > last
+            assert LEAST <= len(span) <= LONGEST
+            assert 1 <= span.latents <= 2
+            assert thought[span.begin : span.end].all()
+            assert v[span.begin : span.end].max() <= bar
+            last = span.end
+        assert unpacked(packed(spans, len(v))) == spans
+    lower = [b for b in np.unique(np.concatenate(values)) if b < bar - 1e-6]
+    assert not inside or all(dropped(b) < share * inside for b in lower), "the lowest bar"
+
+
+@given(values_of, st.sampled_from([0.0, 1.0, 2.5, 4.0]))
+def test_shortened_by_what_the_spans_say(values, bar):
     values = np.array(values)
-    free = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
-    spans = choose(values, free, goal, most, 2)
-    assert len(spans) <= most
-    last = -1
-    for span in spans:
-        assert span.begin > last
-        assert LEAST <= len(span) <= LONGEST
-        assert 1 <= span.latents <= 2
-        assert free[span.begin : span.end].all()
-        last = span.end
-    dropped = sum(map(len, spans))
-    if spans:
-        assert dropped - min(map(len, spans)) < max(goal, 1)
-        worst = max(values[span.begin : span.end].max() for span in spans)
-        whole = choose(values, free & (values < worst), goal, most, 2)
-        assert sum(map(len, whole)) < goal or worst == values[free].min()
-    assert unpacked(packed(spans, len(values))) == spans
-
-
-@given(spans_of, st.integers(1, 80).map(float))
-def test_shortened_by_what_the_spans_say(values, goal):
-    values = np.array(values)
-    spans = choose(values, np.ones(len(values), bool), goal, 20, 2)
+    spans = choose(values, np.ones(len(values), bool), bar, 20, 2)
     example = Encoded(list(range(len(values))), [TAUGHT] * len(values), "task")
     short, behind = shorten(example, spans, TOKEN, taught=False)
     gone = {at for span in spans for at in range(span.begin, span.end)}

@@ -31,7 +31,7 @@ def of_words(numbers=(2, 3), base=None, **changed):
 def test_parts_share_the_steps_and_the_share_grows(base):
     parts = of_words((1, 2, 3), base)[2:]
     assert [part.steps for part in parts] == [1, 1, 1, 1]
-    assert [part.drop for part in parts] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert [part.drop for part in parts] == pytest.approx([0.4 / 3, 0.8 / 3, 0.4, 0.4])
     assert [part.part for part in parts] == [1, 2, 3, 4]
 
 
