@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sparing.cli.flags import flag, numbers, quiet_transformers
-from sparing.cli.train import Shown
+from sparing.cli.train import POCKET, Shown, finish_pocket
 from sparing.cli.train_latent import LengthFlags, PaceFlags, Questions, StageFlags
 from sparing.errors import OptionError
 
@@ -72,4 +72,22 @@ def ablations(
             on_report=shown.report,
             pace=pacing.pace(),
         )
+    if done and staging.task == POCKET:
+        for seed in now:
+            ends = {wanted.folders(arm, seed)[-1] for arm in named if seed in wanted.seeds_of(arm)}
+            for folder in ends:
+                finish(folder, source(seed), base)
     shown.end(done, pacing.stop_at)
+
+
+def finish(folder: Path, questions: Any, base: str) -> None:
+    """As `sparing train latent` leaves a model, so that it can be moved out and used."""
+    from transformers import AutoTokenizer
+
+    from sparing.tasks.splits import QUESTIONS_FILE
+
+    if (folder / QUESTIONS_FILE).exists():
+        return
+    if questions.asked is None:  # it was trained by an earlier run
+        questions(AutoTokenizer.from_pretrained(folder))
+    finish_pocket(folder, questions.asked, base)

@@ -220,12 +220,14 @@ def check_base(base: str, stages: Sequence[StageSettings]) -> None:
     directory = find_model(base)
     check_architecture(directory)
     layers = int(read_json(directory / "config.json")["num_hidden_layers"])
-    layer = stages[-1].layer
-    if not -layers - 1 <= layer <= layers:
-        raise OptionError(
-            f"layer must be one of the base's hidden states, {-layers - 1} to {layers}, got {layer}"
-        )
-    if (directory / CONFIG_FILE).exists() and stages[0].latents == "none":
+    for layer in {settings.layer for settings in stages}:
+        if not -layers - 1 <= layer <= layers:
+            raise OptionError(
+                f"layer must be one of the base's hidden states, {-layers - 1} to {layers}, got "
+                f"{layer}"
+            )
+    plain = any(settings.latents == "none" for settings in stages)
+    if plain and (directory / CONFIG_FILE).exists():
         raise OptionError(
             f"base must be without latents for stage 1 and for arm cot, got {base}, which has a "
             f"{CONFIG_FILE}; pass --stages 2,3, or the model that it was trained from"
