@@ -38,7 +38,7 @@ bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2
 	  --json results/memory-smollm2.json
 	$(BIN)/sparing bench depth --threads 2 --rounds 1 --json results/depth.json --plot results/depth.png
 	$(if $(SPARING_DATA),$(BIN)/sparing bench depth --model smollm2 --threads 2 --rounds 1 \
-	  --prompts $(SPARING_DATA)/spec_bench.jsonl --json results/depth-smollm2.json --plot results/depth-smollm2.png)
+	  --prompts $(SPARING_DATA)/spec_bench.jsonl --json results/depth-smollm2.json)
 	$(BIN)/sparing bench serve --threads 2 --json results/serve.json
 	$(BIN)/cog -r README.md
 
