@@ -46,8 +46,8 @@ def find(ids: Sequence[int], marker: Sequence[int], begin: int) -> int | None:
 
 
 def bar_for(
-    values: Sequence[Float[np.ndarray, " T"]],
-    thoughts: Sequence[Bool[np.ndarray, " T"]],
+    values: Sequence[Float[np.ndarray, " _T"]],
+    thoughts: Sequence[Bool[np.ndarray, " _T"]],
     share: float,
     most: int,
 ) -> float:

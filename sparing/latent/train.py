@@ -158,8 +158,8 @@ def changed_examples(
             )
         first = find_model(settings.base)
         shorten = Shortener(settings, first, model, known[1], tokenizer, base, out)
-        shortened = [shorten(name, examples) for name, examples in named.items()]
-        return lambda token: Corpus(*shortened, lengths=corpus.examples.lengths)
+        train, validation = (shorten(name, examples) for name, examples in named.items())
+        return lambda token: Corpus(train, validation, corpus.examples.lengths)
     gold: list[Any] = [None, None]  # where positions are fixed nobody asks how likely tokens are
     if settings.positions == "scored":
         of = fingerprint(base, tokenizer)
@@ -174,8 +174,8 @@ def changed_examples(
         if known is None and gold[0] is not None and settings.targets == "predict":
             aim_row(model, token, corpus.examples, gold[0], settings.tau)
         pairs = zip(named.values(), gold, strict=True)
-        changed = (with_latents(examples, p, token, settings) for examples, p in pairs)
-        return Corpus(*changed, lengths=corpus.examples.lengths)
+        train, validation = (with_latents(each, p, token, settings) for each, p in pairs)
+        return Corpus(train, validation, corpus.examples.lengths)
 
     return change
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from sparing.model.inputs import RowInput
 
 PADDED_TOKENS = 16  # rows with more new tokens are attended alone, so that padding stays cheap
+MANY, SHORT = 16, 1024  # from so many key heads of all rows on, over no more slots: two products
 
 
 @dataclass
@@ -28,8 +29,9 @@ class Segment:
     count: int  # its tokens
     pad: Int[Tensor, " BT"] | None  # flat offset of each padded token; None: nothing is padded
     unpad: Int[Tensor, " n"] | None
-    mask: Float[Tensor, "B 1 T S"] | None
+    mask: Float[Tensor, "B _G _TH S"] | None
     parts: int  # a single row's queries are dealt into so many equal parts, one a thread
+    products: bool  # whether two batched products are faster than the fused attention
     attended: bool  # whether the attention itself is wanted of any of its tokens
     watched: Float[Tensor, "R T S"] | None = None  # the sum over layers of its mean over heads
     layers: int = 0
@@ -129,6 +131,8 @@ class Attention:
         q = self._pack(s, q)
         if s.parts > 1:
             k, v = k.expand(s.parts, -1, -1, -1), v.expand(s.parts, -1, -1, -1)
+        if s.products:
+            return self._unpack(s, two_products(q, k, v, s.mask))
         return self._unpack(s, F.scaled_dot_product_attention(q, k, v, attn_mask=s.mask))
 
     def _pack(self, s: Segment, q: Float[Tensor, "n H D"]) -> Float[Tensor, "R G _TH D"]:
@@ -162,12 +166,18 @@ class Attention:
             mask = mask.repeat_interleave(self.group, dim=2)
             if parts > 1:
                 mask = mask.view(parts, 1, -1, slots)
+        products = self._products(len(run), tokens, slots, like)
+        if products and mask is not None:
+            mask = mask.expand(-1, self.key_heads, -1, -1)
+            if tokens == 1:
+                mask = mask.expand(-1, -1, self.group, -1)
+            mask = mask.contiguous()
         pad = unpad = None
         if count != len(run) * tokens:
             pad, unpad = padding(counts, tokens, like.device)
         attended = any(i.attended for i in run)
         return Segment(
-            run[0].row, len(run), tokens, slots, count, pad, unpad, mask, parts, attended
+            run[0].row, len(run), tokens, slots, count, pad, unpad, mask, parts, products, attended
         )
 
     def _parts(self, rows: int, tokens: int, like: Tensor) -> int:
@@ -176,6 +186,28 @@ class Attention:
         idle = rows == 1 and 1 < tokens <= PADDED_TOKENS and self.key_heads % threads
         divides = tokens * self.group % threads == 0
         return threads if idle and divides and like.device.type == "cpu" else 1
+
+    def _products(self, rows: int, tokens: int, slots: int, like: Tensor) -> bool:
+        """On CPUs the fused kernel takes twice as long as reading many short rows does."""
+        cpu = like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
+        few = tokens <= PADDED_TOKENS and slots <= SHORT
+        return cpu and few and rows > 1 and rows * self.key_heads >= MANY
+
+
+def two_products(
+    q: Float[Tensor, "R G _T D"],
+    k: Float[Tensor, "R G S D"],
+    v: Float[Tensor, "R G S D"],
+    mask: Float[Tensor, "R G _T S"] | None,
+) -> Float[Tensor, "R G _T D"]:
+    """softmax(q k^T / sqrt(D) + mask) v, all rows and key heads as one batch."""
+    keys, values, scale = k.flatten(0, 1).mT, v.flatten(0, 1), q.shape[3] ** -0.5
+    queries = q.reshape(len(keys), -1, q.shape[3])
+    if mask is None:
+        logits = queries @ keys * scale
+    else:
+        logits = torch.baddbmm(mask.flatten(0, 1), queries, keys, alpha=scale)
+    return (logits.softmax(-1) @ values).view(q.shape)
 
 
 def runs(inputs: Sequence[RowInput]) -> list[list[RowInput]]:

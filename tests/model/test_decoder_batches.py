@@ -5,6 +5,7 @@ The cached slots come from transformers, so each pass is tested by itself.
 
 from contextlib import contextmanager
 from functools import cache
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -68,6 +69,13 @@ def batches(draw):
     return batch
 
 
+@pytest.fixture(params=[10**6, 1], ids=["fused", "products"])
+def attention_of_many(request, monkeypatch):
+    """How several rows are attended, whatever is faster."""
+    monkeypatch.setattr("sparing.model.attention.MANY", request.param)
+
+
+@pytest.mark.usefixtures("attention_of_many")
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 def test_any_batch(path):
     @FEW
@@ -153,8 +161,13 @@ def _path_to(node, parents):
 
 
 @FEW
-@given(trees(), st.booleans())
-def test_a_tree_equals_each_of_its_paths_as_a_chain(batch, beside_a_chain):
+@given(trees(), st.booleans(), st.sampled_from([10**6, 1]))
+def test_a_tree_equals_each_of_its_paths_as_a_chain(batch, beside_a_chain, many):
+    with patch("sparing.model.attention.MANY", many):
+        check_trees(batch, beside_a_chain)
+
+
+def check_trees(batch, beside_a_chain):
     path = PATHS["group of 3"]
     ours, slots, inputs, truth = decoder(path), _slots(path).copy(), [], []
     for row, cached, parents in batch:
