@@ -53,8 +53,13 @@ def origin(dtype: torch.dtype) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "sparing": __version__}
         | {package: version(package) for package in REPORTED_PACKAGES},
         "commit": commit(),
-        "command": " ".join(["sparing", *sys.argv[1:]]),
+        "command": " ".join(["sparing", *map(without_home, sys.argv[1:])]),
     }
+
+
+def without_home(argument: str) -> str:
+    """A file that is named from the root, which is of one machine, by its name alone."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def origin_line(content: Mapping[str, Any]) -> str:
