@@ -25,6 +25,7 @@ CONCURRENT, LOAD = 32, 8
 EARLY = 10  # resident memory: after a tenth of the requests, and after all
 WARM_UP = 4
 SETTLE_S = 0.5
+END_S = 60
 Measured = tuple[list[Figure], dict[str, Any]]
 
 
@@ -66,8 +67,13 @@ class Child:
         return psutil.Process(self.process.pid).memory_info().rss
 
     def close(self) -> None:
+        """An orderly end, or an end."""
         self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 @contextmanager

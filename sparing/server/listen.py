@@ -99,5 +99,11 @@ class Server(uvicorn.Server):
 
 def serve(engine: Engine, listener: socket.socket, serving: Serving, defaults: Defaults) -> None:
     """Answer until a signal comes: SIGTERM, or SIGINT, which is raised again at the end."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn has its own, and raises it again
-    Server(Service(engine, serving, defaults)).run(sockets=[listener])
+    server = Server(Service(engine, serving, defaults))
+
+    def leave(*signalled: Any) -> None:
+        server.should_exit = True
+
+    # While it answers, uvicorn has handlers of its own; at its end it raises what came once more.
+    signal.signal(signal.SIGTERM, leave)
+    server.run(sockets=[listener])

@@ -34,8 +34,9 @@ ENDLESS = {  # far longer than any test waits
 class Process:
     """A server that was started; its port is what it says."""
 
-    def __init__(self, *flags: object) -> None:
-        command = [sys.executable, "-m", "sparing.cli.main", "serve", *map(str, flags)]
+    def __init__(self, *flags: object, before: str = "") -> None:
+        script = f"import sys\n{before}\nfrom sparing.cli.main import main\nsys.exit(main())"
+        command = [sys.executable, "-c", script, "serve", *map(str, flags)]
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -81,8 +82,9 @@ class Process:
 
 
 @contextmanager
-def started(*flags: object) -> Iterator[Process]:
-    process = Process("--model", tiny(), *flags)
+def started(*flags: object, before: str = "") -> Iterator[Process]:
+    """``before``: Python that is run first."""
+    process = Process("--model", tiny(), *flags, before=before)
     try:
         yield process
     finally:
@@ -143,6 +145,25 @@ def test_those_that_take_longer_are_told_so():
             assert status == (200 if streams else 503)
             text = body.rstrip().rsplit(b"data: ", 1)[-1] if streams else body
             assert json.loads(text)["error"]["code"] == "shutting_down"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_told_to_leave_while_it_still_starts(number, code):
+    """It has said where it is, and is not yet there."""
+    slowly = """
+import time
+from sparing.server.listen import Server
+run = Server.run
+def slowly(*given, **more):
+    print("slowly", file=sys.stderr)
+    time.sleep(1)
+    run(*given, **more)
+Server.run = slowly
+"""
+    with started("--port", 0, before=slowly) as process:
+        until(lambda: "slowly\n" in process.said)
+        assert process.end(number) == code
 
 
 @pytest.mark.slow

@@ -7,9 +7,11 @@ import pytest
 from tests.server.page.browsing import CHROMIUM, HOW, Visit, chromium, visit
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
-    """One for all tests."""
+    """One for all tests of the page. While it is there, Playwright's event loop runs in this thread,
+    and no other can.
+    """
     if CHROMIUM is None:
         pytest.skip(HOW)
     if find_spec("playwright") is None:
