@@ -9,8 +9,8 @@ from tests.server.page.browsing import CHROMIUM, HOW, Visit, chromium, visit
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
-    """One for all tests of the page. While it is there, Playwright's event loop runs in this thread,
-    and no other can.
+    """One for all tests of the page. While it is there, Playwright's event loop runs in this
+    thread, and no other can.
     """
     if CHROMIUM is None:
         pytest.skip(HOW)
