@@ -7,9 +7,9 @@ import pytest
 from tests.server.page.browsing import CHROMIUM, HOW, Visit, chromium, visit
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One for all tests of the page. While it is there, Playwright's event loop runs in this
+    """One for the tests of a module. While it is there, Playwright's event loop runs in this
     thread, and no other can.
     """
     if CHROMIUM is None:
