@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from itertools import count
 
 import pytest
 
 from sparing import Depth, Sampling, load
 from sparing.cli.bench import CHAT, read_groups
 from sparing.errors import ModelError
-from sparing.evaluate import bench_depth_cold
+from sparing.evaluate import bench_depth_cold, tune_depth
+from tests.cli.command import assert_one_line
 from tests.depth.planted import LAYERS, planted
 from tests.tiny import tiny
 
@@ -82,17 +84,87 @@ def test_the_eight_categories_of_chat_are_one_group(tmp_path):
     assert len(groups["chat"]) == 16
 
 
-def test_bench_depth_refuses_what_cannot_be(sparing, prompts):
-    model = ("bench", "depth", "--model", planted())
+def test_bench_depth_refuses_what_cannot_be(sparing, tmp_path, prompts):
+    asks = ("bench", "depth", "--prompts", prompts, "--model")
+    picture = ("--plot", tmp_path / "a.png")
     for options, said in (
-        ((), "a task or prompts must be given"),
-        (("--prompts", prompts, "--drafters", "layers,magic"), "drafters must be among"),
-        (("--prompts", prompts, "--confidence", 2), "confidence must be"),
-        (("--prompts", prompts, "--plot", "a.txt"), "must end in"),
+        ((planted(), "--drafters", "layers,magic"), "drafters must be among"),
+        ((planted(), "--confidence", 2), "confidence must be"),
+        ((planted(), "--plot", tmp_path / "a.txt"), "must end in"),
+        ((planted(), "--drafters", "lookup,auto", *picture), "a timeline is of drafter layers"),
+        ((tiny(num_hidden_layers=2),), "a model of 3 layers or more; pass --drafters lookup"),
     ):
-        outcome = sparing(*model, *options)
-        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-        assert said in outcome.err
+        assert_one_line(sparing(*asks, *options), said)
+    assert_one_line(sparing(*asks[:2], "--model", planted()), "a task or prompts must be given")
+
+
+@pytest.mark.parametrize("command", ["bench", "tune"])
+@pytest.mark.parametrize(
+    "line", ['{"turns": "abc"}', '{"prompt": 5}', '{"turns": []}', '{"text": "Q"}', "5", "{"]
+)
+def test_prompts_that_are_none_are_refused(sparing, tmp_path, command, line):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "Q"}\n' + line + "\n")
+    outcome = sparing(command, "depth", "--model", planted(), "--prompts", file)
+    assert_one_line(outcome, "a .jsonl file with prompt or turns in each", str(file))
+
+
+@pytest.fixture
+def nothing_is_said(monkeypatch):
+    """Whoever lets the model answer fails the test."""
+    monkeypatch.setattr(tune_depth, "spoken", lambda *asked: pytest.fail("the model was asked"))
+
+
+def test_tune_depth_refuses_what_cannot_be(sparing, prompts, nothing_is_said):
+    small, asks = tiny(num_hidden_layers=2), ("tune", "depth", "--model")
+    for options, said in (
+        ((planted(),), "a task or prompts must be given, one of them"),
+        ((planted(), "--prompts", prompts, "--task", "legs"), "one of them"),
+        ((small, "--prompts", prompts), "in models of 3 layers or more"),
+    ):
+        assert_one_line(sparing(*asks, *options), said)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [('{"fingerprint": "another", "layers": 6, "sets": {}}', "for the model another"), ("{", "")],
+    ids=["foreign", "broken"],
+)
+def test_tune_depth_leaves_a_file_of_others_alone(
+    sparing, tmp_path, prompts, nothing_is_said, content, said
+):
+    file = tmp_path / "layer_sets.json"
+    file.write_text(content)
+    outcome = sparing(
+        "tune", "depth", "--model", planted(), "--prompts", prompts, "--out", tmp_path
+    )
+    assert_one_line(outcome, str(file), said)
+    assert file.read_text() == content
+
+
+@pytest.mark.parametrize(("passes", "tried"), [(1, 0), (3, 0), (5, 2)])
+def test_tune_depth_interrupted_keeps_the_best_so_far(
+    sparing, tmp_path, prompts, monkeypatch, passes, tried
+):
+    """The first three passes are the whole model's and those of the sets it begins with."""
+    done, likeliest = count(), tune_depth.likeliest
+
+    def interrupted(*asked):
+        if next(done) == passes:
+            raise KeyboardInterrupt
+        return likeliest(*asked)
+
+    monkeypatch.setattr(tune_depth, "likeliest", interrupted)
+    outcome = sparing(
+        "tune", "depth", "--model", planted(), "--prompts", prompts, "--n", 1, "--new-tokens", 12,
+        "--name", "mine", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert outcome.code == 130
+    assert ("the best so far is kept" if tried else "nothing was tried yet") in outcome.err
+    file = tmp_path / "out" / "layer_sets.json"
+    assert file.exists() == bool(tried)
+    assert ("mine: " in outcome.out) == bool(tried)
+    assert not tried or list(json.loads(file.read_text())["sets"]) == ["mine"]
 
 
 @pytest.mark.slow

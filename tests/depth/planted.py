@@ -4,15 +4,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from sparing.api import Engine
+from sparing.depth.costs import Costs
+from sparing.depth.replay import Replay
+from sparing.depth.store import Tuned
 from sparing.model.layer_set import LayerSet
 from tests.tiny import tiny
 
 LAYERS = 6
 IDLE_ATTENTION, IDLE_MLP = frozenset({1, 3, 4}), frozenset({2, 3})
 IDLE = LayerSet.skipping(LAYERS, set(IDLE_ATTENTION), set(IDLE_MLP))
+WRONG = LayerSet.skipping(LAYERS, {2}, {1, 4})  # they all matter: drafts are right now and then
+LARGE = Costs(rest=0.1, attention=0.9 / 2 / LAYERS, mlp=0.9 / 2 / LAYERS, token=0.01)
 
 
 @cache
@@ -30,6 +37,22 @@ def planted(family: str = "llama", **options: Any) -> Path:
         (directory / file.name).write_bytes(file.read_bytes())
     model.save_pretrained(directory)
     return directory
+
+
+def knowing(model: Engine, layer_set: LayerSet | None = IDLE, matchness: float = 1.0) -> Engine:
+    """The engine, cold but for a layer set (None: that is yet to be found). Where acceptance stays
+    within 0.15 of the ``matchness`` it is told, no other is looked for."""
+    model.drafting.forget()
+    tuned = layer_set and Tuned(layer_set, matchness, 2.0)
+    model.drafting.sets = {"planted": tuned} if tuned else {}
+    return model
+
+
+def unhurried(monkeypatch: pytest.MonkeyPatch, costs: Costs = LARGE) -> None:
+    """Sets are looked for all the time, at the costs of a model that is large enough: by the clock,
+    a planted one has nothing to gain."""
+    monkeypatch.setattr("sparing.depth.search.SHARE", 1e9)
+    monkeypatch.setattr(Replay, "costs", lambda self, decoder, head: costs)
 
 
 @torch.no_grad()

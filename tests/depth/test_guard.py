@@ -3,8 +3,9 @@
 import pytest
 
 from sparing.depth import guard
-from sparing.depth.guard import LOST, Guard, Record
+from sparing.depth.guard import LOST, TRIAL, Guard, Record
 from sparing.engine.drafting import Draft, NoDrafter
+from sparing.model.layer_set import LayerSet
 
 
 class Clock:
@@ -108,3 +109,63 @@ def test_what_was_seen_in_earlier_trials_counts_in_the_next(monkeypatch):
         lucky.tokens = 20 if step % 10 == 0 else 1
         drive(guard_, 1)
     assert lucky.asked > plain.asked
+
+
+SETS = [LayerSet.skipping(6, {layer}, set()) for layer in (1, 2, 3, 4)]
+
+
+class Search:
+    """What a guard sees of a search."""
+
+    layer_set = None
+
+
+def guarded(monkeypatch, **layers):
+    """Plain decoding, a token a second, and drafters that skip layers, with their ``(seconds,
+    tokens)``."""
+    clock = Clock(monkeypatch)
+    drafters = [Paced(name, clock, *pace) for name, pace in layers.items()]
+    found = Guard(Record(), [Paced("off", clock, 1.0, 1)], drafters, Search())
+    found.clock = clock
+    return found, *drafters
+
+
+def test_layers_are_asked_as_long_as_there_is_a_set(monkeypatch):
+    guard_, layers = guarded(monkeypatch, layers=(1.0, 3))
+    drive(guard_, 100)
+    assert layers.asked == 0
+    guard_.search.layer_set = SETS[0]
+    drive(guard_, 100)
+    assert layers.asked > 80
+    asked, guard_.search.layer_set = layers.asked, None
+    drive(guard_, 100)
+    assert layers.asked == asked
+
+
+def test_a_set_that_changes_within_a_trial(monkeypatch):
+    """What the old set brought says nothing of the new one, which gets a trial of its own."""
+    guard_, layers = guarded(monkeypatch, layers=(1.0, 3))
+    guard_.search.layer_set = SETS[0]
+    while layers.asked < TRIAL // 2:
+        drive(guard_, 1)
+    layers.seconds, guard_.search.layer_set = 5.0, SETS[1]
+    drive(guard_, 500)
+    old, new = (guard_.record.arm("layers", layer_set, 1) for layer_set in SETS[:2])
+    assert (old.steps, old.speed) == (TRIAL // 2, float("inf"))
+    assert new.speed == pytest.approx(3 / 5)
+    assert TRIAL <= new.steps < 2 * TRIAL
+    asked, guard_.search.layer_set = layers.asked, SETS[2]
+    drive(guard_, 1)
+    guard_.search.layer_set = None
+    drive(guard_, 100)
+    assert (layers.asked, guard_._asked) == (asked + 1, guard_.plain[0]), "its trial was broken off"
+
+
+def test_each_set_costs_its_first_trial_and_then_little(monkeypatch):
+    guard_, *drafters = guarded(monkeypatch, layers=(2.0, 1), hybrid=(2.0, 1))
+    for layer_set in SETS:
+        guard_.search.layer_set = layer_set
+        drive(guard_, 1000)
+    lost = sum(drafter.asked for drafter in drafters)  # a second a step
+    first = len(SETS) * len(drafters) * TRIAL
+    assert first <= lost <= first + 1.2 * LOST * len(drafters) * guard_.record.seconds

@@ -8,7 +8,7 @@ from sparing import Depth, Sampling, load
 from sparing.depth.guard import TRIAL, Record
 from sparing.depth.proposals import as_mask
 from sparing.model.layer_set import LayerSet
-from tests.depth.planted import IDLE, LAYERS, planted
+from tests.depth.planted import IDLE, LAYERS, WRONG, planted
 from tests.tiny import tiny
 
 SAMPLING = Sampling(temperature=0, max_new_tokens=120, ignore_eos=True)
@@ -29,11 +29,15 @@ def taught(state, monkeypatch):
     monkeypatch.setattr("sparing.depth.find.KEEP_STEPS", 0)
     model = loaded()
     model.generate(["Q"], depth=Depth(), sampling=SAMPLING)
-    search = model.drafting.search(Depth())
-    search._take(as_mask(IDLE), 1.0, 2.0)
-    search.phase = "acceleration"
+    find(IDLE, model.drafting.search(Depth()))
     model.generate(["Q"], depth=Depth(), sampling=SAMPLING)
     return model
+
+
+def find(layer_set, search):
+    """As if it were what the search has found."""
+    search._take(as_mask(layer_set), 1.0, 2.0)
+    search.phase = "acceleration"
 
 
 def test_the_next_engine_begins_with_set_and_record(taught):
@@ -42,6 +46,22 @@ def test_the_next_engine_begins_with_set_and_record(taught):
     assert (search.layer_set, search.matchness, search.phase) == (IDLE, 1.0, "acceleration")
     before, after = (m.drafting.record(Depth()).to_rows() for m in (taught, again))
     assert after == before != []
+
+
+def test_a_set_that_was_found_with_layers_alone_is_kept():
+    """Nothing else was measured: no guard was there."""
+    model, depth = loaded(), Depth(draft="layers")
+    find(IDLE, model.drafting.search(depth))
+    model.generate(["Q"], depth=depth, sampling=SAMPLING)
+    assert loaded().drafting.search(Depth()).layer_set == IDLE
+
+
+def test_what_the_papers_schedule_finds_is_not_kept(taught):
+    model, depth = loaded(), Depth(draft="layers", objective="matchness")
+    find(WRONG, model.drafting.search(depth))
+    model.generate(["Q"], depth=depth, sampling=SAMPLING)
+    assert model.drafting.search(depth).layer_set == WRONG
+    assert loaded().drafting.search(Depth()).layer_set == IDLE
 
 
 def test_under_another_setting_nothing_is_known(taught, state):

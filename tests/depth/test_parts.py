@@ -1,9 +1,10 @@
-"""Lookup, trees, the shortlist and the cost model, each by itself."""
+"""Lookup, hybrid, trees, the shortlist and the cost model, each by itself."""
 
 import pytest
 import torch
 
 from sparing.depth.costs import Costs
+from sparing.depth.hybrid import Hybrid
 from sparing.depth.lookup import NgramIndex, PromptLookup
 from sparing.depth.shortlist import Shortlist
 from sparing.depth.trees import breadth
@@ -34,6 +35,39 @@ def test_lookup_drafts_more_after_luck_and_passes_matches_over_after_failures():
     assert [index.passes() for _ in range(3)] == [True, True, False]
     index.learn(1, 1, 16)
     assert not index.passes()
+
+
+class Saying:
+    """A drafter that says the same to each row, where there is room; what it was asked and told."""
+
+    name = "saying"
+
+    def __init__(self, *drafts):
+        self.drafts, self.told = drafts, []
+
+    def propose(self, rows, rooms):
+        self.rooms = rooms
+        return [draft.cut(room) for draft, room in zip(self.drafts, rooms, strict=True)]
+
+    def learn(self, row, drafted, accepted):
+        self.told.append((row, drafted, accepted))
+        return (self,)
+
+
+def test_hybrid_asks_layers_where_lookup_found_nothing_and_tells_whom_it_asked():
+    some, none, other = Draft.chain([1, 2]), Draft(), Draft.chain([5, 6, 7])
+    lookup, layers = Saying(some, none, none), Saying(other, other, none)
+    hybrid, rows = Hybrid(lookup, layers), [Row([]), Row([]), Row([])]
+    assert hybrid.propose(rows, [4, 9, 8]) == [some, other, none]
+    assert (lookup.rooms, layers.rooms) == ([4, 9, 8], [0, 9, 8])
+    told = [hybrid.learn(row, 2, at) for at, row in enumerate(rows)]
+    assert told == [(lookup,), (layers,), (layers,)]
+    assert lookup.told == [(rows[0], 2, 0)]
+    assert layers.told == [(rows[1], 2, 1), (rows[2], 2, 2)]
+    lookup.drafts = (none, some, none)
+    assert hybrid.propose(rows, [2, 2, 2]) == [other.cut(2), some, none]
+    assert layers.rooms == [2, 0, 2]
+    assert hybrid.learn(rows[1], 2, 2) == (lookup,)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Layer sets are found on the live stream, from its own tokens, in time that is rationed."""
 
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from sparing import Depth, Memory, Sampling
 from sparing.depth.costs import Costs
 from sparing.depth.find import Known, find_drafter
+from sparing.depth.gaussian_process import GaussianProcess
 from sparing.depth.proposals import RATIO, Proposals, as_layer_set, as_mask
 from sparing.depth.replay import Replay
 from sparing.depth.search import LayerSearch, Schedule
@@ -17,9 +19,9 @@ from sparing.engine.events import LayersEvent
 from sparing.errors import OptionError
 from sparing.model.inputs import RowInput
 from sparing.model.layer_set import LayerSet
-from tests.depth.planted import IDLE, LAYERS, planted
+from tests.depth.planted import IDLE, LAYERS, WRONG, knowing, planted, unhurried
 from tests.engine.test_latent_steps import Saying
-from tests.tiny import engine, unchecked
+from tests.tiny import engine, tiny, unchecked
 
 PROMPT = list(b"what is")
 
@@ -32,6 +34,23 @@ def row_after(model, count, memory=None, temperature=0.0):
     while row.transcript.new_tokens < count:
         loop.step()
     return row, loop
+
+
+def told_while(model, depth, count):
+    """What was told of layer sets while so many tokens were said, and behind how many of them."""
+    sampling = Sampling(temperature=0, max_new_tokens=count, ignore_eos=True)
+    [result] = model.generate([PROMPT], depth=depth, sampling=sampling)
+    said, told = 0, []
+    for event in result.events:
+        said += event.type == "token"
+        if isinstance(event, LayersEvent):
+            told.append((event, said))
+    return told
+
+
+def turns(told):
+    """The phases, and behind how many tokens each began."""
+    return [(phase, next(some)[1]) for phase, some in groupby(told, key=lambda t: t[0].phase)]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -47,8 +66,7 @@ def test_the_full_model_matches_itself(temperature, budget):
     replay = Replay.of(row, loop.cache, 12)
     assert replay.matchness(model.decoder, LayerSet.full(LAYERS)) == 1.0
     assert replay.matchness(model.decoder, IDLE) == 1.0
-    other = LayerSet.skipping(LAYERS, {2}, {1, 4})
-    assert replay.matchness(model.decoder, other) < 0.9
+    assert replay.matchness(model.decoder, WRONG) < 0.9
     length = loop.cache.lengths[row.index]
     for old, new in zip(before, loop.cache.kv, strict=True):
         assert torch.equal(old[:, :, :, :length], new[:, :, :, :length]), "live slots stay"
@@ -79,21 +97,14 @@ def test_no_room_no_search():
 @unchecked()
 def test_finds_the_planted_set(objective, monkeypatch):
     """No-op sub-layers: what the search skips in the end changes no token, and is not little."""
-    monkeypatch.setattr("sparing.depth.search.SHARE", 1e9)
+    unhurried(monkeypatch)
     monkeypatch.setattr("sparing.depth.search.CANDIDATES", 60)
     monkeypatch.setattr("sparing.depth.proposals.RATIO", 5 / (2 * LAYERS))
-    each = 0.9 / (2 * LAYERS)  # by the clock a model this small has nothing to gain
-    costs = Costs(rest=0.1, attention=each, mlp=each, token=0.01)
-    monkeypatch.setattr(Replay, "costs", lambda self, decoder, head: costs)
-    model = engine(planted())
-    model.drafting.forget()
-    model.drafting.sets = {}
+    model = knowing(engine(planted()), None)
     depth = Depth(
         draft="layers", objective=objective, interval=16, blocks=2, window=64, max_draft=3
     )
-    sampling = Sampling(temperature=0, max_new_tokens=1500, ignore_eos=True)
-    [result] = model.generate([PROMPT], depth=depth, sampling=sampling)
-    told = [event for event in result.events if isinstance(event, LayersEvent)]
+    told = [event for event, _ in told_while(model, depth, 1500)]
     assert [told[0].phase, told[-1].phase] == ["accumulation", "acceleration"]
     assert "optimization" in {event.phase for event in told}
     search = model.drafting.search(depth)
@@ -102,6 +113,73 @@ def test_finds_the_planted_set(objective, monkeypatch):
     assert set(told[-1].skipped) <= set(IDLE.names)
     assert len(told[-1].skipped) >= 4
     assert search.seconds > 0
+
+
+@unchecked()
+def test_blocks_of_candidates_stand_apart(monkeypatch):
+    """Accumulation and optimization take turns, as in figure 003. Nothing is worth it, so that a
+    step is a token: in each block one for the best set of before and one a candidate."""
+    unhurried(monkeypatch, Costs(rest=9.0, attention=0.0, mlp=0.0, token=0.0))
+    monkeypatch.setattr("sparing.depth.search.CANDIDATES", 5)
+    model = knowing(engine(planted()), None)
+    depth = Depth(draft="layers", interval=20, blocks=3, window=8)
+    first, *found = turns(told_while(model, depth, 120))
+    assert first[0] == "accumulation"
+    assert [phase for phase, _ in found] == [
+        *("optimization", "accumulation") * 2, "optimization", "acceleration"
+    ]  # fmt: skip
+    starts, ends = ([at for _, at in found[begin::2]] for begin in (0, 1))
+    assert starts[0] > 20
+    assert [end - start for start, end in zip(starts, ends, strict=True)] == [5] * 3
+    assert [start - end for start, end in zip(starts[1:], ends, strict=False)] == [20] * 2
+    assert model.drafting.search(depth)._tried == 15
+
+
+@pytest.fixture
+def never_enough(monkeypatch):
+    """Whatever is found: it is not good enough, and no worse later on."""
+    monkeypatch.setattr("sparing.depth.search.ENOUGH", 2.0)
+    monkeypatch.setattr("sparing.depth.search.FALLEN", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "counted"), [("NO_GAIN", "_without_gain"), ("MOST_TRIED", "_tried")]
+)
+@unchecked()
+def test_the_papers_schedule_gives_up(limit, counted, monkeypatch, never_enough):
+    monkeypatch.setattr(f"sparing.depth.search.{limit}", 9)
+    model = knowing(engine(planted()), None)
+    depth = Depth(draft="layers", objective="matchness", window=16)
+    told = told_while(model, depth, 200)
+    assert [phase for phase, _ in turns(told)] == ["accumulation", "optimization", "acceleration"]
+    assert getattr(model.drafting.search(depth), counted) == 9
+
+
+@pytest.mark.parametrize(("layers", "sets"), [(3, 1), (5, 15)])
+@unchecked()
+def test_the_papers_schedule_ends_where_there_are_no_more_sets(layers, sets, never_enough):
+    """Of 2 sub-layers both, of 6 any 4."""
+    model = knowing(engine(tiny(num_hidden_layers=layers)), None)
+    depth = Depth(draft="layers", objective="matchness", window=16)
+    told = told_while(model, depth, 250)
+    assert [phase for phase, _ in turns(told)] == ["accumulation", "optimization", "acceleration"]
+    tried = model.drafting.search(depth)._proposals.scores
+    assert len({mask.tobytes() for mask, _ in tried}) == sets
+
+
+@unchecked()
+def test_looks_again_where_acceptance_falls_until_a_set_is_found(monkeypatch):
+    unhurried(monkeypatch)
+    monkeypatch.setattr("sparing.depth.search.CANDIDATES", 60)
+    model = knowing(engine(planted()), WRONG, matchness=0.95)
+    depth = Depth(draft="layers", interval=16, blocks=2, window=64, max_draft=3)
+    told = told_while(model, depth, 600)
+    assert [phase for phase, _ in turns(told)] == [
+        "acceleration", *("accumulation", "optimization") * 2, "acceleration"
+    ]  # fmt: skip
+    skipped = told[-1][0].skipped
+    assert set(skipped) <= set(IDLE.names)
+    assert len(skipped) >= 4
 
 
 def test_masks_and_layer_sets():
@@ -180,6 +258,28 @@ def test_takes_no_more_than_its_share_and_goes_on(monkeypatch):
     assert len(search._proposals.scores) > 10
 
 
+@pytest.mark.parametrize("objective", ["speed", "matchness"])
+@unchecked()
+def test_the_gaussian_process_is_part_of_the_search(objective, monkeypatch):
+    """Nothing else takes any time: all that is told as the search's is its."""
+    unhurried(monkeypatch)
+    monkeypatch.setattr("sparing.depth.proposals.EVERY", 3)
+    model = knowing(engine(planted()), None)
+    clock, fit, fits = Clock(model.decoder, monkeypatch), GaussianProcess.fit, []
+
+    def slow(*data):
+        clock.now += 100.0
+        fits.append(data)
+        return fit(*data)
+
+    monkeypatch.setattr(GaussianProcess, "fit", slow)
+    depth = Depth(draft="layers", objective=objective, interval=8, window=16)
+    sampling = Sampling(temperature=0, max_new_tokens=100, ignore_eos=True)
+    [result] = model.generate([PROMPT], depth=depth, sampling=sampling)
+    assert len(fits) > 3
+    assert result.stats.search_seconds == result.stats.seconds == 100.0 * len(fits)
+
+
 @unchecked()
 def test_latents_are_replayed_with_their_vectors():
     """The full model matches what it said itself, between thoughts without words."""
@@ -201,3 +301,22 @@ def test_a_task_without_a_set_is_refused():
     model = engine(planted())
     with pytest.raises(OptionError, match="task must be one with a tuned layer set"):
         model.generate([PROMPT], depth=Depth(draft="layers", task="chess"))
+
+
+def test_a_task_has_its_own_set_and_the_papers_schedule_looks_for_one():
+    model = knowing(engine(planted()))
+    model.drafting.sets |= {"other": Tuned(WRONG, 0.5, 1.5)}
+    sampling = Sampling(temperature=0, max_new_tokens=4, ignore_eos=True)
+    for options, expected in (
+        ({}, (IDLE.names, 1.0, "acceleration")),
+        ({"task": "other"}, (WRONG.names, 0.5, "acceleration")),
+        ({"task": "planted"}, (IDLE.names, 1.0, "acceleration")),
+        (
+            {"objective": "matchness"},
+            (as_layer_set(Proposals(LAYERS, near=False).first()).names, 0.0, "accumulation"),
+        ),
+    ):
+        depth = Depth(draft="layers", **options)
+        [result] = model.generate([PROMPT], depth=depth, sampling=sampling)
+        told = next(event for event in result.events if isinstance(event, LayersEvent))
+        assert (told.skipped, told.matchness, told.phase) == expected

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparing.depth.lookup import PromptLookup
 from sparing.engine.events import Event
 from sparing.options import Depth, Memory, Sampling
+from tests.depth.planted import knowing, planted
 from tests.engine.driving import finished, greedy, run, said
 from tests.tiny import (
     assert_same_tokens,
@@ -70,46 +70,51 @@ def drive(loop: Any, requests: Any, arrivals: Any, leaving: Any = ()) -> tuple[l
     given_rows=st.lists(rows(), min_size=2, max_size=5),
     places=st.integers(1, 4),
     chunk=st.sampled_from([1, 4, 256]),
+    draft=st.sampled_from(["lookup", "layers", "hybrid", "auto"]),
     data=st.data(),
 )
 @unchecked()
-def test_beside_any_rows_at_any_time(given_rows, places, chunk, data):
-    model = engine(tiny("qwen2", **MODEL))
+def test_beside_any_rows_at_any_time(given_rows, places, chunk, draft, data):
+    model = knowing(engine(planted("qwen2")), matchness=0.1)
     prompts, memories, samplings = zip(*given_rows, strict=True)
     requests = [
         model.request(prompt, memory, sampling, tag)
         for tag, (prompt, memory, sampling) in enumerate(given_rows)
     ]
     arrivals = data.draw(st.lists(st.integers(0, 30), min_size=len(prompts), max_size=len(prompts)))
-    lookup = Depth(draft="lookup")
-    loop = model.loop(requests, lookup, batch_size=places)
+    depth = Depth(draft=draft, confidence=0.0, max_draft=6)
+    loop = model.loop(requests, depth, batch_size=places)
     loop.chunk = chunk
     together = finished(loop, *drive(loop, requests, arrivals))
-    at_once = model.generate(prompts, memories, lookup, None, samplings, batch_size=places)
+    at_once = model.generate(prompts, memories, depth, None, samplings, batch_size=places)
     for prompt, memory, sampling, *others in zip(
         prompts, memories, samplings, together, at_once, strict=True
     ):
-        drafter = PromptLookup(longest=lookup.max_draft)
-        [alone] = run(model, [prompt], sampling, memory, drafter=drafter)
-        for other in others:  # how much is drafted depends on what was heard before
+        [alone] = run(model, [prompt], sampling, memory, depth=Depth(draft="off"))
+        for other in others:
             assert said(alone) == said(other)
+            if draft in ("layers", "hybrid") and not memory:
+                assert other.stats.drafted > 0 or other.stats.new_tokens < 3
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_rows_come_and_go_and_all_say_what_transformers_says(dtype):
-    path = tiny("llama", **MODEL)
-    model = engine(path, dtype)
+@pytest.mark.parametrize(
+    ("dtype", "draft"), [("float32", "layers"), ("float64", "hybrid"), ("float64", "auto")]
+)
+def test_rows_come_and_go_and_all_say_what_transformers_says(dtype, draft):
+    path = planted("llama")
+    model = knowing(engine(path, dtype))
     prompts = [list(range(n, 2 * n + 1)) for n in (1, 20, 3, 40, 8, 2, 11)]
-    counts = [30, 5, 40, 12, 25, 3, 30]
+    counts = [30, 5, 40, 12, 60, 3, 30]
     requests = [
         model.request(prompt, None, greedy(count), tag)
         for tag, (prompt, count) in enumerate(zip(prompts, counts, strict=True))
     ]
-    loop = model.loop(requests, batch_size=3)
+    loop = model.loop(requests, Depth(draft=draft, confidence=0.0, max_draft=1), batch_size=3)
     loop.chunk = 9
     leaving = {2: 14, 4: 25}
-    admitted, _ = drive(loop, requests, [0, 0, 2, 4, 4, 9, 30], list(leaving.items()))
+    admitted, events = drive(loop, requests, [0, 0, 2, 4, 4, 9, 30], list(leaving.items()))
     assert not loop.live
+    assert "draft" in {event.origin for row in events for event in row if event.type == "token"}
     for number, (row, prompt, count) in enumerate(zip(admitted, prompts, counts, strict=True)):
         ours = row.tokens[len(prompt) :]
         expected = reference_tokens(reference(path, dtype), prompt, count)

@@ -1,5 +1,6 @@
 """The scheduler, turn by turn: order, room, cancels and failures change nothing of what is said."""
 
+import time
 from typing import Any
 
 import pytest
@@ -8,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparing.api import load
+from sparing.depth.proposals import as_mask
 from sparing.engine.events import DoneEvent, TokenEvent
 from sparing.errors import OptionError
-from sparing.options import Memory, Sampling
+from sparing.options import Depth, Memory, Sampling
 from sparing.server.scheduler import Closed, QueueFull, Scheduler, Ticket
 from sparing.server.settings import Serving
+from tests.depth.planted import IDLE, planted
 from tests.engine.driving import greedy, run
 from tests.tiny import engine, tiny, unchecked
 
@@ -194,6 +197,28 @@ def test_a_long_prompt_is_read_in_chunks_while_others_go_on():
 def test_room_that_is_less_than_a_block_is_refused():
     with pytest.raises(OptionError, match="kv_bytes must be at least"):
         Scheduler(model(), Serving(kv_bytes=255 * SLOT), print)
+
+
+@pytest.mark.parametrize("when", ["idle", "ended"])
+def test_what_it_learned_about_drafting_is_kept(when, monkeypatch):
+    """For the next process: once nobody is here, and where that never was, in the end."""
+    monkeypatch.setattr("sparing.server.scheduler.REST_S", 0.01 if when == "idle" else 1e6)
+    learning, again = (load(str(planted()), "float64", kind="plain") for _ in range(2))
+    search, kept = learning.drafting.search(Depth()), learning.drafting.kept
+    search._take(as_mask(IDLE), 1.0, 2.0)
+    search.phase = "acceleration"
+    driven = Driven(learning)
+    ticket = driven.ticket([1, 2], greedy(100), draft="layers")
+    driven.scheduler.submit([ticket])
+    driven.scheduler.start()
+    until = time.monotonic() + 60
+    while not (ticket.done if when == "ended" else kept.read()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert bool(kept.read()) == (when == "idle")
+    driven.scheduler.close()
+    assert len(driven.tokens(ticket)) == 100
+    assert again.drafting.search(Depth()).layer_set == IDLE
 
 
 @st.composite
