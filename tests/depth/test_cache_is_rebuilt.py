@@ -30,7 +30,7 @@ def sampling(count: int) -> Sampling:
 
 @cache
 def model():
-    return engine(planted(max_position_embeddings=16_000))
+    return engine(planted(markers=None, max_position_embeddings=16_000))
 
 
 @cache

@@ -34,9 +34,9 @@ def taught(state, monkeypatch):
     return model
 
 
-def find(layer_set, search):
+def find(layer_set, search, matchness=1.0):
     """As if it were what the search has found."""
-    search._take(as_mask(layer_set), 1.0, 2.0)
+    search._take(as_mask(layer_set), matchness, 2.0)
     search.phase = "acceleration"
 
 
@@ -58,7 +58,7 @@ def test_a_set_that_was_found_with_layers_alone_is_kept():
 
 def test_what_the_papers_schedule_finds_is_not_kept(taught):
     model, depth = loaded(), Depth(draft="layers", objective="matchness")
-    find(WRONG, model.drafting.search(depth))
+    find(WRONG, model.drafting.search(depth), matchness=0.1)
     model.generate(["Q"], depth=depth, sampling=SAMPLING)
     assert model.drafting.search(depth).layer_set == WRONG
     assert loaded().drafting.search(Depth()).layer_set == IDLE
