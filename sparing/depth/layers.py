@@ -62,7 +62,8 @@ class LayerDrafter:
         return [draft.draft() for draft in drafts]
 
     def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
-        self.search.learn(row.notes[self.name], accepted)
+        ended = row.transcript.finish_reason is not None  # what was drafted behind was not judged
+        self.search.learn(accepted if ended else row.notes[self.name], accepted)
         if self.shortlist:
             listed = row.notes.get("listed", 0)
             row.notes["listed"] = len(row.tokens)

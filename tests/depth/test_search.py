@@ -224,6 +224,19 @@ def test_searches_again_when_acceptance_falls():
     assert search.layer_set == IDLE, "used as long as nothing better is known"
 
 
+@unchecked()
+def test_what_was_drafted_behind_an_end_says_nothing():
+    """Short answers, all of them ended by a token that was drafted, in the middle of a draft."""
+    model, depth = knowing(engine(planted())), Depth(draft="layers", confidence=0.0)
+    sampling = Sampling(temperature=0, max_new_tokens=40, ignore_eos=True)
+    [whole] = model.generate([PROMPT], depth=Depth(draft="off"), sampling=sampling)
+    ended = sampling.model_copy(update={"stop_token_ids": whole.token_ids[3:4]})
+    results = model.generate([PROMPT] * 30, None, depth, None, ended)
+    assert {(r.stats.new_tokens, r.stats.accepted) for r in results} == {(4, 3)}
+    search = model.drafting.search(depth)
+    assert (search.phase, search.acceptance) == ("acceleration", 1.0)
+
+
 class Clock:
     """Time that passes in the decoder alone: a second a pass."""
 
