@@ -1,6 +1,7 @@
 """Which drafter is fastest, by live measurement: ``draft=auto``."""
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from sparing.engine.row import Row
 from sparing.model.layer_set import LayerSet
 
 TRIAL = 4  # steps
-LOST = 0.005  # of the time, at most, by the trials of a slower drafter
+LOST = 0.005  # of the time with as many rows, at most, by the trials of a slower drafter
 BETWEEN = 8  # trials' time, at least, from a trial to the next one
 OWN_HALF_LIFE = 32  # steps of its own after which what a drafter has shown counts half
 HALF_LIFE = 1024  # steps of any drafter
@@ -21,7 +22,7 @@ HALF_LIFE = 1024  # steps of any drafter
 @dataclass
 class Arm:
     """One drafter's record for a number of rows. ``due``: the second, of those that the record has
-    counted, of its next trial; ``last``: the step of its last one."""
+    counted with as many rows, of its next trial; ``last``: the step of its last one."""
 
     seconds: float = 0.0
     tokens: float = 0.0
@@ -56,11 +57,11 @@ class Trial:
 
 class Record:
     """What guards have measured under the same options: it stays with the engine, so that the next
-    request starts warm. ``step``, ``seconds``: how many were counted."""
+    request starts warm. ``step``: how many were counted; ``seconds``: by the size of the rows."""
 
     def __init__(self) -> None:
         self._arms: dict[tuple[str, LayerSet | None, int], Arm] = {}
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds = 0, defaultdict[int, float](float)
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[Any]], layers: int) -> "Record":
@@ -76,13 +77,18 @@ class Record:
         """As JSON, what is due counted from now."""
         return [
             [name, layer_set and layer_set.names, size, arm.seconds, arm.tokens, arm.steps,
-             max(arm.due - self.seconds, 0.0)]
+             max(arm.due - self.seconds[size], 0.0)]
             for (name, layer_set, size), arm in self._arms.items()
         ]  # fmt: skip
 
     def arm(self, name: str, layer_set: LayerSet | None, rows: int) -> Arm:
-        """With that layer set, for up to 1, 2, 4, 8, ... rows, on which a pass's cost depends."""
-        return self._arms.setdefault((name, layer_set, (rows - 1).bit_length()), Arm())
+        """With that layer set, for so many rows."""
+        return self._arms.setdefault((name, layer_set, size_of(rows)), Arm())
+
+
+def size_of(rows: int) -> int:
+    """0, 1, 2, ... for up to 1, 2, 4, ... rows, on which a pass's cost depends."""
+    return (rows - 1).bit_length()
 
 
 class Guard:
@@ -108,7 +114,7 @@ class Guard:
         self._trial: Trial | None = None
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
-        self._arms = self._known(len(rows))
+        self._size, self._arms = size_of(len(rows)), self._known(len(rows))
         self._counts = not any(row.reading for row in rows)
         if self._counts or self._asked not in self._arms:
             self._asked = self._choose()
@@ -123,7 +129,7 @@ class Guard:
         if self._counts and not self._waiting:
             seconds = time.perf_counter() - self._begun
             self.record.step += 1
-            self.record.seconds += seconds
+            self.record.seconds[self._size] += seconds
             self._arms[self._asked].add(seconds, self._tokens, self.record.step)
             if self._trial:
                 self._trial.add(seconds, self._tokens)
@@ -150,7 +156,7 @@ class Guard:
         if arms[fastest].steps < TRIAL:
             due = [fastest]
         else:
-            now = self.record.seconds
+            now = self.record.seconds[self._size]
             due = [d for d in arms if d is not fastest and arms[d].due <= now]
         if not due:
             return fastest
@@ -163,4 +169,4 @@ class Guard:
             return
         best = max(other.speed for other in self._arms.values() if other.steps >= TRIAL)
         lost = trial.seconds - trial.tokens / best
-        arm.due = self.record.seconds + max(lost / LOST, BETWEEN * trial.seconds)
+        arm.due = self.record.seconds[self._size] + max(lost / LOST, BETWEEN * trial.seconds)

@@ -68,9 +68,9 @@ class Loop:
         for index, row in enumerate(self.live):
             row.index = index
 
-    def step(self) -> list[Event]:
-        """One pass of the full model over all live rows; what it brought, row by row."""
-        rows = list(self.live)
+    def step(self, rows: Sequence[Row] | None = None) -> list[Event]:
+        """One pass of the full model over the live rows, or some; what it brought, row by row."""
+        rows = list(self.live if rows is None else rows)
         if not rows:
             return []
         drafts = self._propose(rows)

@@ -11,15 +11,17 @@ from sparing.engine.row import Row
 from sparing.options import Depth, DraftName
 
 NOTE = "asks"  # where a row notes whom it asks
-SHARED_DRAFT = 8  # tokens of a draft beside other rows: steps stay short for those who wait
+# Tokens that all rows together draft in a step, and a row at most where they are many: steps stay
+# short for those who wait.
+SHARED_DRAFTS, SHARED_DRAFT = 64, 8
 
 
 class ByRequest:
     """Each row asks the drafter that its request names; those of one kind draft together.
 
     All share what the engine has ``known`` about drafting, and the other options of ``depth``. So
-    that a newcomer's first token comes soon, drafts are short where there are several rows, and
-    nobody drafts while one of them reads its prompt.
+    that a newcomer's first token comes soon, drafts are the shorter the more rows there are, and
+    nobody drafts in a pass that takes in a prompt too.
     """
 
     name = "by request"
@@ -48,7 +50,8 @@ class ByRequest:
         if self._plain:
             return drafts
         if len(rows) > 1:
-            rooms = [min(room, SHARED_DRAFT) for room in rooms]
+            most = max(SHARED_DRAFTS // len(rows), SHARED_DRAFT)
+            rooms = [min(room, most) for room in rooms]
         order = sorted(range(len(rows)), key=lambda at: rows[at].notes[NOTE])
         for draft, group in groupby(order, key=lambda at: rows[at].notes[NOTE]):
             places = list(group)

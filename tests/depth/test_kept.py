@@ -102,7 +102,7 @@ def test_a_record_comes_back_as_it_was():
     for step in range(1, TRIAL + 3):
         record.arm("layers", some, 3).add(0.5, 7, step)
     record.arm("off", None, 1).due = 9.0
-    record.seconds = 4.0
+    record.seconds[0] = 4.0
     again = Record.of(json.loads(json.dumps(record.to_rows())), LAYERS)
     assert again.arm("layers", some, 3).speed == record.arm("layers", some, 3).speed
     assert again.arm("off", None, 1).due == 5.0
