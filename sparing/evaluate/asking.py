@@ -12,14 +12,13 @@ TEXT = (b'"reasoning_content":"', b'"content":"', b'"text":"')  # what tokens lo
 
 @dataclass(frozen=True)
 class Answered:
-    """Seconds from sending the request to the ``first`` text and to the end (``seconds``), new
-    ``tokens``, and what the engine took itself (``engine_s``)."""
+    """Seconds from sending the request to the ``first`` text and to the end (``seconds``), and new
+    ``tokens``."""
 
     status: int
     seconds: float
     first: float | None
     tokens: int
-    engine_s: float
 
 
 async def ask(port: int, body: Mapping[str, Any], path: str = "/v1/chat/completions") -> Answered:
@@ -45,13 +44,7 @@ async def ask(port: int, body: Mapping[str, Any], path: str = "/v1/chat/completi
     whole = b"".join(parts)
     status = int(whole.split(b" ", 2)[1]) if whole else 0
     stats = engine_stats(whole) if status == 200 else []
-    return Answered(
-        status,
-        seconds,
-        first,
-        sum(found["new_tokens"] for found in stats),
-        max((found["seconds"] for found in stats), default=0.0),
-    )
+    return Answered(status, seconds, first, sum(found["new_tokens"] for found in stats))
 
 
 def has_text(part: bytes) -> bool:

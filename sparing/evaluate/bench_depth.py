@@ -16,7 +16,7 @@ from sparing.engine.events import TokenEvent
 from sparing.engine.result import Result
 from sparing.evaluate.bench_decode import generate
 from sparing.evaluate.bench_depth_cold import cold_start
-from sparing.evaluate.intervals import paired_bootstrap
+from sparing.evaluate.intervals import geometric_mean
 from sparing.evaluate.report import Figure
 from sparing.evaluate.timing import interleaved
 from sparing.model.chat import PromptLike
@@ -281,6 +281,5 @@ def passes(result: Result) -> int:
 
 def speedup(name: str, ratios: Sequence[float], what: str) -> Figure:
     """Geometric mean with its bootstrap interval."""
-    logs = [float(np.log(ratio)) for ratio in ratios]
-    low, high = (float(np.exp(end)) for end in paired_bootstrap(logs))
-    return Figure(name, float(np.exp(mean(logs))), "x", "higher", None, what, low, high)
+    found, low, high = geometric_mean(ratios)
+    return Figure(name, found, "x", "higher", None, what, low, high)

@@ -17,6 +17,7 @@ from rich.progress import Progress
 from sparing.api import Engine
 from sparing.errors import ModelError
 from sparing.evaluate.asking import Answered, ask
+from sparing.evaluate.intervals import geometric_mean
 from sparing.evaluate.report import Figure
 from sparing.model.chat import Message
 from sparing.options import Depth, Sampling
@@ -24,6 +25,7 @@ from sparing.options import Depth, Sampling
 CONCURRENT, LOAD = 32, 8
 EARLY = 10  # resident memory: after a tenth of the requests, and after all
 WARM_UP = 4
+PAIRS = 8  # of server and engine, a round
 SETTLE_S = 0.5
 END_S = 60
 Measured = tuple[list[Figure], dict[str, Any]]
@@ -189,25 +191,33 @@ class Bench:
         """A streamed request against the same in this process, without HTTP, in turns."""
         figures, raw = [], {}
         for draft in ("off", "auto"):
-            pairs = [self._overhead(number, draft) for number in range(self.plan.rounds * 4)]
-            ratio = median(pair["server"] / pair["engine"] for pair in pairs[1:] or pairs)
+            pairs = [self._overhead(number, draft) for number in range(self.plan.rounds * PAIRS)]
+            ratios = [pair["server"] / pair["engine"] for pair in pairs[1:]]
+            ratio, low, high = geometric_mean(ratios)
+            name = f"server_over_engine/{draft}"
             what = f"one streamed request's time per token over the engine's, draft {draft}"
-            figures.append(Figure(f"server_over_engine/{draft}", ratio, "x", "lower", 1.05, what))
+            figures.append(Figure(name, ratio, "x", "lower", 1.05, what, low, high))
             raw[draft] = pairs
         return figures, raw
 
     def _overhead(self, number: int, draft: Any) -> dict[str, float]:
-        """Seconds a token of either."""
+        """Seconds a token of either; who begins takes turns."""
+        sides = {"engine": self._here, "server": self._there}
+        order = list(sides) if number % 2 else list(reversed(sides))
+        return {side: sides[side](number, draft) for side in order}
+
+    def _here(self, number: int, draft: Any) -> float:
         sampling = Sampling(temperature=0, max_new_tokens=self.plan.new_tokens)
         begun = time.perf_counter()
         [result] = self.engine.generate(
             [self.plan.messages(number)], None, Depth(draft=draft), None, sampling
         )
-        here = (time.perf_counter() - begun) / result.stats.new_tokens
+        return (time.perf_counter() - begun) / result.stats.new_tokens
+
+    def _there(self, number: int, draft: Any) -> float:
         options = {"stream": True, "sparing": {"depth": {"draft": draft}}}
         answered = asyncio.run(self.ask(number, **options))
-        there = answered.seconds / max(answered.tokens, 1)
-        return {"engine": here, "server": there, "inside": answered.engine_s / answered.tokens}
+        return answered.seconds / max(answered.tokens, 1)
 
     def memory(self) -> Measured:
         """Resident bytes of the idle server, early and late, ``LOAD`` requests at a time."""

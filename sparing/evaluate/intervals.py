@@ -43,3 +43,10 @@ def paired_bootstrap(differences: Sequence[float], seed: int = 0) -> tuple[float
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES)
     low, high = np.percentile(drawn @ values / n, PERCENTILES)
     return float(low), float(high)
+
+
+def geometric_mean(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """Of positive ratios, with the bootstrap interval of the mean of their logarithms."""
+    logs = np.log(ratios)
+    low, high = paired_bootstrap(logs.tolist())
+    return float(np.exp(logs.mean())), float(np.exp(low)), float(np.exp(high))

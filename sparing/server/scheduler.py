@@ -21,7 +21,7 @@ from sparing.server.heap import give_back
 from sparing.server.room import Room
 from sparing.server.settings import Serving
 
-TELL_S = 0.01  # news wait no longer than that to be told together
+TELL_S = 0.03  # news wait no longer than that to be told together
 REST_S = 0.2  # without work, until memory goes back to the system
 LEAST_CHUNK = 16  # prompt tokens a row takes in per step, however many rows read
 
