@@ -87,18 +87,12 @@ def all_(
 ) -> None:
     """Time, KV bytes and words against transformers and OpenVINO GenAI: each saving alone, each
     pair, all together."""
-    from sparing.cli.evaluate import model_fingerprint
-    from sparing.cli.run import INTERRUPTED
-    from sparing.evaluate.bench_all import headline_figures, left_out, promised
-    from sparing.evaluate.bench_all_arms import chosen_arms, load_arms
-    from sparing.evaluate.bench_all_rows import collect, columns
+    from sparing.evaluate.bench_all_arms import chosen_arms
     from sparing.evaluate.part import Part
     from sparing.evaluate.plots import check_picture
     from sparing.evaluate.plots_all import draw_headline
     from sparing.evaluate.tables_headline import as_headline
     from sparing.latent.config import has_latents
-    from sparing.memory.predictor import find_predictor
-    from sparing.model.fingerprint import files_fingerprint
     from sparing.model.sources import find_model
 
     for path in filter(None, (json_, plot)):
@@ -106,19 +100,45 @@ def all_(
     if plot:
         check_picture(plot)
     directory = find_model(loading.model)
-    home = find_predictor(loading.predictor, directory)
     names = chosen_arms(arms, loading.model, has_latents(directory))
     plan = asking.plan(names, directory)
-    known = model_fingerprint(loading) | {"threads": loading.threads}
-    known["predictor"] = files_fingerprint(home) if home else None
-    part = Part(json_, plan.fingerprint(known)) if json_ else None
+    part = Part(json_, plan.fingerprint(decisive(loading, directory))) if json_ else None
+    content = measured(loading, directory, plan, part)
+    show_headline([as_headline(content)])
+    if barred := [row for row in content["rows"] if row["bar"] is not None]:
+        show(content | {"rows": barred})
+    if json_ and part:
+        write_json(json_, content)
+        part.remove()
+    if plot:
+        draw_headline([as_headline(content)], plot)
+
+
+def decisive(loading: LoadingFlags, directory: Path) -> dict[str, Any]:
+    """All of what is loaded that decides the figures."""
+    from sparing.cli.evaluate import model_fingerprint
+    from sparing.memory.predictor import find_predictor
+    from sparing.model.fingerprint import files_fingerprint
+
+    home = find_predictor(loading.predictor, directory)
+    predictor = files_fingerprint(home) if home else None
+    return model_fingerprint(loading) | {"threads": loading.threads, "predictor": predictor}
+
+
+def measured(loading: LoadingFlags, directory: Path, plan: Any, part: Any) -> dict[str, Any]:
+    """The report, every arm on the same engine; interrupted, ``part`` keeps what there is."""
+    from sparing.cli.run import INTERRUPTED
+    from sparing.evaluate.bench_all import headline_figures, left_out, promised
+    from sparing.evaluate.bench_all_arms import load_arms
+    from sparing.evaluate.bench_all_rows import collect, columns
+    from sparing.latent.config import has_latents
+
     engine = loading.load()
     columns_ = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     progress = Progress(*columns_, TimeElapsedColumn(), console=Console(stderr=True))
     try:
         with part or nullcontext():
-            ready = load_arms(names, engine, directory)
-            rows = collect(ready, engine, plan, part, progress)
+            rows = collect(load_arms(plan.arms, engine, directory), engine, plan, part, progress)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {kept(part)}", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -129,15 +149,7 @@ def all_(
         **in_effect(engine),
         "rows": columns(rows),
     }
-    content = {"model": loading.model, **report(figures, raw, engine.decoder.dtype)}
-    show_headline([as_headline(content)])
-    if barred := [row for row in content["rows"] if row["bar"] is not None]:
-        show(content | {"rows": barred})
-    if json_ and part:
-        write_json(json_, content)
-        part.remove()
-    if plot:
-        draw_headline([as_headline(content)], plot)
+    return {"model": loading.model, **report(figures, raw, engine.decoder.dtype)}
 
 
 def in_effect(engine: Any) -> dict[str, Any]:
