@@ -101,18 +101,23 @@ class Sampler:
     def filtered(
         self, logits: Float[Tensor, " V"]
     ) -> tuple[Int[Tensor, " K"], Float[Tensor, " K"]]:
-        """Ids that pass the filters, and their log p up to a constant."""
-        scaled = logits.double() / self.temperature
+        """Ids that pass the filters, one at least, and their log p up to a constant.
+
+        The likeliest token's is 0, so that no temperature is too low. What is not a number, as
+        behind a penalty beyond all bounds, stays: a step that fails would end all rows.
+        """
+        logits = logits.double()
+        scaled = (logits - logits.max()) / self.temperature
         if self.top_k is None and self.top_p == 1.0 and self.min_p == 0.0:
             return torch.arange(len(scaled), device=scaled.device), scaled
         ids = torch.arange(len(scaled), device=scaled.device)
         if self.top_k is not None:
             least = scaled.topk(min(self.top_k, len(scaled))).values[-1]
-            ids = (scaled >= least).nonzero()[:, 0]
+            ids = (~(scaled < least)).nonzero()[:, 0]
         scaled, order = scaled[ids].sort(descending=True, stable=True)
         ids, p = ids[order], scaled.softmax(0)
-        keep = (p.cumsum(0) - p < self.top_p) & (p >= self.min_p * p[0])
-        return ids[keep], scaled[keep]
+        gone = (p.cumsum(0) - p >= self.top_p) | (p < self.min_p * p[0])
+        return ids[~gone], scaled[~gone]
 
 
 def penalized(

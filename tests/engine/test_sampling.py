@@ -141,6 +141,31 @@ def test_draws_at_positions_in_a_row_are_independent():
     assert abs(repeats - expected) < 4 * (expected * (1 - expected) / 5_000) ** 0.5
 
 
+FILTERS = [{}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.3}]
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-300, 1e-9])
+@unchecked()
+def test_the_lowest_temperatures_are_greedy(temperature, filters):
+    logits = logits_of(3)
+    sampler = Sampler(temperature=temperature, seed=2, **filters)
+    assert {sampler.pick(logits, position, None) for position in range(50)} == {
+        int(logits.argmax())
+    }
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("penalty", [5e-324, 1e-310, 1e300])
+@pytest.mark.parametrize("every", [1, 4])
+@unchecked()
+def test_a_penalty_beyond_all_bounds_still_leaves_a_token(penalty, every, filters):
+    sampler = Sampler(temperature=1.0, repetition_penalty=penalty, seed=2, **filters)
+    logits = logits_of(3).float() - 9 * (penalty > 1)
+    assert 0 <= sampler.pick(logits, 7, IDS % every == 0) < VOCABULARY
+    assert len(sampler.ranked(logits, 7, IDS % every == 0, 3)) >= 1
+
+
 def test_ties_at_the_edge_of_a_filter():
     """top_k keeps all that tie with the last; top_p keeps as few as reach it."""
     logits = torch.zeros(8).double()
