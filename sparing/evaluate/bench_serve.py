@@ -27,7 +27,7 @@ EARLY = 10  # resident memory: after a tenth of the requests, and after all
 WARM_UP = 4
 PAIRS = 8  # of server and engine, a round
 SETTLE_S = 0.5
-END_S = 60
+END_S = 60  # for an orderly end, which takes the server's grace at most
 Measured = tuple[list[Figure], dict[str, Any]]
 
 

@@ -100,10 +100,6 @@ class Server(uvicorn.Server):
 def serve(engine: Engine, listener: socket.socket, serving: Serving, defaults: Defaults) -> None:
     """Answer until a signal comes: SIGTERM, or SIGINT, which is raised again at the end."""
     server = Server(Service(engine, serving, defaults))
-
-    def leave(*signalled: Any) -> None:
-        server.should_exit = True
-
-    # While it answers, uvicorn has handlers of its own; at its end it raises what came once more.
-    signal.signal(signal.SIGTERM, leave)
+    # uvicorn handles it so as soon as it answers; at its end it raises once more what came.
+    signal.signal(signal.SIGTERM, server.handle_exit)
     server.run(sockets=[listener])

@@ -88,7 +88,7 @@ class Scheduler:
         self._closed = False
         self._news: News = []
         self._told = 0.0
-        self._first: list[Row] = []  # whom the last step was for, where it was not for all
+        self._apart = False  # the last step was for newcomers alone
         self.steps, self.step_seconds = 0, 0.0
         self._thread = threading.Thread(target=self._serve, name="sparing-engine", daemon=True)
 
@@ -233,8 +233,9 @@ class Scheduler:
         reading = sum(row.reading for row in self.loop.live)
         self.loop.chunk = max(PREFILL_CHUNK // max(reading, 1), LEAST_CHUNK)
         begun = time.perf_counter()
-        self._first = [] if self._first else self._newcomers()
-        events = self.loop.step(self._first or None)
+        newcomers = [] if self._apart else self._newcomers()
+        self._apart = bool(newcomers)
+        events = self.loop.step(newcomers or None)
         self.steps += 1
         self.step_seconds += time.perf_counter() - begun
         self._share(events)

@@ -10,7 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from sparing.api import Engine
 from sparing.depth.costs import Costs
+from sparing.depth.proposals import as_mask
 from sparing.depth.replay import Replay
+from sparing.depth.search import LayerSearch
 from sparing.depth.store import Tuned
 from sparing.model.layer_set import LayerSet
 from tests.tiny import tiny
@@ -46,6 +48,12 @@ def knowing(model: Engine, layer_set: LayerSet | None = IDLE, matchness: float =
     tuned = layer_set and Tuned(layer_set, matchness, 2.0)
     model.drafting.sets = {"planted": tuned} if tuned else {}
     return model
+
+
+def find(layer_set: LayerSet, search: LayerSearch, matchness: float = 1.0) -> None:
+    """As if it were what the search has found."""
+    search._take(as_mask(layer_set), matchness, 2.0)
+    search.phase = "acceleration"
 
 
 def unhurried(monkeypatch: pytest.MonkeyPatch, costs: Costs = LARGE) -> None:

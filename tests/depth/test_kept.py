@@ -6,9 +6,8 @@ import pytest
 
 from sparing import Depth, Sampling, load
 from sparing.depth.guard import TRIAL, Record
-from sparing.depth.proposals import as_mask
 from sparing.model.layer_set import LayerSet
-from tests.depth.planted import IDLE, LAYERS, WRONG, planted
+from tests.depth.planted import IDLE, LAYERS, WRONG, find, planted
 from tests.tiny import tiny
 
 SAMPLING = Sampling(temperature=0, max_new_tokens=120, ignore_eos=True)
@@ -32,12 +31,6 @@ def taught(state, monkeypatch):
     find(IDLE, model.drafting.search(Depth()))
     model.generate(["Q"], depth=Depth(), sampling=SAMPLING)
     return model
-
-
-def find(layer_set, search, matchness=1.0):
-    """As if it were what the search has found."""
-    search._take(as_mask(layer_set), matchness, 2.0)
-    search.phase = "acceleration"
 
 
 def test_the_next_engine_begins_with_set_and_record(taught):

@@ -63,9 +63,12 @@ def test_whatever_is_asked_the_answer_is_as_described(small, name, mode):
     def ask(case):
         statuses.add(case.call_and_validate(headers=KEY, excluded_checks=excluded).status_code)
 
-    asked = given(schema[path][method].as_strategy(generation_mode=mode))(ask)
-    quiet = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-    settings(max_examples=EXAMPLES, **quiet)(asked)()
+    @given(schema[path][method].as_strategy(generation_mode=mode))
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    def asked(case):
+        ask(case)
+
+    asked()
     if name in PLAIN and mode == GenerationMode.POSITIVE:
         body = {"model": small.service.model} | PLAIN[name]
         ask(schema[path][method].Case(body=body, media_type="application/json"))

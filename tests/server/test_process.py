@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.cli.command import assert_one_line
+from tests.server.live import until
 from tests.tiny import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -105,13 +106,6 @@ class Asking(threading.Thread):
             self.reply = self.process.post(self.body)
         except Exception as error:
             self.reply = error
-
-
-def until(condition: Any) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.slow
