@@ -88,7 +88,20 @@ build/predictor-smollm2: $(INSTALLED)
 	$(BIN)/sparing train predictor --model smollm2 --task chain_sum,leg_counting --n 40 --max-new-tokens 256 \
 	  --accept any --threads 2 --out $@ $(if $(wildcard $@/training.json),--resume)
 
-models: build/predictor  ## train every shipped weight from nothing (4.5 hours on 2 quiet cores; interrupted, it goes on)
+# latents and what they are compared with, on two cores: the first seed's arms beside those of the others
+ARMS = OMP_NUM_THREADS=1 $(BIN)/sparing train ablations --base pocket --out build/arms --steps 60,120,240 --optimizer muon \
+  --lr 1e-3 --tau 0.99 --batch-tokens 3072 --share 0.02 --layer-dropout 0.1 --exit-weight 0.1 --threads 1 --save-every 50
+
+build/arms: $(INSTALLED)
+	$(ARMS) --only-seeds 0 $(if $(wildcard $@/training.json),--resume) & first=$$!; \
+	  until [ -e $@/training.json ]; do kill -0 $$first && sleep 1 || exit 1; done; \
+	  $(ARMS) --only-seeds 1,2 --resume && wait $$first
+
+build/predictor-latent: build/arms
+	$(BIN)/sparing train predictor --model sparing/pocket/weights-latent --n 150 --threads 2 --epochs 70 --lr 3e-3 \
+	  --local 0.4 --selection 0.6 --out $@ $(if $(wildcard $@/training.json),--resume)
+
+models: build/predictor  ## train every shipped weight from nothing (7 hours on 2 quiet cores; interrupted, it goes on)
 	rm -rf sparing/pocket/weights && cp -r build/pocket sparing/pocket/weights
 	cp build/predictor/predictor.json build/predictor/predictor.safetensors sparing/pocket/weights
 	$(BIN)/sparing tune depth --model pocket --out sparing/pocket/weights

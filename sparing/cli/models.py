@@ -28,7 +28,9 @@ def models(
         )
     console = Console()
     console.print(table)
-    console.print("pocket answers questions of these families, and is at a loss with any other:")
+    console.print(
+        "pocket and its kin answer questions of these families, and are at a loss with any other:"
+    )
     for name, family in FAMILIES.items():
         console.print(f"  {name}: {family.about}", highlight=False)
 
@@ -42,7 +44,7 @@ def as_json(model: ModelEntry) -> dict[str, Any]:
         "predictor": has_predictor(model.path) if model.path else False,
         "latent": has_latents(model.path) if model.path else False,
     }
-    if model.name == "pocket":
+    if model.name.startswith("pocket"):
         content["families"] = {
             name: {level: family.config(level) for level in LEVELS}
             | {"dataset": family.dataset, "about": family.about}

@@ -42,18 +42,30 @@ class ModelEntry:
 
 
 POCKET = Path(__file__).parent.parent / "pocket" / "weights"
+POCKET_LATENT, POCKET_COT = POCKET.with_name("weights-latent"), POCKET.with_name("weights-cot")
 
 
-def pocket_directory() -> Path:
-    return _complete(POCKET, "pocket")
+def shipped(name: str, folder: Path, description: str) -> Embedded:
+    """A model whose weights lie in this package."""
+    return Embedded(
+        licence="Apache-2.0",
+        description=description,
+        directory=lambda: _complete(folder, name),
+        present=lambda: folder if folder.is_dir() else None,
+    )
 
 
 EMBEDDED = {
-    "pocket": Embedded(
-        licence="Apache-2.0",
-        description="3M parameters, 16 layers, thinks aloud; four families of questions, no others",
-        directory=pocket_directory,
-        present=lambda: POCKET if POCKET.is_dir() else None,
+    "pocket": shipped(
+        "pocket",
+        POCKET,
+        "3M parameters, 16 layers, thinks aloud; four families of questions, no others",
+    ),
+    "pocket-latent": shipped(
+        "pocket-latent", POCKET_LATENT, "pocket, trained on to think some steps without words"
+    ),
+    "pocket-cot": shipped(
+        "pocket-cot", POCKET_COT, "pocket, trained on for as many steps with words alone"
     ),
     "smollm2": Embedded(
         licence="Apache-2.0",
