@@ -30,6 +30,7 @@ def _group() -> None:
 @takes_flags
 def decode(
     loading: LoadingFlags,
+    task: Annotated[str | None, flag("ask a task's questions, as of `sparing eval`")] = None,
     prompts: Annotated[Path | None, flag("a file with a prompt a line")] = None,
     n: Annotated[int, flag("rounds; each figure is a median over them", "--n", min=1)] = 5,
     json_: Annotated[Path | None, flag("write the figures to this file", "--json")] = None,
@@ -40,8 +41,14 @@ def decode(
     from sparing.evaluate.plots import check_picture, draw_decode
     from sparing.model.reference import ReferenceDecoder
     from sparing.model.sources import find_model
+    from sparing.tasks.find import find_tasks
 
+    if task and prompts:
+        raise OptionError("a task or prompts must be given, got both; leave one out")
     chosen = read_prompts(prompts) if prompts else PROMPTS
+    if task:
+        problems = [found.problems(len(PROMPTS), 0) for found in find_tasks(task)]
+        chosen = [problem.question for problem in alternating(problems)][: len(PROMPTS)]
     for path in filter(None, (json_, plot)):
         check_writable(path)
     if plot:

@@ -14,10 +14,15 @@ from sparing.cli.bench_memory import kept
 from sparing.cli.flags import flag, quiet_transformers
 from sparing.evaluate.report import report, write_json
 
+BASE = "base"  # the arm of --model: as a rule what all arms began with
+
 
 def latent(
     from_: Annotated[Path, flag("the --out of `sparing train ablations`", "--from")],
     arms: Annotated[str | None, flag("which, with commas; by default all that are there")] = None,
+    model: Annotated[
+        str | None, flag("a model beside them as the arm `base`, its latents off")
+    ] = None,
     task: Annotated[str, flag("as of `sparing eval`, several with commas")] = "pocket-hard",
     n: Annotated[int, flag("problems of each task", "--n", min=1)] = 200,
     seed: Annotated[int, flag("which problems", min=0)] = 0,
@@ -41,7 +46,8 @@ def latent(
     from sparing.evaluate.part import Part
     from sparing.evaluate.plots import check_picture
     from sparing.evaluate.plots_latent import draw_latent
-    from sparing.latent.ablations import read_trained
+    from sparing.latent.ablations import Trained, read_trained
+    from sparing.model.sources import find_model
     from sparing.tasks.find import find_tasks
 
     for path in filter(None, (json_, plot)):
@@ -50,6 +56,8 @@ def latent(
         check_picture(plot)
     named = [name.strip() for name in arms.split(",")] if arms else None
     models, tasks = read_trained(from_, named), find_tasks(task)
+    if model:
+        models.insert(0, Trained(BASE, models[0].seed, find_model(model), "off"))
     plan = Plan(models, tasks, n, seed, split, max_new_tokens, batch_size, dtype)  # type: ignore[arg-type]
     part = Part(json_, plan.fingerprint()) if json_ else None
     import torch

@@ -31,8 +31,6 @@ def run(
     check_latent(loading.model, options["latent"])
     engine = loading.load()
     stream = engine.stream(engine.chat.question(prompt, raw=raw), **options)
-    if stream.notice:
-        typer.echo(f"note: {stream.notice}", err=True)
     view = None if json_ else LiveView(engine, decoding.budget)
     interrupted = follow(stream, view)
     result = stream.result()
@@ -46,7 +44,9 @@ def run(
 
 
 def follow(stream: Any, view: LiveView | None) -> bool:
-    """Show a stream to its end; True where Ctrl-C ended it."""
+    """Show a stream to its end, what is to be said of it first; True where Ctrl-C ended it."""
+    if stream.notice:
+        typer.echo(f"note: {stream.notice}", err=True)
     try:
         if view is None:
             for _ in stream:

@@ -17,9 +17,11 @@ def ablations(
     out: Annotated[Path, flag("directory for all trainings")],
     base: Annotated[str, flag("what all begin with")] = "pocket",
     arms: Annotated[str | None, flag("which, with commas; by default all")] = None,
-    seeds: Annotated[str, flag("of all trainings, with commas; some arms take the first alone")] = (
-        "0,1,2"
-    ),
+    seed: Annotated[int, flag("the first of three seeds", min=0)] = 0,
+    seeds: Annotated[
+        str | None,
+        flag("of all trainings, with commas, instead; some arms take the first alone"),
+    ] = None,
     only_seeds: Annotated[
         str | None, flag("those to train now: two processes can share the others out")
     ] = None,
@@ -39,10 +41,10 @@ def ablations(
             f"ablations have an arm whose latents are no targets, got --targets {staging.targets} "
             "for all of them; leave it out"
         )
-    every = numbers("seeds", seeds, int)
+    every = numbers("seeds", seeds, int) if seeds else [seed, seed + 1, seed + 2]
     now = numbers("only-seeds", only_seeds, int) if only_seeds else every
     if wrong := [seed for seed in now if seed not in every]:
-        raise OptionError(f"--only-seeds must be among --seeds {seeds}, got {wrong[0]}")
+        raise OptionError(f"--only-seeds must be among the seeds {every}, got {wrong[0]}")
     import torch
 
     from sparing.latent.ablations import Ablations, check_ablations, train_ablations

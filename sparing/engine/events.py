@@ -65,7 +65,7 @@ class TokenEvent(StepEvent):
 
 @dataclass
 class LatentEvent(StepEvent):
-    """One step thought without a word; ``top``: the words nearest to it and their probabilities."""
+    """One step thought without a word; ``top``: the likeliest words in it, with probabilities."""
 
     type: ClassVar[str] = "latent"
     position: int

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass
 class Thought:
-    """An input vector ``[E]`` in place of a token's embedding, and the words nearest to it."""
+    """An input vector ``[E]`` in place of a token's embedding, and the likeliest words in it."""
 
     vector: Float[Tensor, " E"]
     top: list[tuple[str, float]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""All that inference needs of a model's latent steps, in one file beside its weights."""
+"""All that inference needs of a model's latent steps, kept beside its weights."""
 
 import json
 from hashlib import blake2b

@@ -1,4 +1,4 @@
-"""Which words of a thought latents stand in for: runs of tokens that nothing looks back at."""
+"""Which words of a thought latents stand in for: runs of tokens that are looked back at least."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

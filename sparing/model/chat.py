@@ -23,6 +23,7 @@ KNOWN_MARKERS = (
     ("<seed:think>", "</seed:think>"),
     ("◁think▷", "◁/think▷"),
 )
+MARKED = "{{# thinks between {} and {} #}}"  # in a template: a comment, which renders to nothing
 NO_TOKENS = "a prompt must have a token or more, got none; pass some text"
 Message = Mapping[str, Any]
 PromptLike = str | Sequence[int] | Sequence[Message]
@@ -90,7 +91,7 @@ class ChatFormat:
                 f"got {type(tokenizer).__name__}; convert it with transformers"
             )
         self.tokenizer, self.defaults, self.scope = tokenizer, defaults, scope
-        self.markers = self._markers(markers or self._known_markers())
+        self.markers = self._markers(markers or known_markers(tokenizer))
 
     @classmethod
     def load(
@@ -221,18 +222,6 @@ class ChatFormat:
     def _left_open(self, text: str) -> bool:
         return self.markers is not None and self.markers.left_open(text)
 
-    def _known_markers(self) -> tuple[str, str] | None:
-        """The first known pair that stands in the vocabulary, else in the template."""
-        vocabulary = self.tokenizer.get_vocab()
-        template = str(self.tokenizer.chat_template or "")
-        for pair in KNOWN_MARKERS:
-            if all(marker in vocabulary for marker in pair):
-                return pair
-        for pair in KNOWN_MARKERS:
-            if pair[1] in template:
-                return pair
-        return None
-
     def _markers(self, pair: tuple[str, str] | None) -> Markers | None:
         if pair is None:
             return None
@@ -241,6 +230,29 @@ class ChatFormat:
         if not all(ids):
             raise OptionError(f"markers must have a token or more each, got {pair!r}")
         return Markers(pair[0], pair[1], tuple(ids[0]), tuple(ids[1]))
+
+
+def known_markers(tokenizer: Any) -> tuple[str, str] | None:
+    """The first known pair that stands in the vocabulary, else in the template."""
+    vocabulary = tokenizer.get_vocab()
+    template = str(tokenizer.chat_template or "")
+    for pair in KNOWN_MARKERS:
+        if all(marker in vocabulary for marker in pair):
+            return pair
+    for pair in KNOWN_MARKERS:
+        if pair[1] in template:
+            return pair
+    return None
+
+
+def mark_thoughts(tokenizer: Any) -> None:
+    """Have the template say that the model thinks, where nothing does: it is being taught to.
+
+    What the template renders stays as it is; `known_markers` finds the pair when it is loaded.
+    """
+    if known_markers(tokenizer) is None and isinstance(tokenizer.chat_template, str):
+        template = tokenizer.chat_template.removesuffix("\n")  # as Jinja takes it
+        tokenizer.chat_template = template + MARKED.format(THINK, THINK_END)
 
 
 def check_markers(pair: Any) -> None:

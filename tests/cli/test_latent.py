@@ -118,11 +118,11 @@ def test_ablations_and_their_bench(sparing, tmp_path, base, task):
     assert len(list(out.glob("seed-*/1-none"))) == 2
     assert len(list(out.glob("seed-0/1-none/2-hidden/3-*"))) == 3
     assert len(list(out.glob("seed-1/1-none/2-hidden/3-*"))) == 2
-    outcome = sparing(*bench, "--plot", picture)
+    outcome = sparing(*bench, "--model", base, "--plot", picture)
     assert outcome.code == 0, outcome.err
     content = json.loads(result.read_text())
     rows = {row["name"]: row for row in content["rows"]}
-    for arm in ARMS:
+    for arm in ("base", *ARMS):
         for name in ("accuracy", "text_tokens", "latent_tokens", "steps", "seconds"):
             assert f"{name}/{arm}" in rows
         assert (f"paired_vs_cot/{arm}" in rows) == (arm != "cot")
@@ -132,11 +132,28 @@ def test_ablations_and_their_bench(sparing, tmp_path, base, task):
     assert rows["latent_tokens/ignore"]["value"] > 0
     assert rows["norm_embedding/ignore"]["value"] > 0
     raw = content["raw"]["rows"]
-    assert sorted(raw)[:3] == ["banned/0", "banned/1", "cot/0"]
+    assert sorted(raw)[:3] == ["banned/0", "banned/1", "base/0"]
     [of_task] = raw["latent/1"].values()
     assert len(of_task["correct"]) == 6
     assert picture.stat().st_size > 1000
     assert not list(tmp_path.glob("*.part.jsonl"))
+
+
+def test_the_seeds_of_ablations(sparing, tmp_path, base, task):
+    """Three from the one that is given, or those that are named."""
+    command = ("train", "ablations", "--base", base, "--task", task, "--arms", "cot",
+               "--steps", "1", *QUICK)  # fmt: skip
+    for name, flags, seeds in (
+        ("a", (), [0, 1, 2]),
+        ("b", ("--seed", 5), [5, 6, 7]),
+        ("c", ("--seeds", "4,2"), [4, 2]),
+    ):
+        forget_accelerate()
+        out = tmp_path / name
+        sparing(*command, "--out", out, *flags, "--stop-at", 1)
+        assert json.loads((out / "training.json").read_text())["seeds"] == seeds
+    wrong = sparing(*command, "--out", tmp_path / "d", "--seed", 5, "--only-seeds", "0")
+    assert_one_line(wrong, "--only-seeds must be among the seeds [5, 6, 7], got 0")
 
 
 class Terminal(io.StringIO):

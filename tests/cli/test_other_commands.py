@@ -9,6 +9,7 @@ from sparing import Sampling, load
 from sparing.cli.bench import read_prompts
 from sparing.tasks.families import FAMILIES
 from sparing.tasks.gym import create
+from tests.cli.command import assert_one_line
 from tests.tiny import checkpoint, tiny
 
 
@@ -54,6 +55,12 @@ def test_chat_goes_on_and_drops_thoughts(sparing, monkeypatch):
     assert outcome.out.count(alone.text) >= 2  # a new chat begins where the first one did
 
 
+def test_chat_flags_what_pocket_does_not_know(sparing, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("Why is the sky blue?\n"))
+    outcome = sparing("chat", "--max-new-tokens", 4)
+    assert "note: pocket knows four families" in outcome.err
+
+
 def test_chat_needs_a_template(sparing, tmp_path):
     path = checkpoint(tmp_path, "llama")
     (path / "chat_template.jinja").unlink()
@@ -71,6 +78,22 @@ NAMES = [
     "kv_bytes_share",
     "batch8_over_batch1",
 ]
+
+
+def test_bench_decode_asks_a_task_s_questions(sparing, tmp_path, monkeypatch):
+    """Or prompts, not both; eight at most, whatever the task has."""
+    asked = []
+    monkeypatch.setattr(
+        "sparing.evaluate.bench_decode.bench_decode",
+        lambda engine, other, prompts, *more: (asked.extend(prompts), ([], {}))[1],
+    )
+    outcome = sparing("bench", "decode", "--model", tiny(), "--task", "legs,sums")
+    assert outcome.code == 0, outcome.err
+    assert len(asked) == 8
+    assert ["legs" in prompt for prompt in asked] == [True, False] * 4
+    file = tmp_path / "prompts.txt"
+    both = sparing("bench", "decode", "--model", tiny(), "--task", "legs", "--prompts", file)
+    assert_one_line(both, "a task or prompts must be given, got both")
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, normalizers, processors
 
 from sparing.errors import PromptError
-from sparing.model.chat import ChatFormat, Defaults
+from sparing.model.chat import ChatFormat, Defaults, mark_thoughts
 from tests.tiny import TEMPLATE, tokenizer, unchecked
 
 USER = [{"role": "user", "content": "hi"}]
@@ -175,3 +175,27 @@ def test_decoding_leaves_special_tokens_out():
     format_ = chat()
     end = format_.tokenizer.eos_token_id
     assert format_.decode([*format_.encode("a").ids, end]) == "a"
+
+
+WORDLESS = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "  \n", "so"])
+def test_a_template_that_is_told_of_thoughts_renders_as_before(end):
+    plain, told = chat(tokenizer(None), WORDLESS + end), tokenizer(None)
+    told.chat_template = WORDLESS + end
+    for _ in range(2):  # once is enough
+        mark_thoughts(told)
+    found = ChatFormat(told, Defaults(frozenset()))
+    assert plain.markers is None
+    assert (found.markers.start, found.markers.end) == ("<think>", "</think>")
+    assert found.encode(USER).ids == plain.encode(USER).ids
+    assert told.chat_template.count("</think>") == 1
+
+
+@pytest.mark.parametrize("template", [None, "[THINK]{{ messages[0].content }}[/THINK]"])
+def test_a_template_that_needs_not_be_told_stays(template):
+    fast = tokenizer(None)
+    fast.chat_template = template
+    mark_thoughts(fast)
+    assert fast.chat_template == template

@@ -1,4 +1,4 @@
-"""Predicted importance: what the answer will need stays."""
+"""Predicted importance: what will still be looked at stays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ const ORIGINS = {
   model: "said by the full model",
   draft: "drafted, and accepted by the full model",
   forced: "put there, not chosen",
-  latent: "a latent step, the words nearest to it",
+  latent: "a latent step, the likeliest words in it",
 };
 
 /** 0 (unknown, or least) to LEVELS. */
