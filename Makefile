@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench picture models build/pocket build/pocket-1 build/pocket-2 build/pocket-3 build/pocket-4 build/pocket-5 build/pocket-6 build/predictor build/predictor-smollm2 build/short-with build/short-without clean
+.PHONY: help demo test lint bench picture models build/pocket build/pocket-1 build/pocket-2 build/pocket-3 build/pocket-4 build/pocket-5 build/pocket-6 build/predictor build/predictor-smollm2 build/short-with build/short-without build/arms build/predictor-latent latents clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -27,7 +27,7 @@ lint: $(INSTALLED)  ## ruff, mypy and the README's generated tables
 	$(BIN)/mypy
 	$(BIN)/cog --check README.md
 
-bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2  ## measure everything into results/ (hours), bring the README up to date
+bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2 build/arms  ## measure everything into results/ (hours), bring the README up to date
 	$(BIN)/sparing bench pocket --threads 2 --json results/pocket.json
 	$(BIN)/sparing bench pocket --threads 2 --short-with build/short-with --short-without build/short-without --n 1 \
 	  --json results/pocket-controls.json
@@ -39,7 +39,14 @@ bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2
 	$(BIN)/sparing bench depth --threads 2 --rounds 1 --json results/depth.json --plot results/depth.png
 	$(if $(SPARING_DATA),$(BIN)/sparing bench depth --model smollm2 --threads 2 --rounds 1 \
 	  --prompts $(SPARING_DATA)/spec_bench.jsonl --json results/depth-smollm2.json)
+	$(BIN)/sparing bench latent --from build/arms --model pocket --seed 1126 --workers 2 --threads 2 --json results/latent.json \
+	  --plot results/latent.png
 	$(BIN)/sparing bench serve --threads 2 --json results/serve.json
+	$(BIN)/sparing bench all --model pocket --threads 2 --json results/all-pocket.json
+	$(BIN)/sparing bench all --model pocket-latent --threads 2 --json results/all-pocket-latent.json
+	$(BIN)/sparing bench all --model smollm2 --threads 2 --predictor build/predictor-smollm2 --json results/all-smollm2.json
+	$(BIN)/sparing bench headline results/all-pocket.json results/all-pocket-latent.json results/all-smollm2.json \
+	  --plot results/all.png
 	$(BIN)/cog -r README.md
 
 picture: $(INSTALLED)  ## the README's picture of the server's page (needs Debian's chromium)
@@ -98,13 +105,21 @@ build/arms: $(INSTALLED)
 	  $(ARMS) --only-seeds 1,2 --resume && wait $$first
 
 build/predictor-latent: build/arms
-	$(BIN)/sparing train predictor --model sparing/pocket/weights-latent --n 150 --threads 2 --epochs 70 --lr 3e-3 \
-	  --local 0.4 --selection 0.6 --out $@ $(if $(wildcard $@/training.json),--resume)
+	$(BIN)/sparing train predictor --model build/arms/seed-0/1-none/2-hidden/3-fused --latent learned --n 150 --threads 2 --epochs 70 --lr 3e-3 \
+	  --local 0.4 --selection 0.6 --out $@ $(if $(wildcard $@/traces/training.json),--resume)
+
+latents: build/predictor-latent  ## train pocket-latent and pocket-cot, from pocket as it ships (2 hours)
+	rm -rf sparing/pocket/weights-latent sparing/pocket/weights-cot
+	cp -r build/arms/seed-0/1-none/2-hidden/3-fused sparing/pocket/weights-latent
+	cp -r build/arms/seed-0/1-none/2-none/3-none sparing/pocket/weights-cot
+	cp $</predictor.json $</predictor.safetensors sparing/pocket/weights-latent
+	$(BIN)/sparing tune depth --model pocket-latent --out sparing/pocket/weights-latent
 
 models: build/predictor  ## train every shipped weight from nothing (7 hours on 2 quiet cores; interrupted, it goes on)
 	rm -rf sparing/pocket/weights && cp -r build/pocket sparing/pocket/weights
 	cp build/predictor/predictor.json build/predictor/predictor.safetensors sparing/pocket/weights
 	$(BIN)/sparing tune depth --model pocket --out sparing/pocket/weights
+	$(MAKE) latents
 
 clean:  ## remove the environment and whatever tools left behind (the model cache stays)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
