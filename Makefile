@@ -105,7 +105,7 @@ build/arms: $(INSTALLED)
 	  $(ARMS) --only-seeds 1,2 --resume && wait $$first
 
 build/predictor-latent: build/arms
-	$(BIN)/sparing train predictor --model build/arms/seed-0/1-none/2-hidden/3-fused --latent learned --n 150 --threads 2 --epochs 70 --lr 3e-3 \
+	$(BIN)/sparing train predictor --model build/arms/seed-0/1-none/2-hidden/3-fused --n 150 --threads 2 --epochs 70 --lr 3e-3 \
 	  --local 0.4 --selection 0.6 --out $@ $(if $(wildcard $@/traces/training.json),--resume)
 
 latents: build/predictor-latent  ## train pocket-latent and pocket-cot, from pocket as it ships (2 hours)

@@ -73,7 +73,7 @@ def test_without_latents_it_is_a_plain_checkpoint(thinker):
 
 def test_with_its_own_predictor_and_layer_set(thinker):
     questions = asked("sums-hard", 4)
-    memory = Memory(budget=0.5)
+    memory = Memory(budget=400)
     plain, drafted = (
         thinker.generate(questions, memory, Depth(draft=draft), LEARNED, GREEDY)
         for draft in ("off", "layers")
