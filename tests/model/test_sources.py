@@ -86,7 +86,7 @@ def test_an_unreadable_index_is_named(tmp_path, text):
 
 def test_a_misspelt_name_gets_the_nearest():
     message = _message("smolm2")
-    assert "[pocket, smollm2]" in message
+    assert "[pocket, pocket-latent, pocket-cot, smollm2]" in message
     assert "did you mean smollm2?" in message
 
 

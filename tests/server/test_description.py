@@ -72,7 +72,10 @@ def test_whatever_is_asked_the_answer_is_as_described(small, name, mode):
     if name in PLAIN and mode == GenerationMode.POSITIVE:
         body = {"model": small.service.model} | PLAIN[name]
         ask(schema[path][method].Case(body=body, media_type="application/json"))
-    assert (200 in statuses) == (mode == GenerationMode.POSITIVE and "{id}" not in name), statuses
+    if mode == GenerationMode.POSITIVE:
+        assert (200 in statuses) == ("{id}" not in name), statuses
+    elif method == "POST":  # what is wrong with a query may vanish on the wire, as an empty list does
+        assert 200 not in statuses
 
 
 def test_every_operation_is_described(small):
