@@ -74,7 +74,7 @@ def test_whatever_is_asked_the_answer_is_as_described(small, name, mode):
         ask(schema[path][method].Case(body=body, media_type="application/json"))
     if mode == GenerationMode.POSITIVE:
         assert (200 in statuses) == ("{id}" not in name), statuses
-    elif method == "POST":  # what is wrong with a query may vanish on the wire, as an empty list does
+    elif method == "POST":  # what is wrong with a query may vanish on the wire, as an empty list
         assert 200 not in statuses
 
 
