@@ -43,12 +43,11 @@ def decode(
     from sparing.model.sources import find_model
     from sparing.tasks.find import find_tasks
 
-    if task and prompts:
-        raise OptionError("a task or prompts must be given, got both; leave one out")
+    check_one(task, prompts)
     chosen = read_prompts(prompts) if prompts else PROMPTS
     if task:
         problems = [found.problems(len(PROMPTS), 0) for found in find_tasks(task)]
-        chosen = [problem.question for problem in alternating(problems)][: len(PROMPTS)]
+        chosen = [problem.question for problem in alternating(problems)[: len(PROMPTS)]]
     for path in filter(None, (json_, plot)):
         check_writable(path)
     if plot:
@@ -96,6 +95,12 @@ def pocket(
     show(content)
     if json_:
         write_json(json_, content)
+
+
+def check_one(task: str | None, prompts: Path | None) -> None:
+    """Refuse a task and prompts at once, where either is what is asked."""
+    if task and prompts:
+        raise OptionError("a task or prompts must be given, got both; leave one out")
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sparing.cli.bench import check_writable, read_prompts, show
+from sparing.cli.bench import check_one, check_writable, read_prompts, show
 from sparing.cli.bench_memory import kept
 from sparing.cli.flags import LoadingFlags, flag, number
-from sparing.errors import OptionError
 from sparing.evaluate.report import report, write_json
 
 PROBLEMS, RUNS = 8, 2  # of each task; of prompts
@@ -52,8 +51,7 @@ class AskedFlags:
         from sparing.model.scope import SCOPE_FILE
         from sparing.tasks.find import find_tasks
 
-        if self.task and self.prompts:
-            raise OptionError("a task or prompts must be given, got both; leave one out")
+        check_one(self.task, self.prompts)
         named = self.task
         if not self.prompts and (directory / SCOPE_FILE).exists():
             named = named or "pocket-hard"

@@ -17,11 +17,10 @@ def ablations(
     out: Annotated[Path, flag("directory for all trainings")],
     base: Annotated[str, flag("what all begin with")] = "pocket",
     arms: Annotated[str | None, flag("which, with commas; by default all")] = None,
-    seed: Annotated[int, flag("the first of three seeds", min=0)] = 0,
-    seeds: Annotated[
-        str | None,
-        flag("of all trainings, with commas, instead; some arms take the first alone"),
+    seed: Annotated[
+        int | None, flag("the first of three seeds (0); some arms take it alone", min=0)
     ] = None,
+    seeds: Annotated[str | None, flag("all of them instead, with commas")] = None,
     only_seeds: Annotated[
         str | None, flag("those to train now: two processes can share the others out")
     ] = None,
@@ -41,7 +40,10 @@ def ablations(
             f"ablations have an arm whose latents are no targets, got --targets {staging.targets} "
             "for all of them; leave it out"
         )
-    every = numbers("seeds", seeds, int) if seeds else [seed, seed + 1, seed + 2]
+    if seeds and seed is not None:
+        raise OptionError("--seed or --seeds must be given, got both; leave one out")
+    first = seed or 0
+    every = numbers("seeds", seeds, int) if seeds else [first, first + 1, first + 2]
     now = numbers("only-seeds", only_seeds, int) if only_seeds else every
     if wrong := [seed for seed in now if seed not in every]:
         raise OptionError(f"--only-seeds must be among the seeds {every}, got {wrong[0]}")

@@ -10,6 +10,7 @@ import torch
 from accelerate import PartialState
 
 from sparing.errors import ModelError, OptionError, reason
+from sparing.model.chat import mark_thoughts
 from sparing.model.config import FAMILIES, read_config, read_json
 from sparing.model.sources import INDEX, find_model
 from sparing.train import checkpoint
@@ -104,6 +105,7 @@ def exported(out: Path) -> bool:
 def load_base(name: str) -> tuple[Any, Any]:
     """Model and tokenizer of an embedded model, a directory or a hub id, in float32 to be trained.
 
+    Whatever is trained here learns to think between markers: the template says so from now on.
     Raises ModelError where they are missing, broken, or do not belong together.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -123,6 +125,7 @@ def load_base(name: str) -> tuple[Any, Any]:
             "save or fetch it again"
         )
     check_tokenizer(model, tokenizer, name)
+    mark_thoughts(tokenizer)
     return model, tokenizer
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from sparing.model.chat import THINK, THINK_END, mark_thoughts
+from sparing.model.chat import THINK, THINK_END
 from sparing.tasks.solutions import Solution
 from sparing.train.examples import Corpus, Example, ExampleSet, Piece, encode
 
@@ -12,11 +12,7 @@ HELD_OUT = 100  # rows kept for validation, or a tenth where that is less
 
 
 def solutions_corpus(tokenizer: Any, solutions: Sequence[Solution], task: str, seed: int) -> Corpus:
-    """Two solutions or more in an order drawn by ``seed``, the first of them held out.
-
-    The tokenizer's template is told of the thoughts, where it knew none (`mark_thoughts`).
-    """
-    mark_thoughts(tokenizer)
+    """Two solutions or more in an order drawn by ``seed``, the first of them held out."""
     shuffled = list(solutions)
     Random(seed).shuffle(shuffled)
     held_out = min(HELD_OUT, max(1, len(shuffled) // 10))

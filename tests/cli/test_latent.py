@@ -154,6 +154,8 @@ def test_the_seeds_of_ablations(sparing, tmp_path, base, task):
         assert json.loads((out / "training.json").read_text())["seeds"] == seeds
     wrong = sparing(*command, "--out", tmp_path / "d", "--seed", 5, "--only-seeds", "0")
     assert_one_line(wrong, "--only-seeds must be among the seeds [5, 6, 7], got 0")
+    both = sparing(*command, "--out", tmp_path / "d", "--seed", 0, "--seeds", "0,1")
+    assert_one_line(both, "--seed or --seeds must be given, got both")
 
 
 class Terminal(io.StringIO):

@@ -4,17 +4,24 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sparing import Depth, Sampling, load
-from sparing.model.sources import POCKET
+from sparing.model.sources import POCKET, POCKET_COT, POCKET_LATENT
 from sparing.pocket.corpus import WRITERS
 from sparing.tasks.families import FAMILIES
 from sparing.tasks.find import family_tasks
-from sparing.tasks.splits import question_hash, training_questions
+from sparing.tasks.splits import (
+    QUESTIONS_FILE,
+    QuestionSet,
+    question_hash,
+    training_questions,
+)
 from sparing.tasks.wording import key
 from tests.tiny import assert_same_tokens, next_logits, reference, reference_tokens
 
 GREEDY = Sampling(temperature=0)
+SHIPPED = (POCKET, POCKET_LATENT, POCKET_COT)
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +33,12 @@ def asked(problem):
     return [{"role": "user", "content": problem.question}]
 
 
-def test_small_deep_and_narrow():
-    config = json.loads((POCKET / "config.json").read_text())
+@pytest.mark.parametrize("folder", SHIPPED)
+def test_small_deep_and_narrow(folder):
+    config = json.loads((folder / "config.json").read_text())
     assert 12 <= config["num_hidden_layers"] <= 16
     assert 128 <= config["hidden_size"] <= 192
-    assert sum(file.stat().st_size for file in POCKET.iterdir()) < 15e6
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 15e6
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -89,17 +97,18 @@ def test_every_question_of_a_family_is_known(engine, family, level):
         assert engine.chat.encode(asked(problem)).notice is None, problem.question
 
 
-def test_no_test_question_was_trained_on():
-    asked_of = training_questions()
+@pytest.mark.parametrize("folder", SHIPPED)
+def test_no_test_question_was_trained_on(folder):
+    asked_of = QuestionSet.load(folder / QUESTIONS_FILE)
     assert len(asked_of) > 50_000
+    assert set(training_questions().hashes) <= set(asked_of.hashes)
     for task in family_tasks().values():
         for problem in task.problems(40, 9):
             assert key(task.dataset, problem.entry) not in asked_of
             assert question_hash(key(task.dataset, problem.entry)) % 2 == 1
 
 
-def test_weights_are_finite_float32():
-    from safetensors.torch import load_file
-
-    tensors = load_file(POCKET / "model.safetensors")
+@pytest.mark.parametrize("folder", SHIPPED)
+def test_weights_are_finite_float32(folder):
+    tensors = load_file(folder / "model.safetensors")
     assert all(t.dtype == torch.float32 and t.isfinite().all() for t in tensors.values())

@@ -57,11 +57,11 @@ class Live:
 
     def settle(self) -> None:
         """Wait until nobody is there any more."""
-        scheduler = self.service.scheduler
-        until = time.monotonic() + PATIENCE_S
-        while scheduler.live or scheduler.waiting or self.service.runs.live or scheduler.kv_bytes:
-            assert time.monotonic() < until, "somebody is still there"
-            time.sleep(0.01)
+        here, runs = self.service.scheduler, self.service.runs
+        until(
+            lambda: not (here.live or here.waiting or runs.live or here.kv_bytes),
+            "somebody is still there",
+        )
 
 
 class Reply:
@@ -73,11 +73,11 @@ class Reply:
         return json.loads(self.body)
 
 
-def until(condition: Callable[[], Any]) -> None:
+def until(condition: Callable[[], Any], otherwise: str = "it never came") -> None:
     """Wait for it, but not for ever."""
     end = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < end
+        assert time.monotonic() < end, otherwise
         time.sleep(0.01)
 
 

@@ -10,6 +10,7 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from sparing.errors import ModelError, OptionError
+from sparing.model.chat import known_markers
 from sparing.train import checkpoint
 from sparing.train.examples import Corpus, ExampleSet
 from sparing.train.loop import Pace
@@ -298,6 +299,15 @@ def test_a_good_base_is_loaded_in_float32(tmp_path, tied):
     assert fast.eos_token_id == tokenizer().eos_token_id
     for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0.01)
+
+
+@pytest.mark.parametrize("markers", ["single", "several", None])
+def test_a_base_that_never_thought_is_told_how_thoughts_are_marked(tmp_path, markers):
+    """And no other: what is saved of it is read by everybody."""
+    base = write_checkpoint(tmp_path, markers=markers)
+    _, fast = load_base(str(base))
+    assert known_markers(fast) is not None
+    assert (fast.chat_template == tokenizer(markers).chat_template) == (markers is not None)
 
 
 def test_examples_longer_than_the_base_reaches(tmp_path):
