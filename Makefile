@@ -39,7 +39,7 @@ bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2
 	$(BIN)/sparing bench depth --threads 2 --rounds 1 --json results/depth.json --plot results/depth.png
 	$(if $(SPARING_DATA),$(BIN)/sparing bench depth --model smollm2 --threads 2 --rounds 1 \
 	  --prompts $(SPARING_DATA)/spec_bench.jsonl --json results/depth-smollm2.json)
-	$(BIN)/sparing bench latent --from build/arms --model pocket --seed 1126 --workers 2 --threads 2 --json results/latent.json \
+	$(BIN)/sparing bench latent --from build/arms --model pocket --seed 2611 --workers 2 --threads 2 --json results/latent.json \
 	  --plot results/latent.png
 	$(BIN)/sparing bench serve --threads 2 --json results/serve.json
 	$(BIN)/sparing bench all --model pocket --threads 2 --json results/all-pocket.json
@@ -97,7 +97,7 @@ build/predictor-smollm2: $(INSTALLED)
 
 # latents and what they are compared with, on two cores: the first seed's arms beside those of the others
 ARMS = OMP_NUM_THREADS=1 $(BIN)/sparing train ablations --base pocket --out build/arms --steps 60,120,240 --optimizer muon \
-  --lr 1e-3 --tau 0.99 --batch-tokens 3072 --share 0.02 --layer-dropout 0.1 --exit-weight 0.1 --threads 1 --save-every 50
+  --lr 1e-3 --tau 0.7 --batch-tokens 3072 --share 0.02 --layer-dropout 0.1 --exit-weight 0.1 --threads 1 --save-every 50
 
 build/arms: $(INSTALLED)
 	$(ARMS) --only-seeds 0 $(if $(wildcard $@/training.json),--resume) & first=$$!; \
