@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from sparing.cli.flags import LoadingFlags, flag, takes_flags
+from sparing.cli.progress import Progress
 from sparing.errors import OptionError, reason
 from sparing.evaluate.report import against_bar, origin_line, report, write_json
 from sparing.evaluate.timing import alternating
@@ -54,7 +54,7 @@ def decode(
         check_picture(plot)
     engine = loading.load()
     other = ReferenceDecoder.load(find_model(loading.model), engine.decoder.dtype).model
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress() as progress:
         figures, raw = bench_decode(engine, other, chosen, n, progress)
     content = report(figures, {**raw, "kinds": engine.decoder.kinds}, engine.decoder.dtype)
     show(content)
@@ -89,7 +89,7 @@ def pocket(
     other = ReferenceDecoder.load(find_model(loading.model), engine.decoder.dtype).model
     named = {"with": short_with, "without": short_without}
     controls = {how: load(name, loading.dtype) for how, name in named.items() if name}
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress() as progress:
         figures, raw = bench_pocket(engine, other, controls, family_tasks(), n, seed, progress)
     content = report(figures, raw, engine.decoder.dtype)
     show(content)

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sparing.cli.bench import check_one, check_writable, read_prompts, show
 from sparing.cli.bench_memory import kept
 from sparing.cli.flags import LoadingFlags, flag, number
+from sparing.cli.progress import Progress
 from sparing.evaluate.report import report, write_json
 
 PROBLEMS, RUNS = 8, 2  # of each task; of prompts
@@ -132,8 +131,7 @@ def measured(loading: LoadingFlags, directory: Path, plan: Any, part: Any) -> di
     from sparing.latent.config import has_latents
 
     engine = loading.load()
-    columns_ = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    progress = Progress(*columns_, TimeElapsedColumn(), console=Console(stderr=True))
+    progress = Progress()
     try:
         with part or nullcontext():
             rows = collect(load_arms(plan.arms, engine, directory), engine, plan, part, progress)

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from sparing.cli.bench import check_writable, read_groups, show
 from sparing.cli.flags import LoadingFlags, flag
+from sparing.cli.progress import Progress
 from sparing.cli.run import INTERRUPTED
 from sparing.errors import OptionError
 from sparing.evaluate.report import report, write_json
@@ -85,7 +84,7 @@ def depth(
         bars=BARS.get((loading.model, task), {}),
     )
     try:
-        with Progress(console=Console(stderr=True)) as progress:
+        with Progress() as progress:
             figures, raw = bench_depth(engine, other, drafting, progress)
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing is kept", err=True)

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sparing.cli.bench import check_writable, show
 from sparing.cli.bench_memory import kept
 from sparing.cli.flags import flag, quiet_transformers
+from sparing.cli.progress import Progress
 from sparing.evaluate.report import report, write_json
 
 BASE = "base"  # the arm of --model: as a rule what all arms began with
@@ -65,8 +64,7 @@ def latent(
     if threads:
         torch.set_num_threads(threads)
     quiet_transformers()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
+    progress = Progress()
     try:
         with part or nullcontext(), several(workers, plan) as runner:
             figures, raw = bench_latent(plan, part, progress, runner)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sparing.cli.bench import check_writable, read_prompts, show
 from sparing.cli.flags import LoadingFlags, flag, number, numbers
+from sparing.cli.progress import Progress
 from sparing.errors import OptionError
 from sparing.evaluate.report import Figure, report, write_json
 from sparing.tasks.families import POCKET_TASKS
@@ -129,8 +128,7 @@ def memory(
     clock = timing.clock(plan, asking.local, asking.selection)
     engine = loading.load()
     other = ReferenceDecoder.load(directory, engine.decoder.dtype).model
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
+    progress = Progress()
     figures: list[Figure] = []
     raw: dict[str, Any] = {"workers": workers}
     try:

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
-from rich.progress import Progress
-
 from sparing.cli.bench import check_writable, read_prompts, show
 from sparing.cli.flags import LoadingFlags, flag
+from sparing.cli.progress import Progress
 from sparing.cli.serve import needs_extra
 from sparing.errors import OptionError
 from sparing.evaluate.report import report, write_json
@@ -54,7 +52,7 @@ def serve(
             "take another"
         )
     plan = Serve(questions, new_tokens, rounds, probes, requests)
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress() as progress:
         figures, raw = bench_serve(engine, server_flags(loading), plan, progress)
     content = report(figures, raw, engine.decoder.dtype)
     show(content)

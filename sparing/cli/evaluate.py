@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sparing.cli.bench import check_writable
 from sparing.cli.flags import LoadingFlags, SeedlessFlags, flag
+from sparing.cli.progress import Progress
 from sparing.cli.run import INTERRUPTED
 from sparing.cli.view import megabytes
 
@@ -76,8 +76,7 @@ def follow(engine: Any, plan: Any, part: Any) -> dict[str, Any]:
     """Evaluate with progress on the terminal; Ctrl-C leaves the part and says what to do."""
     from sparing.evaluate import accuracy
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
+    progress = Progress()
     try:
         with part or nullcontext():
             return accuracy.evaluate(engine, plan, part, progress)

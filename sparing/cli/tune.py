@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from sparing.cli.flags import LoadingFlags, flag
+from sparing.cli.progress import Progress
 from sparing.cli.run import INTERRUPTED
 from sparing.errors import OptionError
 
@@ -68,7 +67,7 @@ def depth(
     read_file(path, here)  # what is there must be of this model, before the work
     found: Any = None
     interrupted = False
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress() as progress:
         shown = progress.add_task("answering", total=tries)
         said = spoken(engine, [engine.chat.question(q) for q in asked], new_tokens)
 
