@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from sparing.train.examples import SHOWN, TAUGHT, Encoded
 
-LEAST, LONGEST = 2, 12  # tokens of a span
+LEAST = 2  # tokens of a span
 PER_LATENT = 6  # tokens that one latent stands for
 BARS = 257  # quantiles among which the bar is looked for
 
@@ -37,6 +37,17 @@ def droppable(
     if closed is not None:
         inside[begin if opened is None else opened + len(start) : closed - 1] = True
     return taught & inside
+
+
+def by_words(
+    values: Float[np.ndarray, " T"], free: Bool[np.ndarray, " T"], begins: Bool[np.ndarray, " T"]
+) -> tuple[Float[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
+    """To each token the mean value of its word, and whether all of that may go: so that no word,
+    and no number, is cut in two. ``begins``: the tokens that begin one."""
+    word = np.cumsum(begins)
+    mean = np.bincount(word, values) / np.maximum(np.bincount(word), 1)
+    whole = np.bincount(word, ~free) == 0
+    return mean[word], whole[word]
 
 
 def find(ids: Sequence[int], marker: Sequence[int], begin: int) -> int | None:
@@ -76,8 +87,7 @@ def choose(
     k: int,
 ) -> list[Span]:
     """The ``most`` longest runs of ``LEAST`` ``free`` tokens or more whose values are not above the
-    ``bar``; those longer than ``LONGEST`` are parted by a token that stays. One latent stands for
-    ``PER_LATENT`` tokens, at most ``k`` for a span."""
+    ``bar``. One latent stands for ``PER_LATENT`` tokens, at most ``k`` for a span."""
     runs = largest(values, free, bar, most)
     spans = [Span(run.start, run.stop, min(-(-len(run) // PER_LATENT), k)) for run in runs]
     return sorted(spans, key=lambda span: span.begin)
@@ -89,10 +99,7 @@ def largest(
     """The ``most`` longest runs of free tokens whose values are not above ``bar``."""
     marked = np.concatenate([[False], free & (values <= bar), [False]])
     edges = np.flatnonzero(marked[1:] != marked[:-1])
-    runs = []
-    for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        pieces = range(begin, end, LONGEST + 1)
-        runs += [range(at, min(at + LONGEST, end)) for at in pieces]
+    runs = map(range, edges[::2].tolist(), edges[1::2].tolist())
     long = [run for run in runs if len(run) >= LEAST]
     return sorted(long, key=lambda run: (-len(run), run.start))[:most]
 

@@ -1,10 +1,11 @@
 """Words for latents (ours): a stage 3 whose text gets shorter, part by part.
 
-What goes is what the importance predictor of ``memory`` gives the least value: tokens that nothing
-later looks back at (it does not see what the next few tokens need of them). The share grows from
-part to part. So that the text stays one which the model can go on from, each part first asks the
-model that the part before has trained: where it still finds one of the words behind a span
-unlikely, the span's words come back for good, and none goes in their place.
+What goes is what the importance predictor of ``memory`` gives the least value: words that nothing
+later looks back at (it does not see what the next few tokens need of them), whole ones, as a step
+of a calculation is one or several. The share grows from part to part. So that the text stays one
+which the model can go on from, each part first asks the model that the part before has trained:
+where it still finds one of the words behind a span unlikely, the span's words come back for good,
+and none goes in their place.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,16 @@ from sparing.latent.fusion import LatentVector
 from sparing.latent.objective import LatentThought
 from sparing.latent.scores import metadata
 from sparing.latent.settings import StageSettings
-from sparing.latent.spans import Span, bar_for, choose, droppable, packed, shorten, unpacked
+from sparing.latent.spans import (
+    Span,
+    bar_for,
+    by_words,
+    choose,
+    droppable,
+    packed,
+    shorten,
+    unpacked,
+)
 from sparing.memory.predictor import ImportancePredictor, find_predictor, load_predictor
 from sparing.model.chat import ChatFormat, Defaults
 from sparing.train.attention import NAME as CAUSAL
@@ -33,6 +43,15 @@ from sparing.train.objective import Exits, hidden_states
 from sparing.train.reason import load_base
 
 FILE = "words-{}.safetensors"
+SPACES = (
+    "Ġ",
+    "Ċ",
+    "ĉ",
+    "▁",
+    " ",
+    "\t",
+    "\n",
+)  # what a token begins with that begins a word, byte-level or sentencepiece
 SPANS, BANNED = "spans", "banned"
 FLOOR, BEHIND = 0.5, 6  # probability of any of so many words behind a span: below it, words return
 
@@ -84,13 +103,19 @@ class Shortener:
 
     def _spans(self, examples: ExampleSet, banned: np.ndarray) -> list[list[Span]]:
         """What goes in this part, of each example."""
-        values = importance_of(examples, self.base, self.settings)
+        scores = importance_of(examples, self.base, self.settings)
         markers = ChatFormat(self.tokenizer, Defaults(frozenset())).markers
         if markers is None:
             raise ModelError("words-for-latents needs a model that marks its thoughts, got none")
-        rows = [examples[row] for row in range(len(examples))]
-        thoughts = [droppable(e.ids, e.roles, markers.start_ids, markers.end_ids) for e in rows]
-        own, stays = (np.split(found, examples.starts[1:-1]) for found in (values, banned))
+        begins = begins_words(self.tokenizer)
+
+        def valued(row: int, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            ids, roles = examples[row].ids, examples[row].roles
+            free = droppable(ids, roles, markers.start_ids, markers.end_ids)
+            return by_words(values, free, begins[np.asarray(ids)])
+
+        values, stays = (np.split(found, examples.starts[1:-1]) for found in (scores, banned))
+        own, thoughts = zip(*map(valued, range(len(examples)), values), strict=True)
         most, k = self.settings.most, self.settings.k
         bar = bar_for(own, thoughts, self.settings.drop, most)
         each = zip(own, thoughts, stays, strict=True)
@@ -160,6 +185,14 @@ def read_spans(flat: np.ndarray, examples: ExampleSet) -> list[list[Span]]:
     """Of each example, from a number for each of all tokens."""
     bounds = zip(examples.starts[:-1], examples.starts[1:], strict=True)
     return [unpacked(flat[begin:end]) for begin, end in bounds]
+
+
+def begins_words(tokenizer: Any) -> np.ndarray:
+    """Of each id whether its token begins a word, ``[V]``."""
+    vocabulary = tokenizer.get_vocab()
+    found = np.zeros(max(vocabulary.values()) + 1, bool)
+    found[[id_ for piece, id_ in vocabulary.items() if piece.startswith(SPACES)]] = True
+    return found
 
 
 def importance_of(examples: ExampleSet, base: Path, settings: StageSettings) -> np.ndarray:

@@ -8,7 +8,7 @@ from sparing.errors import OptionError
 from sparing.latent import words
 from sparing.latent.config import load_latents
 from sparing.latent.spans import LEAST, droppable
-from sparing.latent.words import FILE, Shortener, importance_of, read_spans
+from sparing.latent.words import FILE, Shortener, begins_words, importance_of, read_spans
 from sparing.model.config import read_json
 from sparing.train.reason import load_base
 from tests.latent.test_train import source, stages, train, weights
@@ -101,7 +101,12 @@ def test_a_growing_share_of_the_thought_goes(tmp_path, shortened, base):
         chosen += [values[start + at] for at in gone]
         free += values[start : start + len(inside)][inside].tolist()
     assert np.mean(chosen) < np.mean(free)
+    begins = begins_words(load_base(str(base))[1])
     for row, own in enumerate(many):
+        starts = begins[np.asarray(examples[row].ids)]
+        for span in own:
+            assert starts[span.begin]
+            assert starts[span.end], "no word is cut"
         dropped, latents = sum(map(len, own)), sum(span.latents for span in own)
         assert found.lengths[row] == examples.lengths[row] - dropped + latents
 
