@@ -43,15 +43,8 @@ from sparing.train.objective import Exits, hidden_states
 from sparing.train.reason import load_base
 
 FILE = "words-{}.safetensors"
-SPACES = (
-    "Ġ",
-    "Ċ",
-    "ĉ",
-    "▁",
-    " ",
-    "\t",
-    "\n",
-)  # what a token begins with that begins a word, byte-level or sentencepiece
+# What a token that begins a word begins with, in byte-level and in sentencepiece vocabularies.
+SPACES = tuple("ĠĊĉ▁ \t\n")
 SPANS, BANNED = "spans", "banned"
 FLOOR, BEHIND = 0.5, 6  # probability of any of so many words behind a span: below it, words return
 
