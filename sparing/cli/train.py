@@ -35,7 +35,7 @@ class SettingsFlags:
     optimizer: Annotated[str, flag("muon or adamw")] = "muon"
     lr: Annotated[float | None, flag("learning rate; by default the optimizer's own")] = None
     decay: Annotated[float, flag("last share of the steps, over which the rate falls to 0")] = 0.3
-    precision: Annotated[str, flag("of the products: bfloat16 or float32")] = "bfloat16"
+    precision: Annotated[str, flag("of the products: bfloat16, float32 or auto")] = "auto"
     layer_dropout: Annotated[float, flag("LayerSkip's largest rate")] = 0.1
     exit_weight: Annotated[float, flag("of each of LayerSkip's early-exit losses")] = 0.1
     cache_dropout: Annotated[float, flag("of the rows, trained on a cache with evictions")] = 0.0

@@ -19,7 +19,7 @@ class StageFlags:
     task: Annotated[str, flag("pocket, or a file of worked solutions (GSM8K, ProsQA)")] = POCKET
     share: Annotated[float, flag("of pocket's number of questions")] = 0.1
     optimizer: Annotated[str, flag("adamw or muon")] = "adamw"
-    precision: Annotated[str, flag("of the products: bfloat16 or float32")] = "bfloat16"
+    precision: Annotated[str, flag("of the products: bfloat16, float32 or auto")] = "auto"
     layer_dropout: Annotated[float, flag("LayerSkip's largest rate")] = 0.0
     exit_weight: Annotated[float, flag("of each of LayerSkip's early-exit losses")] = 0.0
     cache_dropout: Annotated[float, flag("of the rows, trained on a cache with evictions")] = 0.0

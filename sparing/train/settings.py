@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sparing.errors import OptionError
 from sparing.files import write_atomically
@@ -19,6 +19,21 @@ DEFAULT_LR = {"muon": 5e-3, "adamw": 2e-3}
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def fastest(precision: str) -> str:
+    """``auto`` for bfloat16, or float32 on a CPU that would emulate it, ten times as slowly."""
+    if precision != "auto":
+        return precision
+    import torch
+
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return "bfloat16" if wide or torch.cuda.is_available() else "float32"
+
+
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"], AfterValidator(fastest), Field(validate_default=True)
+]
 
 
 class TrainSettings(Options):
@@ -43,7 +58,7 @@ class TrainSettings(Options):
     warmup: Annotated[int, Field(ge=0)] = 120
     decay: Share = 0.3
     clip: Annotated[float, Field(gt=0)] = 1.0
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Precision = "auto"
     layer_dropout: Share = 0.1
     exits: tuple[Share, ...] = (0.25, 0.34, 0.5)
     exit_weight: Annotated[float, Field(ge=0)] = 0.1

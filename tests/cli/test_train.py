@@ -118,6 +118,10 @@ WRONG = {
     "no out": (("--task", "TASK"), "Missing option"),
     "steps": (("--out", "OUT", "--steps", 0), "steps must be greater than or equal to 1, got 0"),
     "optimizer": (("--out", "OUT", "--optimizer", "sgd"), "optimizer must be 'adamw' or 'muon'"),
+    "precision": (
+        ("--out", "OUT", "--precision", "half"),
+        "precision must be 'auto', 'float32' or",
+    ),
     "share": (("--out", "OUT", "--share", 0), "share must be greater than 0"),
     "dropout": (("--out", "OUT", "--layer-dropout", 2), "layer_dropout must be less than"),
     "threads": (("--out", "OUT", "--threads", 0), "--threads"),

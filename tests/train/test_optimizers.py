@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.optim import AdamW, Muon
 
-from sparing.train.optimizers import make_optimizers
+from sparing.train.optimizers import FullMuon, make_optimizers, orthogonal
 from sparing.train.reason import with_lora
+from sparing.train.settings import TrainSettings
 from tests.train.small import small_model
 
 MATRICES = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -24,7 +26,7 @@ def is_matrix(name):
 def test_muon_has_the_matrices_of_the_layers_and_adamw_the_rest(tied):
     model = small_model(tie_word_embeddings=tied)
     muon, adamw = make_optimizers(model, "muon", 1e-3, 0.1)
-    assert (type(muon), type(adamw)) == (Muon, AdamW)
+    assert (type(muon), type(adamw)) == (FullMuon, AdamW)
     [inner], [outer] = named(model, muon), named(model, adamw)
     assert len(inner) == 2 * len(MATRICES)
     assert all(map(is_matrix, inner))
@@ -78,3 +80,41 @@ def test_an_all_zero_gradient_moves_no_undecayed_weight():
     for optimizer in make_optimizers(model, "muon", 1e-2, 0.1):
         optimizer.step()
     assert torch.equal(model.model.embed_tokens.weight, before)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (40, 16), (16, 40)])
+def test_muon_steps_as_torchs_but_for_its_bfloat16(shape):
+    torch.manual_seed(0)
+    begun = torch.randn(shape)
+    ours, theirs = (nn.Parameter(begun.clone()) for _ in range(2))
+    optimizers = (
+        FullMuon([ours], lr=0.1, weight_decay=0.2),
+        Muon([theirs], lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert (ours - theirs).abs().max() < 0.05 * (theirs - begun).abs().max()
+
+
+def test_singular_values_come_near_one():
+    torch.manual_seed(0)
+    defaults = FullMuon([nn.Parameter(torch.zeros(2, 2))]).defaults
+    matrix = torch.randn(12, 30)
+    found = orthogonal(matrix, defaults["ns_coefficients"], defaults["ns_steps"], defaults["eps"])
+    assert found.dtype == torch.float32
+    assert all(0.6 < value < 1.3 for value in torch.linalg.svdvals(found))
+    assert (found * matrix).sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("capability", "cuda", "precision"),
+    [("AVX2", False, "float32"), ("AVX512", False, "bfloat16"), ("AVX2", True, "bfloat16")],
+)
+def test_products_in_what_the_machine_is_fast_at(monkeypatch, capability, cuda, precision):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert TrainSettings().precision == precision
+    assert TrainSettings(precision="bfloat16").precision == "bfloat16"
