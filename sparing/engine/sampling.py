@@ -114,8 +114,13 @@ class Sampler:
         if self.top_k is not None:
             least = scaled.topk(min(self.top_k, len(scaled))).values[-1]
             ids = (~(scaled < least)).nonzero()[:, 0]
-        scaled, order = scaled[ids].sort(descending=True, stable=True)
-        ids, p = ids[order], scaled.softmax(0)
+            scaled = scaled[ids]
+        p = scaled.softmax(0)
+        # what is below this share is behind the nucleus, even all of it together: it is not sorted
+        least_p = (self.min_p * p.max()).clamp(min=(1 - self.top_p) / (2 * len(p)))
+        some = (~(p < least_p)).nonzero()[:, 0]
+        scaled, order = scaled[some].sort(descending=True, stable=True)
+        ids, p = ids[some[order]], p[some[order]]
         gone = (p.cumsum(0) - p >= self.top_p) | (p < self.min_p * p[0])
         return ids[~gone], scaled[~gone]
 

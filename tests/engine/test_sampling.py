@@ -174,6 +174,26 @@ def test_ties_at_the_edge_of_a_filter():
     assert len(Sampler(1.0, min_p=1.0).filtered(logits)[0]) == 8
 
 
+@pytest.mark.parametrize(
+    "filters", [*FILTERS[1:], {"top_p": 1 - 1e-9}, {"top_k": 300, "min_p": 0.01}]
+)
+@pytest.mark.parametrize("spread", [0.0, 0.1, 1.0, 3.0, 10.0])
+def test_what_is_not_sorted_is_behind_the_nucleus(spread, filters):
+    """With all of 20,000 tokens sorted the same ones pass, in the same order."""
+    logits = spread * torch.randn(20_000, generator=torch.Generator().manual_seed(4)).double()
+    sampler = Sampler(temperature=0.8, **filters)
+    scaled = (logits - logits.max()) / 0.8
+    if "top_k" in filters:
+        scaled[scaled < scaled.topk(filters["top_k"]).values[-1]] = -torch.inf
+    scaled, order = scaled.sort(descending=True, stable=True)
+    p = scaled.softmax(0)
+    kept = scaled > -torch.inf
+    kept &= p.cumsum(0) - p < sampler.top_p
+    kept &= p >= sampler.min_p * p[0]
+    ids, _ = sampler.filtered(logits)
+    assert ids.equal(order[kept])
+
+
 @pytest.mark.parametrize("count", [0, 1, 5, 100])
 def test_logprobs_are_the_models_own_before_any_filter(count):
     logits = logits_of(3)
