@@ -155,5 +155,6 @@ def test_two_processes_end_at_the_weights_of_one(tmp_path):
     assert {"down.weight", "up.weight"} <= ours.keys()
     before = weights(base)
     assert any((ours[name][:259] - before[name]).abs().max() > 4e-3 for name in before)
-    for name, value in ours.items():  # Adam makes a full step of a gradient that is rounding alone
-        torch.testing.assert_close(theirs[name], value, atol=4e-4, rtol=1e-3)
+    apart = torch.cat([(theirs[name] - value).abs().flatten() for name, value in ours.items()])
+    assert apart.max() < 4e-3  # Adam makes a full step of a gradient that is rounding alone,
+    assert (apart > 4e-4).float().mean() < 1e-4  # but of few
