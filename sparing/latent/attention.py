@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from sparing.latent.segments import Segment
-from sparing.train.attention import causal_attention
+from sparing.train.attention import attend, causal_attention
 
 NAME = "sparing_segmented"
 
@@ -61,23 +61,15 @@ def segmented_attention(
 ) -> tuple[Tensor, None]:
     """softmax(q k^T / sqrt(D) + mask) v; query [1, H, N, D], key and value [1, G, N, D].
 
-    Queries of one kv head go in one product. Returns [1, N, H, D].
+    Returns [1, N, H, D].
     """
     if segment is None or past is None:
         return causal_attention(module, query, key, value, mask, **options)
-    heads, groups, dim = query.shape[1], key.shape[1], query.shape[3]
-    scale = options.get("scaling") or dim**-0.5
     k, v = past.extend(module.layer_idx, key[0].transpose(0, 1), value[0].transpose(0, 1), segment)
-    k, v = k.transpose(1, 2), v.transpose(1, 2)
-    q = (query[0].transpose(0, 1) * scale)[segment.padded]
-    rows, tokens = q.shape[:2]
-    q = q.view(rows, tokens, groups, heads // groups, dim).permute(0, 2, 3, 1, 4)
-    scores = q.reshape(rows, groups, -1, dim) @ k.transpose(2, 3)
-    scores = scores.view(rows, groups, heads // groups, tokens, -1)
-    weights = (scores + segment.mask[:, None].to(scores.dtype)).softmax(-1)
-    mixed = weights.view(rows, groups, -1, k.shape[2]) @ v
-    mixed = mixed.view(rows, groups, heads // groups, tokens, dim).permute(0, 3, 1, 2, 4)
-    return mixed.reshape(rows * tokens, heads, dim)[segment.unpadded][None], None
+    q = query[0].transpose(0, 1)[segment.padded]
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    mixed = attend(q, k, v, segment.mask, options.get("scaling"))
+    return mixed.transpose(1, 2).flatten(0, 1)[segment.unpadded][None], None
 
 
 AttentionInterface.register(NAME, segmented_attention)

@@ -61,8 +61,11 @@ class Segment:
         return self.rows * self.padded.shape[1] + self.positions - self.starts[self.rows]
 
     @cached_property
-    def mask(self) -> Float[Tensor, "R 1 T S"]:
-        """0 where a padded token sees a slot, which has its position's number; else -inf."""
+    def mask(self) -> Float[Tensor, "R 1 T S"] | None:
+        """0 where a padded token sees a slot, which has its position's number; else -inf. None for
+        a pass of whole beginnings, which is causal."""
+        if self.holes is None and not bool(self.starts.any()):
+            return None
         at = self.positions[self.padded]
         ahead = torch.arange(self.slots, device=at.device) > at[:, :, None]
         if self.holes is None:
