@@ -137,9 +137,20 @@ def latent_table(path: str) -> str:
 
 
 def latent_cells(content: dict[str, Any], arms: Sequence[str]) -> list[list[str]]:
-    """A header and a row an arm: accuracy, the difference to cot, and what a problem takes."""
+    """A header and a row an arm: how many seeds of it were trained, accuracy, the difference to cot
+    over the seeds that both have, and what a problem takes."""
     found = {row["name"]: row for row in content["rows"]}
-    header = ["arm", "solved", "minus cot (95 %)", "text tokens", "latents", "steps", "seconds"]
+    trained = [model.partition(",")[0] for model in content["raw"]["plan"]["models"]]
+    header = [
+        "arm",
+        "seeds",
+        "solved",
+        "minus cot (95 %)",
+        "text tokens",
+        "latents",
+        "steps",
+        "seconds",
+    ]
     rows = []
     for arm in arms:
         paired = found.get(f"paired_vs_cot/{arm}")
@@ -152,6 +163,7 @@ def latent_cells(content: dict[str, Any], arms: Sequence[str]) -> list[list[str]
         rows.append(
             [
                 arm,
+                str(trained.count(arm)),
                 f"{found[f'accuracy/{arm}']['value']:.1%}",
                 minus,
                 *(f"{cost:.1f}" for cost in costs),

@@ -160,9 +160,10 @@ class Trained:
 
 
 def read_trained(out: Path, arms: Sequence[str] | None) -> list[Trained]:
-    """The models of ``arms`` that ``out`` holds, arm by arm; None: of all that are there.
+    """The models of ``arms`` that ``out`` holds, arm by arm; None: of all. Seeds that are not
+    trained yet are left out.
 
-    Raises OptionError where it holds no ablations, or not all of an arm that is asked for.
+    Raises OptionError where it holds no ablations, or no model of an arm that is asked for.
     """
     path = out / PLAN_FILE
     try:
@@ -176,19 +177,17 @@ def read_trained(out: Path, arms: Sequence[str] | None) -> list[Trained]:
         raise OptionError(
             f"--from must be the --out of `sparing train ablations`, got {out}: {reason(error)}"
         ) from None
+    trained = [model for model in found if exported(model.folder)]
+    if not trained:
+        raise OptionError(f"--from must hold a trained arm, got none in {out}; train some first")
     if arms is None:
-        arms = [arm for arm in plan if any(exported(t.folder) for t in found if t.arm == arm)]
+        return trained
     for arm in arms:
         if arm not in plan:
             raise OptionError(f"arms must be among {', '.join(plan)}, got {arm!r}")
-    chosen = [trained for arm in dict.fromkeys(arms) for trained in found if trained.arm == arm]
-    for trained in chosen:
-        if not exported(trained.folder):
+        if all(model.arm != arm for model in trained):
             raise OptionError(
-                f"every model of an arm must be trained, got none of {trained.arm} for seed "
-                f"{trained.seed} in {out}; go on with `sparing train ablations --resume`, or pass "
-                "other --arms"
+                f"every arm must have a trained model, got none of {arm} in {out}; go on with "
+                "`sparing train ablations --resume`, or pass other --arms"
             )
-    if not chosen:
-        raise OptionError(f"--from must hold a trained arm, got none in {out}; train some first")
-    return chosen
+    return [model for arm in dict.fromkeys(arms) for model in trained if model.arm == arm]

@@ -11,6 +11,7 @@ from sparing.cli.view import LiveView
 from sparing.cli.view import thought as word
 from sparing.engine.events import LatentEvent
 from sparing.evaluate import bench_latent_rows
+from sparing.latent.ablations import read_trained
 from sparing.latent.arms import ARMS
 from tests.cli.command import assert_one_line
 from tests.latent.thinking import thinker, thinking
@@ -110,11 +111,14 @@ def test_ablations_and_their_bench(sparing, tmp_path, base, task):
     assert_one_line(sparing(*bench), "--from must be the --out of `sparing train ablations`")
     stopped = sparing(*command, "--stop-at", 9)
     assert stopped.err.splitlines()[-1] == "stopped at 9; --resume goes on", stopped.err
-    assert_one_line(sparing(*bench, "--arms", "cot,pause"), "every model of an arm must be trained")
-    for more in ((), ("--only-seeds", "0"), ("--only-seeds", "1")):
+    assert_one_line(sparing(*bench, "--arms", "cot,pause"), "every arm must have a trained model")
+    for more in (("--only-seeds", "0"), ("--only-seeds", "1"), ()):
         forget_accelerate()
         done = sparing(*command, "--resume", *more)
         assert done.err.splitlines()[-1] == f"{out} is done", done.err
+        seeds = {(model.arm, model.seed) for model in read_trained(out, None)}
+        assert (("cot", 1) in seeds) == (more != ("--only-seeds", "0"))
+        assert ("ignore", 0) in seeds
     assert len(list(out.glob("seed-*/1-none"))) == 2
     assert len(list(out.glob("seed-0/1-none/2-hidden/3-*"))) == 3
     assert len(list(out.glob("seed-1/1-none/2-hidden/3-*"))) == 2
