@@ -1,10 +1,12 @@
 """Processes that share a benchmark's rows out: for a small model, two on a thread each do half as
 much again as one on two threads."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from types import TracebackType
 from typing import Any
 
@@ -43,7 +45,16 @@ class Workers:
 
 def _begin(load: Callable[[], Any], plan: Any, run_job: Run, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    Thread(target=_end_with_parent, daemon=True).start()
     _here.update(load=load, plan=plan, run=run_job, threads=threads)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed has no time to tell; nobody would take the rows."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @cache
