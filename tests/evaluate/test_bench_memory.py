@@ -218,9 +218,10 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_shown(tmp_path, capf
             return [replace(p, question="x" * 3000) for p in super().problems(n, seed)]
 
     plan = plan_of(Long())
-    part = Part(tmp_path / "a.json", plan.fingerprint({}))
+    part, engine = Part(tmp_path / "a.json", plan.fingerprint({})), predicting()
+    capfd.readouterr()  # what making the checkpoint says, where no test before it has
     with pytest.raises(PromptError, match="words, problem 1: a prompt must be shorter"), part:
-        collect(predicting(), plan, part, Progress())
+        collect(engine, plan, part, Progress())
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
