@@ -141,16 +141,8 @@ def latent_cells(content: dict[str, Any], arms: Sequence[str]) -> list[list[str]
     over the seeds that both have, and what a problem takes."""
     found = {row["name"]: row for row in content["rows"]}
     trained = [model.partition(",")[0] for model in content["raw"]["plan"]["models"]]
-    header = [
-        "arm",
-        "seeds",
-        "solved",
-        "minus cot (95 %)",
-        "text tokens",
-        "latents",
-        "steps",
-        "seconds",
-    ]
+    header = ["arm", "seeds", "solved", "minus cot (95 %)",
+              "text tokens", "latents", "steps", "seconds"]  # fmt: skip
     rows = []
     for arm in arms:
         paired = found.get(f"paired_vs_cot/{arm}")

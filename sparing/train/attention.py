@@ -37,14 +37,14 @@ def attend(
     """softmax(scale q k^T + mask) v: [B, H, T, D], of queries as many, and of key and value
     [B, G, S, D]. ``mask``: [B, 1, T, S], or None: causal, S = T. ``scale``: 1 / sqrt(D) for None.
     """
-    mask = None if mask is None else mask.to(query.dtype)
-    if query.dtype != torch.bfloat16:
-        return F.scaled_dot_product_attention(
-            query, key, value, mask, is_causal=mask is None, scale=scale, enable_gqa=True
-        )
-    if mask is None:
-        mask = _ahead(query.shape[2], query.dtype, query.device)
-    return products(query * (scale or query.shape[3] ** -0.5), key, value, mask)
+    if mask is not None:
+        mask = mask.to(query.dtype)
+    if query.dtype == torch.bfloat16:
+        mask = _ahead(query.shape[2], query.dtype, query.device) if mask is None else mask
+        return products(query * (scale or query.shape[3] ** -0.5), key, value, mask)
+    return F.scaled_dot_product_attention(
+        query, key, value, mask, is_causal=mask is None, scale=scale, enable_gqa=True
+    )
 
 
 def products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
