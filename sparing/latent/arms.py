@@ -58,8 +58,8 @@ ARMS = {
         mode="confidence",
     ),
     "words-for-latents": Arm(
-        "latents in place of words that nothing looks back at", parts=4,
-        third={"latents": "fused", "most": 24, "drop": 0.4},
+        "latents in place of words that nothing looks back at", parts=3,
+        third={"latents": "fused", "match_norms": True, "most": 128, "drop": 0.4},
     ),
 }  # fmt: skip
 

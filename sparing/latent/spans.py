@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from sparing.train.examples import SHOWN, TAUGHT, Encoded
 
@@ -39,17 +39,6 @@ def droppable(
     return taught & inside
 
 
-def by_words(
-    values: Float[np.ndarray, " T"], free: Bool[np.ndarray, " T"], begins: Bool[np.ndarray, " T"]
-) -> tuple[Float[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
-    """To each token the mean value of its word, and whether all of that may go: so that no word,
-    and no number, is cut in two. ``begins``: the tokens that begin one."""
-    word = np.cumsum(begins)
-    mean = np.bincount(word, values) / np.maximum(np.bincount(word), 1)
-    whole = np.bincount(word, ~free) == 0
-    return mean[word], whole[word]
-
-
 def find(ids: Sequence[int], marker: Sequence[int], begin: int) -> int | None:
     """Where the marker first stands."""
     found = range(begin, len(ids) - len(marker) + 1)
@@ -73,31 +62,24 @@ def bar_for(
     while low < high:
         middle = (low + high) // 2
         pairs = zip(values, thoughts, strict=True)
-        runs = (run for v, thought in pairs for run in largest(v, thought, bars[middle], most))
+        marked = (thought & (v <= bars[middle]) for v, thought in pairs)
+        runs = (run for gone in marked for run in largest(gone, most))
         enough = sum(map(len, runs)) >= share * len(inside)
         low, high = (low, middle) if enough else (middle + 1, high)
     return float(bars[low])
 
 
-def choose(
-    values: Float[np.ndarray, " T"],
-    free: Bool[np.ndarray, " T"],
-    bar: float,
-    most: int,
-    k: int,
-) -> list[Span]:
-    """The ``most`` longest runs of ``LEAST`` ``free`` tokens or more whose values are not above the
-    ``bar``. One latent stands for ``PER_LATENT`` tokens, at most ``k`` for a span."""
-    runs = largest(values, free, bar, most)
+def choose(gone: Bool[np.ndarray, " T"], most: int, k: int) -> list[Span]:
+    """The ``most`` longest runs of ``LEAST`` tokens or more that are ``gone``, as spans. One latent
+    stands for ``PER_LATENT`` tokens, at most ``k`` for a span."""
+    runs = largest(gone, most)
     spans = [Span(run.start, run.stop, min(-(-len(run) // PER_LATENT), k)) for run in runs]
     return sorted(spans, key=lambda span: span.begin)
 
 
-def largest(
-    values: Float[np.ndarray, " T"], free: Bool[np.ndarray, " T"], bar: float, most: int
-) -> list[range]:
-    """The ``most`` longest runs of free tokens whose values are not above ``bar``."""
-    marked = np.concatenate([[False], free & (values <= bar), [False]])
+def largest(gone: Bool[np.ndarray, " T"], most: int) -> list[range]:
+    """The ``most`` longest runs of tokens that are ``gone``, the longest first."""
+    marked = np.concatenate([[False], gone, [False]])
     edges = np.flatnonzero(marked[1:] != marked[:-1])
     runs = map(range, edges[::2].tolist(), edges[1::2].tolist())
     long = [run for run in runs if len(run) >= LEAST]
@@ -117,24 +99,3 @@ def shorten(
         at = span.end
         behind.append(len(ids))
     return Encoded([*ids, *example.ids[at:]], [*roles, *example.roles[at:]], example.task), behind
-
-
-def packed(spans: Sequence[Span], length: int) -> Int[np.ndarray, " T"]:
-    """Spans as a number a token: latents at the first of each, -1 at its others, else 0."""
-    found = np.zeros(length, np.int8)
-    for span in spans:
-        found[span.begin : span.end] = -1
-        found[span.begin] = span.latents
-    return found
-
-
-def unpacked(numbers: Int[np.ndarray, " T"]) -> list[Span]:
-    """The spans again."""
-    begins = np.flatnonzero(numbers > 0).tolist()
-    spans = []
-    for begin in begins:
-        end = begin + 1
-        while end < len(numbers) and numbers[end] == -1:
-            end += 1
-        spans.append(Span(begin, end, int(numbers[begin])))
-    return spans

@@ -18,7 +18,7 @@ from sparing.latent.objective import LatentThought
 from sparing.latent.scores import kept_probabilities, unsure_at
 from sparing.latent.settings import StageSettings
 from sparing.latent.token import add_token, aim_row, learn_row
-from sparing.latent.words import FILE, Shortener, find_values
+from sparing.latent.words import Shortener, find_values
 from sparing.model.config import read_json
 from sparing.model.fingerprint import fingerprint
 from sparing.model.sources import find_model
@@ -158,7 +158,7 @@ def changed_examples(
             )
         first = find_model(settings.base)
         shorten = Shortener(settings, first, model, known[1], tokenizer, base, out)
-        train, validation = (shorten(name, examples) for name, examples in named.items())
+        train, validation = shorten(named)
         return lambda token: Corpus(train, validation, corpus.examples.lengths)
     gold: list[Any] = [None, None]  # where positions are fixed nobody asks how likely tokens are
     if settings.positions == "scored":
@@ -258,8 +258,7 @@ def counted(on_report: OnReport, done: int, name: str) -> OnReport:
 def promote(stage: Path, out: Path) -> None:
     """Copy the last stage's files to where the model belongs; the weights, which make it whole,
     last, and not its settings: the run's own stand there."""
-    left = {SETTINGS_FILE, *(path.name for path in stage.glob(FILE.format("*")))}
-    files = [path for path in stage.iterdir() if path.is_file() and path.name not in left]
+    files = [path for path in stage.iterdir() if path.is_file() and path.name != SETTINGS_FILE]
     for path in sorted(files, key=lambda path: path.name in WEIGHTS):
         partial = out / f"{path.name}.partial"
         shutil.copyfile(path, partial)

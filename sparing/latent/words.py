@@ -1,14 +1,15 @@
 """Words for latents (ours): a stage 3 whose text gets shorter, part by part.
 
 What goes is what the importance predictor of ``memory`` gives the least value: words that nothing
-later looks back at (it does not see what the next few tokens need of them), whole ones, as a step
-of a calculation is one or several. The share grows from part to part. So that the text stays one
-which the model can go on from, each part first asks the model that the part before has trained:
-where it still finds one of the words behind a span unlikely, the span's words come back for good,
-and none goes in their place.
+later looks back at (it does not see what the next few tokens need of them). It is decided by kind
+(``kinds``), by the mean over all of a kind, so that it can be learned where words go: of a step
+of a sum its operands, not its result. The share grows from part to part, and each part first asks
+the model that the part before has trained: kinds behind which it is too often at a loss come back
+for good, and none goes in their place.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from safetensors.numpy import load_file, save
 
 from sparing.errors import ModelError, OptionError
 from sparing.files import write_atomically
 from sparing.latent.fusion import LatentVector
+from sparing.latent.kinds import kinds_of
 from sparing.latent.objective import LatentThought
-from sparing.latent.scores import metadata
 from sparing.latent.settings import StageSettings
-from sparing.latent.spans import (
-    Span,
-    bar_for,
-    by_words,
-    choose,
-    droppable,
-    packed,
-    shorten,
-    unpacked,
-)
+from sparing.latent.spans import Span, bar_for, choose, droppable, shorten
 from sparing.memory.predictor import ImportancePredictor, find_predictor, load_predictor
 from sparing.model.chat import ChatFormat, Defaults
 from sparing.train.attention import NAME as CAUSAL
@@ -42,11 +33,41 @@ from sparing.train.examples import SHOWN, Encoded, ExampleSet
 from sparing.train.objective import Exits, hidden_states
 from sparing.train.reason import load_base
 
-FILE = "words-{}.safetensors"
-# What a token that begins a word begins with, in byte-level and in sentencepiece vocabularies.
-SPACES = tuple("ĠĊĉ▁ \t\n")
-SPANS, BANNED = "spans", "banned"
-FLOOR, BEHIND = 0.5, 6  # probability of any of so many words behind a span: below it, words return
+FILE = "words.json"
+ASKED = 400  # examples, about, on which a model is asked what it cannot do without
+FLOOR, BEHIND = 0.5, 6  # a model is at a loss below this probability of any of so many words behind
+MISSED = 0.05  # share of a kind's spans behind which it may be
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What goes: ``goes`` and ``stays`` are names of kinds. ``values``: what each is worth;
+    ``examples``: the fingerprint of those that it is drawn from."""
+
+    examples: str
+    part: int
+    values: dict[str, float]
+    goes: frozenset[str]
+    stays: frozenset[str]
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "examples": self.examples,
+            "part": self.part,
+            "goes": sorted(self.goes),
+            "stays": sorted(self.stays),
+            "values": self.values,
+        }
+
+
+def read_rule(path: Path, examples: str) -> Rule | None:
+    """The rule of these examples that is kept there, if any."""
+    try:
+        kept = json.loads(path.read_text())
+        rule = Rule(**{**kept, **{name: frozenset(kept[name]) for name in ("goes", "stays")}})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return rule if rule.examples == examples else None
 
 
 def find_values(directory: Path, predictor: str | None) -> Path:
@@ -73,19 +94,52 @@ class Shortener:
     before: Path
     out: Path
 
-    def __call__(self, name: str, examples: ExampleSet) -> ExampleSet:
-        """The shortened examples; what was dropped is kept in ``out``, for the next part."""
-        path = self.out / FILE.format(name)
+    def __call__(self, named: Mapping[str, ExampleSet]) -> list[ExampleSet]:
+        """All of them shortened by one rule, drawn from those named ``train`` and kept in ``out``,
+        for whoever wants to read it and for the next part."""
+        train, path = named["train"], self.out / FILE
         process = PartialState(cpu=not torch.cuda.is_available())
-        told = {"examples": examples.fingerprint(), "part": str(self.settings.part)}
-        if process.is_main_process and metadata(path) != told:
-            banned = self._banned(name, examples)
-            spans = self._spans(examples, banned)
-            flat = [packed(s, int(n)) for s, n in zip(spans, examples.lengths, strict=True)]
-            write_atomically(path, save({SPANS: np.concatenate(flat), BANNED: banned}, told))
+        of = train.fingerprint()
+        if process.is_main_process:
+            kept = read_rule(path, of)
+            if kept is None or kept.part != self.settings.part:
+                content = self._rule(train, of).content()
+                write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
         process.wait_for_everyone()
-        spans = read_spans(load_file(path)[SPANS], examples)
-        return self._shortened(examples, spans)[0]
+        rule = read_rule(path, of)
+        assert rule is not None
+        return [self._shortened(each, self.spans(each, rule))[0] for each in named.values()]
+
+    def spans(self, examples: ExampleSet, rule: Rule) -> list[list[Span]]:
+        """What the rule drops of each example."""
+        kinds = kinds_of(examples, self.tokenizer)
+        goes = np.array([name in rule.goes for name in kinds.names], bool)[kinds.kind]
+        gone = np.split(goes & kinds.whole(self._free(examples)), examples.starts[1:-1])
+        return [choose(each, self.settings.most, self.settings.k) for each in gone]
+
+    def _rule(self, examples: ExampleSet, of: str) -> Rule:
+        before = read_rule(self.before / FILE, of)
+        kinds = kinds_of(examples, self.tokenizer)
+        whole = kinds.whole(self._free(examples))
+        if before is None:
+            scores = importance_of(examples, self.base, self.settings)
+            values, stays = kinds.means(scores, whole), frozenset[str]()
+        else:
+            values, stays = before.values, before.stays | self._missed(examples, before)
+        own = np.array([values.get(name, np.inf) for name in kinds.names])[kinds.kind]
+        each, free = (np.split(found, examples.starts[1:-1]) for found in (own, whole))
+        bar = bar_for(each, free, self.settings.drop, self.settings.most)
+        goes = frozenset(name for name, value in values.items() if value <= bar) - stays
+        return Rule(of, self.settings.part, values, goes, stays)
+
+    def _free(self, examples: ExampleSet) -> np.ndarray:
+        """Tokens ``[N]`` that may go."""
+        markers = ChatFormat(self.tokenizer, Defaults(frozenset())).markers
+        if markers is None:
+            raise ModelError("words-for-latents needs a model that marks its thoughts, got none")
+        each = map(examples.__getitem__, range(len(examples)))
+        start, end = markers.start_ids, markers.end_ids
+        return np.concatenate([droppable(e.ids, e.roles, start, end) for e in each])
 
     def _shortened(
         self, examples: ExampleSet, spans: Sequence[Sequence[Span]]
@@ -94,41 +148,19 @@ class Shortener:
         pairs = [shorten(examples[row], own, token, taught) for row, own in enumerate(spans)]
         return ExampleSet(example for example, _ in pairs), [behind for _, behind in pairs]
 
-    def _spans(self, examples: ExampleSet, banned: np.ndarray) -> list[list[Span]]:
-        """What goes in this part, of each example."""
-        scores = importance_of(examples, self.base, self.settings)
-        markers = ChatFormat(self.tokenizer, Defaults(frozenset())).markers
-        if markers is None:
-            raise ModelError("words-for-latents needs a model that marks its thoughts, got none")
-        begins = begins_words(self.tokenizer)
-
-        def valued(row: int, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            ids, roles = examples[row].ids, examples[row].roles
-            free = droppable(ids, roles, markers.start_ids, markers.end_ids)
-            return by_words(values, free, begins[np.asarray(ids)])
-
-        values, stays = (np.split(found, examples.starts[1:-1]) for found in (scores, banned))
-        own, thoughts = zip(*map(valued, range(len(examples)), values), strict=True)
-        most, k = self.settings.most, self.settings.k
-        bar = bar_for(own, thoughts, self.settings.drop, most)
-        each = zip(own, thoughts, stays, strict=True)
-        return [choose(v, thought & ~stay, bar, most, k) for v, thought, stay in each]
-
-    def _banned(self, name: str, examples: ExampleSet) -> np.ndarray:
-        """Tokens ``[N]`` that stay: of spans which the part before did not learn to do without."""
-        path = self.before / FILE.format(name)
-        told = metadata(path)
-        if told is None or told["examples"] != examples.fingerprint():
-            return np.zeros(len(examples.ids), bool)
-        content = load_file(path)
-        spans, banned = read_spans(content[SPANS], examples), content[BANNED]
-        shortened, behind = self._shortened(examples, spans)
-        for row, own in enumerate(self._surprises(shortened, behind)):
-            for span, surprising in zip(spans[row], own, strict=True):
-                if surprising:
-                    start = examples.starts[row]
-                    banned[start + span.begin : start + span.end] = True
-        return banned
+    def _missed(self, examples: ExampleSet, rule: Rule) -> set[str]:
+        """The kinds that the part before did not learn to do without."""
+        every = range(0, len(examples), max(len(examples) // ASKED, 1))
+        asked = ExampleSet(map(examples.__getitem__, every))
+        kinds, spans = kinds_of(asked, self.tokenizer), self.spans(asked, rule)
+        found, missed = np.zeros((2, len(kinds.names)))
+        rows = zip(spans, self._surprises(*self._shortened(asked, spans)), strict=True)
+        for start, (own, surprises) in zip(asked.starts[:-1], rows, strict=True):
+            for span, surprising in zip(own, surprises, strict=True):
+                of = np.unique(kinds.kind[start + span.begin : start + span.end])
+                found[of] += 1
+                missed[of] += surprising
+        return {kinds.names[number] for number in np.flatnonzero(missed > MISSED * found)}
 
     @torch.no_grad()
     def _surprises(self, examples: ExampleSet, behind: Sequence[Sequence[int]]) -> list[list[bool]]:
@@ -172,20 +204,6 @@ def followers(example: Encoded, behind: Sequence[int], token: int) -> tuple[list
                 spans.append(span)
                 places.append(at)
     return spans, places
-
-
-def read_spans(flat: np.ndarray, examples: ExampleSet) -> list[list[Span]]:
-    """Of each example, from a number for each of all tokens."""
-    bounds = zip(examples.starts[:-1], examples.starts[1:], strict=True)
-    return [unpacked(flat[begin:end]) for begin, end in bounds]
-
-
-def begins_words(tokenizer: Any) -> np.ndarray:
-    """Of each id whether its token begins a word, ``[V]``."""
-    vocabulary = tokenizer.get_vocab()
-    found = np.zeros(max(vocabulary.values()) + 1, bool)
-    found[[id_ for piece, id_ in vocabulary.items() if piece.startswith(SPACES)]] = True
-    return found
 
 
 def importance_of(examples: ExampleSet, base: Path, settings: StageSettings) -> np.ndarray:

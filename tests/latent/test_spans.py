@@ -1,7 +1,6 @@
 """Which words go: the least valued runs, never what must stay, and always back again."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,13 +8,10 @@ from sparing.latent.spans import (
     LEAST,
     Span,
     bar_for,
-    by_words,
     choose,
     droppable,
     find,
-    packed,
     shorten,
-    unpacked,
 )
 from sparing.train.examples import RECALL, SHOWN, TAUGHT, Encoded
 
@@ -35,28 +31,13 @@ def test_what_may_go():
     assert find(ids, [5, 5], 0) is None
 
 
-def test_the_least_valued_runs_by_hand():
-    """Under the bar of 1 lie runs of 3 and 12, the longer one first, and one that is too short."""
-    values = np.array([5, 1, 1, 1, 5, 2, *[1] * 12, 5, 1, 5], float)
-    free = np.ones(len(values), bool)
-    assert choose(values, free, 1.0, 1, 2) == [Span(6, 18, 2)]
-    assert choose(values, free, 1.0, 9, 2) == [Span(1, 4, 1), Span(6, 18, 2)]
-    assert choose(values, free, 1.0, 9, 1) == [Span(1, 4, 1), Span(6, 18, 1)]
-    assert choose(values, free, 0.5, 9, 2) == []
-    free[10] = False
-    assert choose(values, free, 1.0, 1, 2) == [Span(11, 18, 2)]
-
-
-def test_whole_words_by_hand():
-    """Words of 1 (what comes before the first that begins), 2, 3 and 1 tokens; the second holds one
-    that must stay."""
-    begins = np.array([False, True, False, True, False, False, True])
-    values = np.array([4.0, 1, 2, 0, 0, 3, 5])
-    free = np.array([True, True, False, True, True, True, True])
-    means, whole = by_words(values, free, begins)
-    assert means.tolist() == [4, 1.5, 1.5, 1, 1, 1, 5]
-    assert whole.tolist() == [True, False, False, True, True, True, True]
-    assert choose(means, whole, 4.0, 9, 2) == [Span(3, 6, 1)]
+def test_the_longest_runs_by_hand():
+    """Runs of 3 and 12 are gone, the longer one first, and one that is too short."""
+    gone = np.array([0, 1, 1, 1, 0, 0, *[1] * 12, 0, 1, 0], bool)
+    assert choose(gone, 1, 2) == [Span(6, 18, 2)]
+    assert choose(gone, 9, 2) == [Span(1, 4, 1), Span(6, 18, 2)]
+    assert choose(gone, 9, 1) == [Span(1, 4, 1), Span(6, 18, 1)]
+    assert choose(np.zeros(9, bool), 9, 2) == []
 
 
 def test_one_bar_for_all_examples_by_hand():
@@ -64,11 +45,11 @@ def test_one_bar_for_all_examples_by_hand():
     values = [np.arange(10.0) + 10, np.arange(10.0)]
     thoughts = [np.ones(10, bool)] * 2
     bar = bar_for(values, thoughts, 0.2, 9)
-    spans = [choose(v, t, bar, 9, 2) for v, t in zip(values, thoughts, strict=True)]
+    spans = [choose(t & (v <= bar), 9, 2) for v, t in zip(values, thoughts, strict=True)]
     assert spans == [[], [Span(0, 4, 1)]]
     thoughts[1] = np.zeros(10, bool)
     bar = bar_for(values, thoughts, 0.2, 9)
-    assert choose(values[0], thoughts[0], bar, 9, 2) == [Span(0, 2, 1)]
+    assert choose(values[0] <= bar, 9, 2) == [Span(0, 2, 1)]
     assert bar_for(values, thoughts, 0.0, 9) == float("-inf")
     assert bar_for(values, [np.zeros(10, bool)] * 2, 0.2, 9) == float("-inf")
 
@@ -87,10 +68,10 @@ def test_spans_keep_the_rules(examples, share, most, data):
 
     def dropped(under):
         each = zip(values, thoughts, strict=True)
-        return sum(len(span) for v, t in each for span in choose(v, t, under, most, 2))
+        return sum(len(span) for v, t in each for span in choose(t & (v <= under), most, 2))
 
     for v, thought in zip(values, thoughts, strict=True):
-        spans, last = choose(v, thought, bar, most, 2), -1
+        spans, last = choose(thought & (v <= bar), most, 2), -1
         assert len(spans) <= most
         for span in spans:
             assert span.begin > last
@@ -99,29 +80,23 @@ def test_spans_keep_the_rules(examples, share, most, data):
             assert thought[span.begin : span.end].all()
             assert v[span.begin : span.end].max() <= bar
             last = span.end
-        assert unpacked(packed(spans, len(v))) == spans
     under = sum(int((v[t] <= bar).sum()) for v, t in zip(values, thoughts, strict=True))
     if inside and dropped(bar) < share * inside:
         assert under >= min(2 * share, 1.0) * (inside - 1), "as high as it may be"
 
 
-@given(values_of, st.sampled_from([0.0, 1.0, 2.5, 4.0]))
-def test_shortened_by_what_the_spans_say(values, bar):
-    values = np.array(values)
-    spans = choose(values, np.ones(len(values), bool), bar, 20, 2)
-    example = Encoded(list(range(len(values))), [TAUGHT] * len(values), "task")
+@given(st.lists(st.booleans(), min_size=1, max_size=80))
+def test_shortened_by_what_the_spans_say(gone):
+    spans = choose(np.array(gone), 20, 2)
+    example = Encoded(list(range(len(gone))), [TAUGHT] * len(gone), "task")
     short, behind = shorten(example, spans, TOKEN, taught=False)
-    gone = {at for span in spans for at in range(span.begin, span.end)}
-    assert [id_ for id_ in short.ids if id_ != TOKEN] == [i for i in example.ids if i not in gone]
+    without = {at for span in spans for at in range(span.begin, span.end)}
+    assert all(gone[at] for at in without)
+    kept = [id_ for id_ in example.ids if id_ not in without]
+    assert [id_ for id_ in short.ids if id_ != TOKEN] == kept
     assert short.ids.count(TOKEN) == sum(span.latents for span in spans)
     for id_, role in zip(short.ids, short.roles, strict=True):
         assert role == (SHOWN if id_ == TOKEN else TAUGHT)
     for span, place in zip(spans, behind, strict=True):
         assert short.ids[place - span.latents : place] == [TOKEN] * span.latents
         assert short.ids[place : place + 1] in ([span.end], [])
-
-
-@pytest.mark.parametrize("numbers", [[0, 2, -1, 0, 1, -1, -1], [1, -1, 2, -1], [0, 0]])
-def test_packed_spans(numbers):
-    spans = unpacked(np.array(numbers, np.int8))
-    assert packed(spans, len(numbers)).tolist() == numbers
