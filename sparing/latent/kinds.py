@@ -49,15 +49,16 @@ def kinds_of(examples: ExampleSet, tokenizer: Any) -> Kinds:
     """The kinds of all tokens of ``examples``, which a word never spans two of."""
     words: dict[tuple[int, ...], list[tuple[str, bool]]] = {}
     numbers: dict[str, int] = {}
-    text = np.array(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
-    begins = np.array([str(piece).startswith(SPACES) for piece in text])[examples.ids]
+    used, place = np.unique(examples.ids, return_inverse=True)
+    text = dict(zip(used.tolist(), tokenizer.convert_ids_to_tokens(used.tolist()), strict=True))
+    begins = np.array([token.startswith(SPACES) for token in text.values()], bool)[place]
     begins[examples.starts[:-1]] = True
     kind, first = np.zeros((2, len(examples.ids)), np.int64)
     edges = np.append(np.flatnonzero(begins), len(examples.ids))
     for begin, end in pairwise(edges.tolist()):
         ids = tuple(examples.ids[begin:end].tolist())
         if ids not in words:
-            words[ids] = pieces([str(text[id_]) for id_ in ids])
+            words[ids] = pieces([text[id_] for id_ in ids])
         for at, (name, opens) in enumerate(words[ids], begin):
             kind[at], first[at] = numbers.setdefault(name, len(numbers)), opens
     return Kinds(kind, np.cumsum(first) - 1, list(numbers))

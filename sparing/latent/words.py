@@ -10,7 +10,7 @@ for good, and none goes in their place.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,7 @@ class Rule:
     stays: frozenset[str]
 
     def content(self) -> dict[str, Any]:
-        return {
-            "examples": self.examples,
-            "part": self.part,
-            "goes": sorted(self.goes),
-            "stays": sorted(self.stays),
-            "values": self.values,
-        }
+        return asdict(self) | {"goes": sorted(self.goes), "stays": sorted(self.stays)}
 
 
 def read_rule(path: Path, examples: str) -> Rule | None:

@@ -28,16 +28,14 @@ def test_pieces_by_hand(tokens, names):
         assert opens or name == found[at - 1][0]
 
 
+TOKENS = {0: "Ġ", 1: "1", 2: "2", 3: "+", 900: "Ġok"}
+
+
 class Tokenizer:
-    """Of tokens that are given as text, with gaps in its ids as none has."""
-
-    tokens = ("Ġ", "1", "2", "+", "Ġok", "a")
-
-    def __len__(self):
-        return len(self.tokens)
+    """Of tokens that are given as text; its ids have a gap, as those of some real ones."""
 
     def convert_ids_to_tokens(self, ids):
-        return [self.tokens[id_] for id_ in ids]
+        return [TOKENS[id_] for id_ in ids]
 
 
 def examples(*ids):
@@ -46,11 +44,12 @@ def examples(*ids):
 
 def test_a_word_ends_with_its_example():
     """'1' and '2 12+1 ok' of two examples: no word, and no piece, is of both."""
-    found = kinds_of(examples([1], [2, 0, 1, 2, 3, 1, 4]), Tokenizer())
+    found = kinds_of(examples([1], [2, 0, 1, 2, 3, 1, 900]), Tokenizer())
     assert found.piece.tolist() == [0, 1, 2, 3, 3, 4, 5, 6]
     names = [found.names[number] for number in found.kind]
     assert names == ["[0]", "[0]", "[Ġ]00+0", "Ġ[00]+0", "Ġ[00]+0", "Ġ00[+]0", "Ġ00+[0]", "[Ġok]"]
     assert len(set(found.names)) == len(found.names)
+    assert kinds_of(examples(), Tokenizer()).names == []
 
 
 def test_values_and_what_is_whole_by_hand():

@@ -98,10 +98,8 @@ def test_a_growing_share_of_the_thought_goes(tmp_path, shortened, base):
     )
     assert sum(map(len, tokens(few))) < sum(map(len, tokens(many)))
     kinds = kinds_of(examples, load_base(str(base))[1])
-    inside = np.concatenate(
-        [droppable(example.ids, example.roles, [257], [258]) for example in map(
-            examples.__getitem__, range(len(examples)))]
-    )  # fmt: skip
+    each = map(examples.__getitem__, range(len(examples)))
+    inside = np.concatenate([droppable(e.ids, e.roles, [257], [258]) for e in each])
     values = importance_of(examples, base, of_words((3,), base)[0])
     assert first.values == kinds.means(values, kinds.whole(inside))
     for row, own in enumerate(many):
@@ -109,10 +107,8 @@ def test_a_growing_share_of_the_thought_goes(tmp_path, shortened, base):
         for span in own:
             assert len(span) >= LEAST
             assert inside[start + span.begin : start + span.end].all()
-            ends = kinds.piece[start + np.array([span.begin - 1, span.begin])]
-            assert ends[0] != ends[1], "no number is cut"
-            ends = kinds.piece[start + np.array([span.end - 1, span.end])]
-            assert ends[0] != ends[1]
+            for edge in start + np.array([span.begin, span.end]):
+                assert kinds.piece[edge - 1] != kinds.piece[edge], "no number is cut"
         dropped, latents = sum(map(len, own)), sum(span.latents for span in own)
         assert found.lengths[row] == examples.lengths[row] - dropped + latents
 
