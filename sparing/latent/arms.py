@@ -59,7 +59,8 @@ ARMS = {
     ),
     "words-for-latents": Arm(
         "latents in place of words that nothing looks back at", parts=3,
-        third={"latents": "fused", "match_norms": True, "most": 128, "drop": 0.4},
+        third={"latents": "fused", "alpha": 0.0, "most": 128, "k": 24, "drop": 0.4,
+               "words_weight": 1.0, "rounds": 1},
     ),
 }  # fmt: skip
 

@@ -5,10 +5,12 @@ run on no padding at all; only here do the rows part again. Registered with tran
 as no mask goes by that name, the model makes none. Without a segment it is the causal attention.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 
 from sparing.latent.segments import Segment
@@ -18,34 +20,83 @@ NAME = "sparing_segmented"
 
 
 class Past:
-    """Keys and values ``[R, S, G, D]`` by layer, each token in its position's slot: of the rows
-    that took part in the last pass, as far as they have got.
+    """Keys and values of ``rows`` rows by layer, a token in its position's of ``slots`` slots."""
 
-    Every pass makes new ones, of which the old are a part: gradients flow through all of them.
+    def __init__(self, rows: int, slots: int) -> None:
+        self.rows, self.slots = rows, slots
+        self._layers: dict[int, Layer] = {}
+
+    def layer(self, number: int, like: Tensor) -> "Layer":
+        """Of this number; keys are ``like`` ``[N, G, D]``."""
+        if number not in self._layers:
+            groups, width = like.shape[1:]
+            keys, values = like.new_zeros(2, self.rows, groups, self.slots, width)
+            last = torch.zeros((), device=like.device, requires_grad=True)
+            self._layers[number] = Layer(keys, values, last)
+        return self._layers[number]
+
+
+@dataclass
+class Layer:
+    """``keys``, ``values`` ``[R, G, S, D]``, which every pass writes its own into; ``gradients``
+    ``[2, R, G, S, D]`` of both, from the passes behind. ``last``: of the last pass, on which the
+    next depends, so that gradients come back in order."""
+
+    keys: Tensor
+    values: Tensor
+    last: Tensor
+    gradients: Tensor | None = None
+
+    def upto(self, segment: Segment) -> tuple[Tensor, Tensor]:
+        """What a pass sees."""
+        rows, slots = segment.count, segment.slots
+        return self.keys[:rows, :, :slots], self.values[:rows, :, :slots]
+
+
+class Attend(torch.autograd.Function):
+    """``attend`` over a ``Layer`` that a pass has written its keys and values ``[N, G, D]`` into.
+
+    Nothing of the past is copied or kept for a pass: its gradient computes the attention once more
+    over the same slots (what is written later is behind the mask) and adds up those of the keys and
+    values, of which a pass takes its own when all behind it have added theirs.
     """
 
-    def __init__(self) -> None:
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def extend(
-        self, layer: int, keys: Tensor, values: Tensor, segment: Segment
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        last: Tensor,
+        layer: Layer,
+        segment: Segment,
+        scale: float | None,
     ) -> tuple[Tensor, Tensor]:
-        """Put in the pass's ``[N, G, D]``; those of its rows and slots, ``[R, S, G, D]``."""
-        old = self._layers.get(layer, (None, None))
-        new = grown(old[0], keys, segment), grown(old[1], values, segment)
-        self._layers[layer] = new
-        return new
+        at = segment.rows, slice(None), segment.positions
+        layer.keys[at], layer.values[at] = keys, values
+        ctx.save_for_backward(query)
+        ctx.of, ctx.at, ctx.device = (layer, segment, scale), at, query.device.type
+        ctx.mixed = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
+        return attend(query, *layer.upto(segment), segment.mask, scale), last.clone()
 
-
-def grown(old: Tensor | None, new: Tensor, segment: Segment) -> Tensor:
-    """``old`` ``[R', S', G, D]`` cut to the rows of a pass, its ``new`` ones in their slots."""
-    rows, slots = segment.count, segment.slots
-    if old is None:
-        table = new.new_zeros(rows, slots, *new.shape[1:])
-    else:
-        kept = old[:rows, :slots]
-        table = F.pad(kept, (0, 0, 0, 0, 0, slots - kept.shape[1]))  # a copy, even of as many slots
-    return table.index_put_((segment.rows, segment.positions), new)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, mixed: Tensor, last: Tensor) -> tuple[Tensor | None, ...]:
+        layer, segment, scale = ctx.of
+        enabled, dtype = ctx.mixed
+        (query,) = ctx.saved_tensors
+        q, k, v = (x.detach().requires_grad_() for x in (query, *layer.upto(segment)))
+        with torch.enable_grad(), torch.autocast(ctx.device, dtype, enabled):
+            again = attend(q, k, v, segment.mask, scale)
+        query, *past = torch.autograd.grad(again, (q, k, v), mixed)
+        if layer.gradients is None:
+            layer.gradients = torch.zeros_like(torch.stack([layer.keys, layer.values]))
+        own = []
+        for total, gradient in zip(layer.gradients, past, strict=True):
+            total[: segment.count, :, : segment.slots] += gradient
+            own.append(total[ctx.at])
+            total[ctx.at] = 0
+        return query, *own, last, None, None, None
 
 
 def segmented_attention(
@@ -65,10 +116,10 @@ def segmented_attention(
     """
     if segment is None or past is None:
         return causal_attention(module, query, key, value, mask, **options)
-    k, v = past.extend(module.layer_idx, key[0].transpose(0, 1), value[0].transpose(0, 1), segment)
-    q = query[0].transpose(0, 1)[segment.padded]
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    mixed = attend(q, k, v, segment.mask, options.get("scaling"))
+    k, v = key[0].transpose(0, 1), value[0].transpose(0, 1)
+    q = query[0].transpose(0, 1)[segment.padded].transpose(1, 2)
+    layer = past.layer(module.layer_idx, k)
+    mixed, layer.last = Attend.apply(q, k, v, layer.last, layer, segment, options.get("scaling"))
     return mixed.transpose(1, 2).flatten(0, 1)[segment.unpadded][None], None
 
 

@@ -41,7 +41,7 @@ def segmented_forward(
     order = latent.sum(1).argsort(descending=True, stable=True)
     ids, latent = ids.masked_fill(latent, 0)[order], latent[order]
     passes = segments(latent, lengths[order], None if holes is None else holes[order])
-    past, z = Past(), None
+    past, z = Past(passes[0].count, max(segment.slots for segment in passes)), None
     found: list[list[Tensor]] = []
     for at, segment in enumerate(passes):
         on_pass(order[segment.rows])
@@ -53,6 +53,44 @@ def segmented_forward(
     where = order[torch.cat([s.rows for s in passes])], torch.cat([s.positions for s in passes])
     flat = [torch.cat(states) for states in zip(*found, strict=True)]
     return [s.new_zeros(*ids.shape, s.shape[1]).index_put(where, s) for s in flat]
+
+
+def iterated_forward(
+    model: Any,
+    vector: LatentVector,
+    ids: Int[Tensor, "B T"],
+    unsaid: Int[Tensor, "3 M"],
+    rounds: int,
+    depths: Sequence[int] = (),
+    mask: Float[Tensor, "B 1 T T"] | None = None,
+) -> list[Float[Tensor, "B T E"]]:
+    """``segmented_forward`` by fixed-point iteration: each round makes all latents at once, from
+    what the round before made of them; the first from the mean embedding of the words that they
+    stand for, which ``unsaid`` says by row, position and word.
+
+    Exact for latents with fewer than ``rounds`` others before them, and as close otherwise as the
+    words are learned: where a latent is its words' mean, nothing is left to iterate.
+    """
+    body, head = model.get_decoder(), model.get_output_embeddings()
+    embed = model.get_input_embeddings()
+    latent = ids == vector.recipe.id
+    places = latent.nonzero(as_tuple=True)
+    before = places[0], places[1] - 1
+    of = (latent.flatten().cumsum(0) - 1)[unsaid[0] * ids.shape[1] + unsaid[1]]
+    z = embed.weight.new_zeros(len(places[0]), embed.weight.shape[1])
+    z = z.index_add(0, of, embed(unsaid[2])) / of.bincount()[:, None]
+    x = embed(ids.masked_fill(latent, 0))
+    for at in range(rounds + 1):
+        out = body(
+            inputs_embeds=x.index_put(places, z.to(x.dtype)),
+            attention_mask=mask,
+            use_cache=False,
+            output_hidden_states=True,
+        )
+        if at < rounds:
+            last = head(out.last_hidden_state[before])
+            z = vector(out.hidden_states[vector.recipe.layer][before], last, Table(embed.weight))
+    return [*(body.norm(out.hidden_states[depth]) for depth in depths), out.last_hidden_state]
 
 
 def run_pass(

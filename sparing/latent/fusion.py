@@ -105,11 +105,15 @@ def mixture(logits: Float[Tensor, "N V"], recipe: Recipe) -> Float[Tensor, "N V"
     The choice of the nucleus is constant: no gradient flows through it.
     """
     exact = torch.promote_types(logits.dtype, torch.float32)
-    scaled = logits.to(exact) / recipe.temperature
-    latent = torch.arange(scaled.shape[1], device=scaled.device) == recipe.id
-    p = scaled.masked_fill(latent, float("-inf")).softmax(1)
+    p = of_words(logits.to(exact) / recipe.temperature, recipe).softmax(1)
     q = p * nucleus(p.detach(), recipe.top_p, recipe.nucleus)
     return q / q.sum(1, keepdim=True)
+
+
+def of_words(logits: Float[Tensor, "N V"], recipe: Recipe) -> Float[Tensor, "N V"]:
+    """The logits without the latent token, as if it could not be picked."""
+    latent = torch.arange(logits.shape[1], device=logits.device) == recipe.id
+    return logits.masked_fill(latent, float("-inf"))
 
 
 def nucleus(p: Float[Tensor, "N V"], top_p: float, convention: Nucleus) -> Bool[Tensor, "N V"]:

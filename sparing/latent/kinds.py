@@ -79,6 +79,6 @@ def pieces(tokens: Sequence[str]) -> list[tuple[str, bool]]:
     texts = [re.sub(r"\d", "0", "".join(group)) for group in groups]
     found = []
     for at, group in enumerate(groups):
-        name = f"{''.join(texts[:at])}[{texts[at]}]{''.join(texts[at + 1 :])}"
+        name = f"{''.join(texts[:at])}[{texts[at]}]"
         found += [(name, place == 0) for place in range(len(group))]
     return found

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from sparing.latent.attention import NAME
-from sparing.latent.forward import segmented_forward
-from sparing.latent.fusion import LatentVector
+from sparing.latent.forward import iterated_forward, segmented_forward
+from sparing.latent.fusion import LatentVector, of_words
 from sparing.train.examples import SHOWN
 from sparing.train.layer_dropout import LayerDropout
 from sparing.train.objective import ChainOfThought, Exits
@@ -22,24 +22,50 @@ class LatentThought(ChainOfThought):
     """
 
     def __init__(
-        self, model: Any, exits: Exits, vector: LatentVector, dropout: LayerDropout | None = None
+        self,
+        model: Any,
+        exits: Exits,
+        vector: LatentVector,
+        dropout: LayerDropout | None = None,
+        words_weight: float = 0.0,
+        rounds: int = 0,
     ) -> None:
         super().__init__(model, exits)
         self.vector, self.dropout = vector, dropout
+        self.words_weight, self.rounds = words_weight, rounds
         model.set_attn_implementation(NAME)
 
     def states(
-        self, ids: Tensor, roles: Tensor, depths: Sequence[int], mask: Tensor | None = None
+        self,
+        ids: Tensor,
+        roles: Tensor,
+        depths: Sequence[int],
+        mask: Tensor | None = None,
+        unsaid: Tensor | None = None,
     ) -> list[Tensor]:
         if not bool((ids == self.vector.recipe.id).any()):
             unused = sum(0 * weight.sum() for weight in self.vector.parameters())
             return [states + unused for states in super().states(ids, roles, depths, mask)]
+        if self.rounds and unsaid is not None:
+            return iterated_forward(self.model, self.vector, ids, unsaid, self.rounds, depths, mask)
         try:
             return segmented_forward(
                 self.model, self.vector, ids, wanted(roles), depths, mask, self._deal
             )
         finally:
             self._deal(None)
+
+    def more(self, states: Tensor, unsaid: Tensor) -> Tensor:
+        """What each latent is made of is taught too: the cross-entropy of the words that it stands
+        for, equally likely, before it, without the latent token (ours)."""
+        if not self.words_weight or not unsaid.shape[1]:
+            return super().more(states, unsaid)
+        rows, positions, words = unsaid
+        places, of = (rows * states.shape[1] + positions - 1).unique(return_inverse=True)
+        logits = self.model.get_output_embeddings()(states.flatten(0, 1)[places]).float()
+        share = 1 / of.bincount().to(logits.dtype)
+        missing = -of_words(logits, self.vector.recipe).log_softmax(-1)[of, words] * share[of]
+        return self.words_weight * missing.sum()
 
     def right(self, ids: Tensor, roles: Tensor) -> Tensor:
         with torch.no_grad():

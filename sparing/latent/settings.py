@@ -21,8 +21,10 @@ class StageSettings(TrainSettings):
     latents before each at most; ``nothing``: probability of none, ``again``: of a further one.
     ``positions``: scored by the model of the stage before, or fixed. ``targets``: whether the
     latent token is itself predicted. ``drop``: share of the thinking that latents stand in for,
-    see ``words``, chosen by the ``predictor`` of the base. The rate warms up over 5 % of the steps
-    and falls as a cosine.
+    see ``words``, chosen by the ``predictor`` of the base; one for ``per_latent`` tokens, the words
+    of which its mixture is taught by ``words_weight``; in ``rounds`` of iteration where they are
+    not 0 (``iterated_forward``), else exactly. The rate warms up over 5 % of the steps and falls as
+    a cosine.
     """
 
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
@@ -49,6 +51,9 @@ class StageSettings(TrainSettings):
     positions: Literal["scored", "fixed"] = "scored"
     targets: Literal["ignore", "predict"] = "predict"
     drop: Share = 0.0
+    per_latent: Count = 1
+    words_weight: Annotated[float, Field(ge=0)] = 0.0
+    rounds: Annotated[int, Field(ge=0)] = 0
     predictor: str | None = None
 
     @property

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float
 from sparing.train.examples import SHOWN, TAUGHT, Encoded
 
 LEAST = 2  # tokens of a span
-PER_LATENT = 6  # tokens that one latent stands for
 BARS = 257  # quantiles among which the bar is looked for
 
 
@@ -69,11 +68,11 @@ def bar_for(
     return float(bars[low])
 
 
-def choose(gone: Bool[np.ndarray, " T"], most: int, k: int) -> list[Span]:
+def choose(gone: Bool[np.ndarray, " T"], most: int, k: int, per: int) -> list[Span]:
     """The ``most`` longest runs of ``LEAST`` tokens or more that are ``gone``, as spans. One latent
-    stands for ``PER_LATENT`` tokens, at most ``k`` for a span."""
+    stands for ``per`` tokens, at most ``k`` for a span."""
     runs = largest(gone, most)
-    spans = [Span(run.start, run.stop, min(-(-len(run) // PER_LATENT), k)) for run in runs]
+    spans = [Span(run.start, run.stop, min(-(-len(run) // per), k)) for run in runs]
     return sorted(spans, key=lambda span: span.begin)
 
 
@@ -89,13 +88,19 @@ def largest(gone: Bool[np.ndarray, " T"], most: int) -> list[range]:
 def shorten(
     example: Encoded, spans: Sequence[Span], token: int, taught: bool
 ) -> tuple[Encoded, list[int]]:
-    """Latents in the place of each span; and where the token behind each span now stands."""
+    """Latents in the place of each span, each for as many of its words, in order, as any other;
+    and where the token behind each span now stands."""
     ids: list[int] = []
     roles: list[int] = []
+    unsaid: dict[int, list[int]] = {}
     behind, at = [], 0
     for span in spans:
+        words = np.array_split(example.ids[span.begin : span.end], span.latents)
+        first = len(ids) + span.begin - at
+        unsaid |= {first + i: each.tolist() for i, each in enumerate(words)}
         ids += [*example.ids[at : span.begin], *[token] * span.latents]
         roles += [*example.roles[at : span.begin], *[TAUGHT if taught else SHOWN] * span.latents]
         at = span.end
         behind.append(len(ids))
-    return Encoded([*ids, *example.ids[at:]], [*roles, *example.roles[at:]], example.task), behind
+    ids += example.ids[at:]
+    return Encoded(ids, [*roles, *example.roles[at:]], example.task, unsaid), behind

@@ -40,15 +40,17 @@ def add_token(model: Any, tokenizer: Any, token: str) -> int:
 
 
 @torch.no_grad()
-def aim_row(model: Any, token: int, examples: ExampleSet, gold: np.ndarray, tau: float) -> None:
-    """Set the token's row of the head so that the token is likely where the model is unsure.
+def aim_row(
+    model: Any, token: int, examples: ExampleSet, aims: np.ndarray, near: float = 0.0
+) -> None:
+    """Set the token's row of the head so that the token is likely where it ``aims`` [N] at.
 
     Ours: a model that is sure of nearly all its words gives a new one next to nothing, and would
     take most of a stage to find out where it belongs. The row w is that of a ridge regression,
     both kinds of taught positions weighing the same, on the final hidden states h of ``LOOKED``
-    examples: w h = log sum_v exp(l_v), as likely as all words together, before a token whose
-    probability ``gold`` is below ``tau``; ``FAR`` below that before any other. Left alone where
-    there are no such positions.
+    examples: w h = log sum_v exp(l_v) + ``near``, at 0 as likely as all words together, before a
+    token that it aims at; ``FAR`` below all words before any other. Left alone where there are no
+    such positions.
     """
     head, device = model.get_output_embeddings(), next(model.parameters()).device
     model.set_attn_implementation(CAUSAL)
@@ -59,13 +61,13 @@ def aim_row(model: Any, token: int, examples: ExampleSet, gold: np.ndarray, tau:
     for row in chosen_rows(len(examples)):
         ids, roles = (values.to(device) for values in examples.batch([row]))
         taught = roles[0, 1:] != SHOWN
-        own = torch.from_numpy(gold[examples.starts[row] + 1 : examples.starts[row + 1]]).to(device)
+        own = torch.from_numpy(aims[examples.starts[row] + 1 : examples.starts[row + 1]]).to(device)
         h = hidden_states(model, ids, ())[0][0, :-1][taught]
         whole = head(h).double().logsumexp(1)
-        for kind, chosen in enumerate((own[taught] < tau, own[taught] >= tau)):
+        for kind, chosen in enumerate((own[taught], ~own[taught])):
             x = h[chosen].double()
             squares[kind] += x.T @ x
-            wanted[kind] += x.T @ (whole[chosen] - FAR * kind)
+            wanted[kind] += x.T @ (whole[chosen] + (near, -FAR)[kind])
             counts[kind] += len(x)
     if not all(counts):
         return

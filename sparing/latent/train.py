@@ -17,7 +17,7 @@ from sparing.latent.insertion import with_latents
 from sparing.latent.objective import LatentThought
 from sparing.latent.scores import kept_probabilities, unsure_at
 from sparing.latent.settings import StageSettings
-from sparing.latent.token import add_token, aim_row, learn_row
+from sparing.latent.token import FAR, add_token, aim_row, learn_row
 from sparing.latent.words import Shortener, find_values
 from sparing.model.config import read_json
 from sparing.model.fingerprint import fingerprint
@@ -117,7 +117,9 @@ def train_stage(
     def objective(trained: Any, exits: Exits, dropout: LayerDropout) -> LatentThought:
         if settings.lora_rank and settings.targets == "predict":
             learn_row(trained, config.id)
-        return LatentThought(trained, exits, vector, dropout)
+        return LatentThought(
+            trained, exits, vector, dropout, settings.words_weight, settings.rounds
+        )
 
     def more(folder: Path) -> None:
         told = config
@@ -159,6 +161,8 @@ def changed_examples(
         first = find_model(settings.base)
         shorten = Shortener(settings, first, model, known[1], tokenizer, base, out)
         train, validation = shorten(named)
+        if settings.part == 1 and settings.targets == "predict":
+            aim_row(model, known[0].id, corpus.examples, shorten.dropped(corpus.examples), FAR / 2)
         return lambda token: Corpus(train, validation, corpus.examples.lengths)
     gold: list[Any] = [None, None]  # where positions are fixed nobody asks how likely tokens are
     if settings.positions == "scored":
@@ -172,7 +176,7 @@ def changed_examples(
 
     def change(token: int) -> Corpus:
         if known is None and gold[0] is not None and settings.targets == "predict":
-            aim_row(model, token, corpus.examples, gold[0], settings.tau)
+            aim_row(model, token, corpus.examples, gold[0] < settings.tau)
         pairs = zip(named.values(), gold, strict=True)
         train, validation = (with_latents(each, p, token, settings) for each, p in pairs)
         return Corpus(train, validation, corpus.examples.lengths)

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from jaxtyping import Bool
 
 from sparing.errors import ModelError, OptionError
 from sparing.files import write_atomically
-from sparing.latent.fusion import LatentVector
+from sparing.latent.fusion import LatentVector, of_words
 from sparing.latent.kinds import kinds_of
 from sparing.latent.objective import LatentThought
 from sparing.latent.settings import StageSettings
@@ -109,7 +110,18 @@ class Shortener:
         kinds = kinds_of(examples, self.tokenizer)
         goes = np.array([name in rule.goes for name in kinds.names], bool)[kinds.kind]
         gone = np.split(goes & kinds.whole(self._free(examples)), examples.starts[1:-1])
-        return [choose(each, self.settings.most, self.settings.k) for each in gone]
+        settings = self.settings
+        return [choose(each, settings.most, settings.k, settings.per_latent) for each in gone]
+
+    def dropped(self, examples: ExampleSet) -> Bool[np.ndarray, " N"]:
+        """The tokens that go."""
+        rule = read_rule(self.out / FILE, examples.fingerprint())
+        assert rule is not None
+        gone = np.zeros(len(examples.ids), bool)
+        for start, own in zip(examples.starts[:-1], self.spans(examples, rule), strict=True):
+            for span in own:
+                gone[start + span.begin : start + span.end] = True
+        return gone
 
     def _rule(self, examples: ExampleSet, of: str) -> Rule:
         before = read_rule(self.before / FILE, of)
@@ -160,17 +172,19 @@ class Shortener:
     def _surprises(self, examples: ExampleSet, behind: Sequence[Sequence[int]]) -> list[list[bool]]:
         """Of each span, whether a word close behind it has a probability below ``FLOOR``."""
         found: list[list[bool]] = [[] for _ in behind]
-        objective = LatentThought(self.model, Exits(), self.vector)
+        objective = LatentThought(self.model, Exits(), self.vector, rounds=self.settings.rounds)
         head, device = self.model.get_output_embeddings(), next(self.model.parameters()).device
         self.model.eval()
         for rows in bucketed(examples.lengths, self.settings.batch_tokens, 0, 0):
             ids, roles = (values.to(device) for values in examples.batch(rows))
             with torch.autocast(device.type, torch.bfloat16, enabled=self._mixed):
-                [states] = objective.states(ids, roles, ())
+                unsaid = examples.unsaid_of(rows).to(device)
+                [states] = objective.states(ids, roles, (), unsaid=unsaid)
                 for at, row in enumerate(rows):
                     spans, ahead = followers(examples[row], behind[row], self.vector.recipe.id)
                     places = torch.tensor(ahead, dtype=torch.long, device=device)
-                    p = head(states[at, places - 1]).float().softmax(-1)
+                    logits = head(states[at, places - 1]).float()
+                    p = of_words(logits, self.vector.recipe).softmax(-1)
                     p = p.gather(1, ids[at, places][:, None])[:, 0]
                     least = np.ones(len(behind[row]))
                     np.minimum.at(least, spans, p.cpu().numpy())

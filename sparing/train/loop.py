@@ -148,7 +148,8 @@ class Trainer:
         roles = roles if mine else torch.zeros_like(roles)
         self.dropout.draw(len(ids), self.settings.seed, step, place)
         mask = holes(ids, roles, self.settings.cache_dropout, self.settings.seed, step, place)
-        loss = self.objective(ids, roles, total=self.examples.taught(rows), mask=mask)
+        unsaid = self.examples.unsaid_of(mine).to(ids.device) if mine else None
+        loss = self.objective(ids, roles, self.examples.taught(rows), mask, unsaid)
         self.accelerator.backward(loss * places)  # processes average their gradients
         self.accelerator.clip_grad_norm_(self.objective.parameters(), self.settings.clip)
         for optimizer in self.optimizers:

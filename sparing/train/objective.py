@@ -27,10 +27,16 @@ class ChainOfThought(nn.Module):
         self.model, self.exits = model, exits
 
     def forward(
-        self, ids: Tensor, roles: Tensor, total: float, mask: Tensor | None = None
+        self,
+        ids: Tensor,
+        roles: Tensor,
+        total: float,
+        mask: Tensor | None = None,
+        unsaid: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy of the taught tokens, summed and divided by ``total``; ids, roles [B, T].
-        ``mask`` [B, 1, T, T] is added to the attention's scores.
+        ``mask`` [B, 1, T, T] is added to the attention's scores. ``unsaid``: as ``ExampleSet``
+        gives it, for objectives that teach it.
 
         With exits e of weight w: ``L = CE(h_last) + w * sum_e CE(h_e)``, each h through the model's
         own final norm and head (LayerSkip, arXiv 2404.16710, eq. 3 and 4; w is constant here).
@@ -41,13 +47,26 @@ class ChainOfThought(nn.Module):
         weights = [*[self.exits.weight] * len(early), 1.0]
         head = self.model.get_output_embeddings()
         loss = torch.zeros((), device=ids.device)
-        for states, weight in zip(self.states(ids, roles, early, mask), weights, strict=True):
+        for states, weight in zip(
+            self.states(ids, roles, early, mask, unsaid), weights, strict=True
+        ):
             logits = head(states[:, :-1][taught])
             loss = loss + weight * F.cross_entropy(logits.float(), wanted, reduction="sum")
+        if unsaid is not None:
+            loss = loss + self.more(states, unsaid)
         return loss / total
 
+    def more(self, states: Tensor, unsaid: Tensor) -> Tensor:
+        """What else is taught by what feeds the head at the end [B, T, E]."""
+        return torch.zeros((), device=states.device)
+
     def states(
-        self, ids: Tensor, roles: Tensor, depths: Sequence[int], mask: Tensor | None = None
+        self,
+        ids: Tensor,
+        roles: Tensor,
+        depths: Sequence[int],
+        mask: Tensor | None = None,
+        unsaid: Tensor | None = None,
     ) -> list[Tensor]:
         """As ``hidden_states``."""
         return hidden_states(self.model, ids, depths, mask)

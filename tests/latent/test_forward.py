@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparing.latent.forward import segmented_forward
+from sparing.latent.forward import iterated_forward, segmented_forward
 from sparing.latent.segments import segments
 from sparing.train.cache_dropout import holes
 from sparing.train.examples import TAUGHT
@@ -148,3 +148,37 @@ def test_each_token_says_whose_row_it_is_before_its_pass():
     told: list[int] = []
     segmented_forward(net, made, ids, lengths, on_pass=lambda rows: told.extend(rows.tolist()))
     assert sorted(told) == [at for at, r in enumerate(ROWS) for _ in r]
+
+
+UNSAID = torch.tensor([[0, 0, 1, 1], [2, 5, 1, 1], [7, 9, 8, 3]])  # of two rows, the second's two
+
+
+def iterated(net, made, rounds):
+    ids = torch.tensor([[1, 2, LATENT, 4, 5, LATENT, 6], [3, LATENT, 5, 6, 2, 1, 4]])
+    return ids, iterated_forward(net, made, ids, UNSAID, rounds)[-1]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_iterated_as_often_as_a_row_has_latents_it_is_exact(name):
+    net, made = model(), vector(**RECIPES[name])
+    ids, found = iterated(net, made, 2)
+    (expected,) = segmented_forward(net, made, ids, torch.tensor([7, 7]))
+    assert (found - expected).abs().max() < 1e-9
+    _, once = iterated(net, made, 1)
+    assert (once[1] - expected[1]).abs().max() < 1e-9, "one latent needs one round"
+    both = [gradients(net, made, (states**2).sum()) for states in (found, expected)]
+    for of, gradient in both[0].items():
+        if gradient is None:
+            assert both[1][of] is None or not both[1][of].any()
+        else:
+            assert (gradient - both[1][of]).abs().max() < 1e-8, of
+
+
+def test_it_begins_from_the_mean_of_the_words():
+    net, made = model(), vector()
+    ids, found = iterated(net, made, 0)
+    table = net.get_input_embeddings().weight
+    x = table[ids.masked_fill(ids == LATENT, 0)].detach()
+    x[0, 2], x[0, 5], x[1, 1] = table[7], table[9], (table[8] + table[3]) / 2
+    expected = net.get_decoder()(inputs_embeds=x, use_cache=False).last_hidden_state
+    assert (found - expected).abs().max() < 1e-9

@@ -75,6 +75,26 @@ def test_the_oracle_s_loss():
                 assert bool(found[at]) == (likeliest[at - 1] == row.ids[at])
 
 
+@torch.no_grad()
+def test_a_latent_is_taught_its_words_by_hand():
+    """Cross-entropy over the words alone, those of a latent weighing one together."""
+    net, made, rows = exact_model(), exact_vector(), latent_rows()
+    ids, roles, total = batch(rows)
+    at = rows[0].ids.index(LATENT)
+    unsaid = torch.tensor([[0, 0, 3], [at, at, rows[3].ids.index(LATENT)], [7, 9, 8]])
+    plain = LatentThought(net, Exits(), made)(ids, roles, total, unsaid=unsaid)
+    loss = LatentThought(net, Exits(), made, words_weight=0.5)(ids, roles, total, unsaid=unsaid)
+    missing = 0.0
+    for row, position, words in ((0, at, [7, 9]), (3, int(unsaid[1, 2]), [8])):
+        logits = recomputed(net, made, rows[row].ids).logits[0, position - 1].clone()
+        logits[LATENT] = float("-inf")
+        missing -= float(logits.float().log_softmax(0)[words].mean())
+    assert float(loss - plain) * total == pytest.approx(0.5 * missing, rel=1e-5)
+    none = torch.zeros(3, 0, dtype=torch.long)
+    again = LatentThought(net, Exits(), made, words_weight=0.5)(ids, roles, total, unsaid=none)
+    assert torch.equal(again, plain)
+
+
 def test_layer_dropout_drops_the_same_for_all_tokens_of_a_row():
     """In many passes as in one: rows whose sub-layers are drawn, against each alone."""
     net, made, rows = (

@@ -59,8 +59,9 @@ def test_as_often_unsure_as_there_were_latents():
     assert (found < tau).sum() == pytest.approx(len(ROWS), abs=1)
 
 
+@pytest.mark.parametrize("near", [0.0, 4.0])
 @torch.no_grad()
-def test_the_token_s_row_is_the_ridge_regression_of_where_it_belongs():
+def test_the_token_s_row_is_the_ridge_regression_of_where_it_belongs(near):
     """Against least squares over all positions at once, both kinds weighing the same."""
     examples, model = ExampleSet(ROWS), small_model(tie_word_embeddings=False)
     gold = gold_probabilities(model, examples, SETTINGS)
@@ -73,7 +74,7 @@ def test_the_token_s_row_is_the_ridge_regression_of_where_it_belongs():
             if role != SHOWN:
                 kind = int(gold[start + at] >= tau)
                 x.append(out.hidden_states[-1][0, at - 1].double())
-                y.append(float(out.logits[0, at - 1].logsumexp(0)) - FAR * kind)
+                y.append(float(out.logits[0, at - 1].logsumexp(0)) + (near, -FAR)[kind])
                 kinds.append(kind)
     weights = torch.tensor([1 / kinds.count(kind) for kind in kinds], dtype=torch.float64)
     x, y = torch.stack(x), torch.tensor(y, dtype=torch.float64)
@@ -82,13 +83,13 @@ def test_the_token_s_row_is_the_ridge_regression_of_where_it_belongs():
     rows = torch.cat([weights.sqrt()[:, None] * x, more])
     wanted = torch.cat([weights.sqrt() * y, torch.zeros(16, dtype=torch.float64)])
     expected = torch.linalg.lstsq(rows, wanted[:, None]).solution[:, 0]
-    aim_row(model, 39, examples, gold, tau)
+    aim_row(model, 39, examples, gold < tau, near)
     found = model.get_output_embeddings().weight
     assert torch.allclose(found[39].double(), expected, atol=1e-3)
     assert torch.equal(found[:39], plain.get_output_embeddings().weight[:39])
     before = found.clone()
-    aim_row(model, 39, examples, np.ones_like(gold), tau)
-    assert torch.equal(found, before)  # nothing is unsure
+    aim_row(model, 39, examples, np.zeros(len(gold), bool), near)
+    assert torch.equal(found, before)  # it aims at nothing
 
 
 def test_kept_for_the_same_model_and_examples_alone(tmp_path, monkeypatch):

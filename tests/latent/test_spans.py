@@ -34,10 +34,11 @@ def test_what_may_go():
 def test_the_longest_runs_by_hand():
     """Runs of 3 and 12 are gone, the longer one first, and one that is too short."""
     gone = np.array([0, 1, 1, 1, 0, 0, *[1] * 12, 0, 1, 0], bool)
-    assert choose(gone, 1, 2) == [Span(6, 18, 2)]
-    assert choose(gone, 9, 2) == [Span(1, 4, 1), Span(6, 18, 2)]
-    assert choose(gone, 9, 1) == [Span(1, 4, 1), Span(6, 18, 1)]
-    assert choose(np.zeros(9, bool), 9, 2) == []
+    assert choose(gone, 1, 2, 6) == [Span(6, 18, 2)]
+    assert choose(gone, 9, 2, 6) == [Span(1, 4, 1), Span(6, 18, 2)]
+    assert choose(gone, 9, 1, 6) == [Span(1, 4, 1), Span(6, 18, 1)]
+    assert choose(gone, 9, 24, 1) == [Span(1, 4, 3), Span(6, 18, 12)], "one for each"
+    assert choose(np.zeros(9, bool), 9, 2, 6) == []
 
 
 def test_one_bar_for_all_examples_by_hand():
@@ -45,11 +46,11 @@ def test_one_bar_for_all_examples_by_hand():
     values = [np.arange(10.0) + 10, np.arange(10.0)]
     thoughts = [np.ones(10, bool)] * 2
     bar = bar_for(values, thoughts, 0.2, 9)
-    spans = [choose(t & (v <= bar), 9, 2) for v, t in zip(values, thoughts, strict=True)]
+    spans = [choose(t & (v <= bar), 9, 2, 6) for v, t in zip(values, thoughts, strict=True)]
     assert spans == [[], [Span(0, 4, 1)]]
     thoughts[1] = np.zeros(10, bool)
     bar = bar_for(values, thoughts, 0.2, 9)
-    assert choose(values[0] <= bar, 9, 2) == [Span(0, 2, 1)]
+    assert choose(values[0] <= bar, 9, 2, 6) == [Span(0, 2, 1)]
     assert bar_for(values, thoughts, 0.0, 9) == float("-inf")
     assert bar_for(values, [np.zeros(10, bool)] * 2, 0.2, 9) == float("-inf")
 
@@ -68,10 +69,10 @@ def test_spans_keep_the_rules(examples, share, most, data):
 
     def dropped(under):
         each = zip(values, thoughts, strict=True)
-        return sum(len(span) for v, t in each for span in choose(t & (v <= under), most, 2))
+        return sum(len(span) for v, t in each for span in choose(t & (v <= under), most, 2, 6))
 
     for v, thought in zip(values, thoughts, strict=True):
-        spans, last = choose(thought & (v <= bar), most, 2), -1
+        spans, last = choose(thought & (v <= bar), most, 2, 6), -1
         assert len(spans) <= most
         for span in spans:
             assert span.begin > last
@@ -87,7 +88,7 @@ def test_spans_keep_the_rules(examples, share, most, data):
 
 @given(st.lists(st.booleans(), min_size=1, max_size=80))
 def test_shortened_by_what_the_spans_say(gone):
-    spans = choose(np.array(gone), 20, 2)
+    spans = choose(np.array(gone), 20, 2, 6)
     example = Encoded(list(range(len(gone))), [TAUGHT] * len(gone), "task")
     short, behind = shorten(example, spans, TOKEN, taught=False)
     without = {at for span in spans for at in range(span.begin, span.end)}
@@ -95,6 +96,13 @@ def test_shortened_by_what_the_spans_say(gone):
     kept = [id_ for id_ in example.ids if id_ not in without]
     assert [id_ for id_ in short.ids if id_ != TOKEN] == kept
     assert short.ids.count(TOKEN) == sum(span.latents for span in spans)
+    stood = {at for at, id_ in enumerate(short.ids) if id_ == TOKEN}
+    assert short.unsaid.keys() == stood, "every latent stands for some"
+    for span, place in zip(spans, behind, strict=True):
+        each = [short.unsaid[at] for at in range(place - span.latents, place)]
+        together = [word for words in each for word in words]
+        assert together == example.ids[span.begin : span.end], "in order, each once"
+        assert max(map(len, each)) - min(map(len, each)) <= 1
     for id_, role in zip(short.ids, short.roles, strict=True):
         assert role == (SHOWN if id_ == TOKEN else TAUGHT)
     for span, place in zip(spans, behind, strict=True):

@@ -43,7 +43,7 @@ def test_stopped_and_resumed(tmp_path, base):
         assert not train(base, tmp_path / "out", wanted, stop, resume=number > 0)
     assert train(base, tmp_path / "out", wanted, resume=True)
     assert_identical(weights(tmp_path / "out"), weights(tmp_path / "unbroken"))
-    assert read_json(tmp_path / "out" / "latent.json")["most"] == 256
+    assert read_json(tmp_path / "out" / "latent.json")["most"] == 128 * 24
     assert {"goes", "stays", "values"} <= read_json(tmp_path / "out" / FILE).keys()
 
 

@@ -128,3 +128,17 @@ def test_a_thought_that_the_template_opens_is_not_opened_twice(opening):
     text = fast.decode(encode(fast, Example(USER, pieces, "")).ids)
     assert text.count("<think>") == 1
     assert text.endswith("[assistant] <think>\ntwo</think>\n\n2<|endoftext|>")
+
+
+def test_words_unsaid_come_by_row_position_and_word():
+    """Wherever the row is among the examples, and in whatever order rows are asked for."""
+    rows = encoded([[(4, TAUGHT)] * 3, [(5, TAUGHT)] * 4, [(6, TAUGHT)] * 2])
+    said = [
+        Encoded(row.ids, row.roles, row.task, unsaid)
+        for row, unsaid in zip(rows, [{1: [7]}, {}, {0: [8, 9], 1: [7]}], strict=True)
+    ]
+    examples = ExampleSet(said)
+    assert examples.unsaid_of([2, 0]).T.tolist() == [[0, 0, 8], [0, 0, 9], [0, 1, 7], [1, 1, 7]]
+    assert examples.unsaid_of([1]).shape == (3, 0)
+    assert examples[2] == said[2]
+    assert ExampleSet(rows).unsaid_of([0, 1]).shape == (3, 0)
