@@ -20,31 +20,44 @@ NAME = "sparing_segmented"
 
 
 class Past:
-    """Keys and values of ``rows`` rows by layer, a token in its position's of ``slots`` slots."""
+    """Keys and values of ``rows`` rows by layer, a token in its position's of ``slots`` slots.
+
+    Each pass depends on the ``_last`` one, so that gradients come back in order. That is kept here
+    and not in ``Layer``, which the graph holds: it would hold itself, for good.
+    """
 
     def __init__(self, rows: int, slots: int) -> None:
         self.rows, self.slots = rows, slots
         self._layers: dict[int, Layer] = {}
+        self._last: dict[int, Tensor] = {}
 
-    def layer(self, number: int, like: Tensor) -> "Layer":
-        """Of this number; keys are ``like`` ``[N, G, D]``."""
+    def attend(
+        self,
+        number: int,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        segment: Segment,
+        scale: float | None,
+    ) -> Tensor:
+        """In layer ``number``: query ``[R, H, T, D]``; the pass's keys, values ``[N, G, D]``."""
         if number not in self._layers:
-            groups, width = like.shape[1:]
-            keys, values = like.new_zeros(2, self.rows, groups, self.slots, width)
-            last = torch.zeros((), device=like.device, requires_grad=True)
-            self._layers[number] = Layer(keys, values, last)
-        return self._layers[number]
+            groups, width = keys.shape[1:]
+            table = keys.new_zeros(2, self.rows, groups, self.slots, width)
+            self._layers[number] = Layer(table[0], table[1])
+            self._last[number] = torch.zeros((), device=keys.device, requires_grad=True)
+        layer, last = self._layers[number], self._last[number]
+        mixed, self._last[number] = Attend.apply(query, keys, values, last, layer, segment, scale)
+        return mixed
 
 
 @dataclass
 class Layer:
     """``keys``, ``values`` ``[R, G, S, D]``, which every pass writes its own into; ``gradients``
-    ``[2, R, G, S, D]`` of both, from the passes behind. ``last``: of the last pass, on which the
-    next depends, so that gradients come back in order."""
+    ``[2, R, G, S, D]`` of both, from the passes behind."""
 
     keys: Tensor
     values: Tensor
-    last: Tensor
     gradients: Tensor | None = None
 
     def upto(self, segment: Segment) -> tuple[Tensor, Tensor]:
@@ -90,7 +103,7 @@ class Attend(torch.autograd.Function):
             again = attend(q, k, v, segment.mask, scale)
         query, *past = torch.autograd.grad(again, (q, k, v), mixed)
         if layer.gradients is None:
-            layer.gradients = torch.zeros_like(torch.stack([layer.keys, layer.values]))
+            layer.gradients = layer.keys.new_zeros(2, *layer.keys.shape)
         own = []
         for total, gradient in zip(layer.gradients, past, strict=True):
             total[: segment.count, :, : segment.slots] += gradient
@@ -118,8 +131,7 @@ def segmented_attention(
         return causal_attention(module, query, key, value, mask, **options)
     k, v = key[0].transpose(0, 1), value[0].transpose(0, 1)
     q = query[0].transpose(0, 1)[segment.padded].transpose(1, 2)
-    layer = past.layer(module.layer_idx, k)
-    mixed, layer.last = Attend.apply(q, k, v, layer.last, layer, segment, options.get("scaling"))
+    mixed = past.attend(module.layer_idx, q, k, v, segment, options.get("scaling"))
     return mixed.transpose(1, 2).flatten(0, 1)[segment.unpadded][None], None
 
 

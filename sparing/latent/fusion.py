@@ -105,14 +105,14 @@ def mixture(logits: Float[Tensor, "N V"], recipe: Recipe) -> Float[Tensor, "N V"
     The choice of the nucleus is constant: no gradient flows through it.
     """
     exact = torch.promote_types(logits.dtype, torch.float32)
-    p = of_words(logits.to(exact) / recipe.temperature, recipe).softmax(1)
+    p = of_words(logits.to(exact) / recipe.temperature, recipe.id).softmax(1)
     q = p * nucleus(p.detach(), recipe.top_p, recipe.nucleus)
     return q / q.sum(1, keepdim=True)
 
 
-def of_words(logits: Float[Tensor, "N V"], recipe: Recipe) -> Float[Tensor, "N V"]:
-    """The logits without the latent token, as if it could not be picked."""
-    latent = torch.arange(logits.shape[1], device=logits.device) == recipe.id
+def of_words(logits: Float[Tensor, "N V"], token: int) -> Float[Tensor, "N V"]:
+    """The logits without the latent ``token``, as if it could not be picked."""
+    latent = torch.arange(logits.shape[1], device=logits.device) == token
     return logits.masked_fill(latent, float("-inf"))
 
 

@@ -21,7 +21,8 @@ class Kinds:
     """Of the tokens of examples. ``kind``: its number in ``names``; ``piece``: a running number of
     the piece of a word that a token is of, which is a number, a run of letters or one other token.
 
-    A name is the word with zeros for digits, the piece in brackets: ``Ġ0+[00]=00``.
+    A name is the word with zeros for digits, up to the piece, which is in brackets: ``Ġ0+[00]``.
+    What is behind does not count, so that what stands before a token tells whether it goes.
     """
 
     kind: Int[np.ndarray, " N"]

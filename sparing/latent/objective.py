@@ -64,7 +64,7 @@ class LatentThought(ChainOfThought):
         places, of = (rows * states.shape[1] + positions - 1).unique(return_inverse=True)
         logits = self.model.get_output_embeddings()(states.flatten(0, 1)[places]).float()
         share = 1 / of.bincount().to(logits.dtype)
-        missing = -of_words(logits, self.vector.recipe).log_softmax(-1)[of, words] * share[of]
+        missing = -of_words(logits, self.vector.recipe.id).log_softmax(-1)[of, words] * share[of]
         return self.words_weight * missing.sum()
 
     def right(self, ids: Tensor, roles: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from sparing.files import write_atomically
+from sparing.latent.fusion import of_words
 from sparing.latent.settings import StageSettings
 from sparing.train.attention import NAME as CAUSAL
 from sparing.train.batches import bucketed
@@ -45,7 +46,7 @@ def gold_probabilities(
             [states] = hidden_states(model, ids, ())
             logits = head(states[:, :-1][taught]).float()
         if unsaid is not None:
-            logits[:, unsaid] = float("-inf")
+            logits = of_words(logits, unsaid)
         p = logits.softmax(-1)
         p = p.amax(1) if likeliest else p.gather(1, ids[:, 1:][taught][:, None])[:, 0]
         row, at = (values.cpu().numpy() for values in taught.nonzero(as_tuple=True))

@@ -161,7 +161,7 @@ def changed_examples(
         first = find_model(settings.base)
         shorten = Shortener(settings, first, model, known[1], tokenizer, base, out)
         train, validation = shorten(named)
-        if settings.part == 1 and settings.targets == "predict":
+        if settings.part == 1 and settings.targets == "predict":  # likely there, not yet certain
             aim_row(model, known[0].id, corpus.examples, shorten.dropped(corpus.examples), FAR / 2)
         return lambda token: Corpus(train, validation, corpus.examples.lengths)
     gold: list[Any] = [None, None]  # where positions are fixed nobody asks how likely tokens are

@@ -184,7 +184,7 @@ class Shortener:
                     spans, ahead = followers(examples[row], behind[row], self.vector.recipe.id)
                     places = torch.tensor(ahead, dtype=torch.long, device=device)
                     logits = head(states[at, places - 1]).float()
-                    p = of_words(logits, self.vector.recipe).softmax(-1)
+                    p = of_words(logits, self.vector.recipe.id).softmax(-1)
                     p = p.gather(1, ids[at, places][:, None])[:, 0]
                     least = np.ones(len(behind[row]))
                     np.minimum.at(least, spans, p.cpu().numpy())

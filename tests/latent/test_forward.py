@@ -1,8 +1,11 @@
 """The segmented forward against the oracle that runs the whole prefix anew for each latent."""
 
+import gc
+
 import pytest
 import torch
 
+from sparing.latent.attention import Layer
 from sparing.latent.forward import iterated_forward, segmented_forward
 from sparing.latent.segments import segments
 from sparing.train.cache_dropout import holes
@@ -182,3 +185,13 @@ def test_it_begins_from_the_mean_of_the_words():
     x[0, 2], x[0, 5], x[1, 1] = table[7], table[9], (table[8] + table[3]) / 2
     expected = net.get_decoder()(inputs_embeds=x, use_cache=False).last_hidden_state
     assert (found - expected).abs().max() < 1e-9
+
+
+def test_nothing_is_held_once_the_gradients_are_there():
+    net, made = model(), vector()
+    ids, lengths = padded(ROWS)
+    segmented_forward(net, made, ids, lengths)[-1].sum().backward()
+    segmented_forward(net, made, ids, lengths)  # and without any
+    net.zero_grad()
+    gc.collect()
+    assert not [each for each in gc.get_objects() if type(each) is Layer]
