@@ -145,7 +145,7 @@ def label(settings: StageSettings) -> str:
     if settings.targets == "ignore" and settings.latents != "none":
         parts.append("ignore")
     if settings.drop:
-        parts.append(f"words-{settings.part}")
+        parts.append("words")
     return "-".join(parts)
 
 

@@ -23,7 +23,7 @@ OF_STAGE: dict[int, Changes] = {
 class Arm:
     """``second``, ``third``: what its stages 2 and 3 change. ``mode``: of its evaluation.
 
-    ``model``: the arm whose model it evaluates, where it trains none; ``parts``: of its stage 3.
+    ``model``: the arm whose model it evaluates, where it trains none.
     """
 
     about: str
@@ -32,7 +32,6 @@ class Arm:
     mode: LatentMode = "learned"
     seeds: int = 1
     model: str | None = None
-    parts: int = 1
 
 
 FIXED: Changes = {"latents": "fused", "positions": "fixed", **OF_STAGE[3]}
@@ -58,9 +57,9 @@ ARMS = {
         mode="confidence",
     ),
     "words-for-latents": Arm(
-        "latents in place of words that nothing looks back at", parts=3,
-        third={"latents": "fused", "alpha": 0.0, "most": 128, "k": 24, "drop": 0.4,
-               "words_weight": 1.0, "rounds": 1},
+        "latents in place of words that nothing looks back at",
+        third={"latents": "fused", "alpha": 0.0, "top_p": 0.5, "most": 128, "k": 24, "drop": 0.3,
+               "words_weight": 1.0, "rounds": 0},
     ),
 }  # fmt: skip
 
@@ -79,7 +78,7 @@ def curriculum(
     common: Changes,
     each: Mapping[str, Sequence[Any]] = MappingProxyType({}),
 ) -> list[StageSettings]:
-    """The stages of an arm, a stage 3 in several parts as so many.
+    """The stages of an arm.
 
     ``common``: settings of all stages, before which an arm's own go; ``each``: settings with a
     value for every one of the three. Raises OptionError.
@@ -98,23 +97,5 @@ def curriculum(
         own = {1: NOTHING, 2: arm.second, 3: arm.third}[stage]
         given = {name: values[stage - 1] for name, values in each.items()}
         settings = {**OF_STAGE[stage], **common, **given, **own, "stage": stage}
-        found += parts(StageSettings(**settings), arm.parts if stage == 3 else 1)
+        found.append(StageSettings(**settings))
     return found
-
-
-def parts(settings: StageSettings, count: int) -> list[StageSettings]:
-    """A stage in ``count`` parts whose steps add up. The share of dropped words grows evenly, but
-    for the last part, which drops no more than the one before: it takes back what was too much."""
-    if count == 1:
-        return [settings]
-    ends = [settings.steps * part // count for part in range(count + 1)]
-    return [
-        settings.model_copy(
-            update={
-                "part": part + 1,
-                "steps": max(ends[part + 1] - ends[part], 1),
-                "drop": settings.drop * min((part + 1) / (count - 1), 1.0),
-            }
-        )
-        for part in range(count)
-    ]

@@ -69,7 +69,8 @@ def iterated_forward(
     stand for, which ``unsaid`` says by row, position and word.
 
     Exact for latents with fewer than ``rounds`` others before them, and as close otherwise as the
-    words are learned: where a latent is its words' mean, nothing is left to iterate.
+    words are learned: where a latent is its words' mean, nothing is left to iterate. Without any
+    round the words stand there, whatever the model would make of them (teacher forcing).
     """
     body, head = model.get_decoder(), model.get_output_embeddings()
     embed = model.get_input_embeddings()

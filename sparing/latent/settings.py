@@ -15,16 +15,15 @@ STAGES = (1, 2, 3)
 class StageSettings(TrainSettings):
     """A stage: ``TrainSettings``, with the paper's defaults where it has some, and its latents.
 
-    ``stage`` 1, 2 or 3; ``part``: of a stage 3 that comes in several. ``latents``: what stands at
-    latent positions, none for stage 1. The recipe's fields are those of ``Recipe``. ``tau``: gold
-    probability below which a position is a candidate; ``most`` (N) of them are taken; ``k``:
-    latents before each at most; ``nothing``: probability of none, ``again``: of a further one.
-    ``positions``: scored by the model of the stage before, or fixed. ``targets``: whether the
-    latent token is itself predicted. ``drop``: share of the thinking that latents stand in for,
-    see ``words``, chosen by the ``predictor`` of the base; one for ``per_latent`` tokens, the words
-    of which its mixture is taught by ``words_weight``; in ``rounds`` of iteration where they are
-    not 0 (``iterated_forward``), else exactly. The rate warms up over 5 % of the steps and falls as
-    a cosine.
+    ``stage`` 1, 2 or 3. ``latents``: what stands at latent positions, none for stage 1. The
+    recipe's fields are those of ``Recipe``. ``tau``: gold probability below which a position is a
+    candidate; ``most`` (N) of them are taken; ``k``: latents before each at most; ``nothing``:
+    probability of none, ``again``: of a further one. ``positions``: scored by the model of the
+    stage before, or fixed. ``targets``: whether the latent token is itself predicted. ``drop``:
+    share of the thinking that latents stand in for, see ``words``, chosen by the ``predictor`` of
+    the base; one for ``per_latent`` tokens, the words of which its mixture is taught by
+    ``words_weight``; in ``rounds`` of ``iterated_forward`` where they are given, else exactly. The
+    rate warms up over 5 % of the steps and falls as a cosine.
     """
 
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
@@ -33,7 +32,6 @@ class StageSettings(TrainSettings):
     layer_dropout: Share = 0.0
     exit_weight: Annotated[float, Field(ge=0)] = 0.0
     stage: Annotated[int, Field(ge=1, le=3)] = 1
-    part: Count = 1
     latents: Latents = "none"
     token: str = "<thinking>"
     layer: int = -2
@@ -53,13 +51,13 @@ class StageSettings(TrainSettings):
     drop: Share = 0.0
     per_latent: Count = 1
     words_weight: Annotated[float, Field(ge=0)] = 0.0
-    rounds: Annotated[int, Field(ge=0)] = 0
+    rounds: Annotated[int, Field(ge=0)] | None = None
     predictor: str | None = None
 
     @property
     def order(self) -> tuple[int, ...]:
-        """No stage, and no part of one, goes through the batches of another once more."""
-        return (self.seed, self.stage, self.part)
+        """No stage goes through the batches of another once more."""
+        return (self.seed, self.stage, 1)  # the last as the shipped models had it
 
     @property
     def chances(self) -> list[float]:

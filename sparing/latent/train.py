@@ -18,6 +18,7 @@ from sparing.latent.objective import LatentThought
 from sparing.latent.scores import kept_probabilities, unsure_at
 from sparing.latent.settings import StageSettings
 from sparing.latent.token import FAR, add_token, aim_row, learn_row
+from sparing.latent.words import FILE as WORDS
 from sparing.latent.words import Shortener, find_values
 from sparing.model.config import read_json
 from sparing.model.fingerprint import fingerprint
@@ -153,17 +154,19 @@ def changed_examples(
     stage before, which scores them, must be as it was."""
     named = {"train": corpus.examples, "validation": corpus.validation}
     if settings.drop:
-        if known is None:
-            raise OptionError(
-                f"words-for-latents needs a base that has been through stage 2, got {base}; pass "
-                "--stages 2,3"
-            )
-        first = find_model(settings.base)
-        shorten = Shortener(settings, first, model, known[1], tokenizer, base, out)
-        train, validation = shorten(named)
-        if settings.part == 1 and settings.targets == "predict":  # likely there, not yet certain
-            aim_row(model, known[0].id, corpus.examples, shorten.dropped(corpus.examples), FAR / 2)
-        return lambda token: Corpus(train, validation, corpus.examples.lengths)
+
+        def shortened(token: int) -> Corpus:
+            width = model.get_input_embeddings().embedding_dim
+            vector = known[1] if known else LatentVector(settings.recipe(token), width)
+            first = find_model(settings.base)
+            shorten = Shortener(settings, first, model, vector, tokenizer, base, out)
+            train, validation = shorten(named)
+            if not (base / WORDS).exists() and settings.targets == "predict":
+                gone = shorten.dropped(corpus.examples)
+                aim_row(model, token, corpus.examples, gone, FAR / 2)  # likely, not yet certain
+            return Corpus(train, validation, corpus.examples.lengths)
+
+        return shortened
     gold: list[Any] = [None, None]  # where positions are fixed nobody asks how likely tokens are
     if settings.positions == "scored":
         of = fingerprint(base, tokenizer)
@@ -250,8 +253,7 @@ def run_content(stages: Sequence[StageSettings]) -> dict[str, Any]:
 
 
 def folder_name(settings: StageSettings) -> str:
-    """``stage-2``, or ``stage-3-4`` where it is the fourth part of several."""
-    return f"stage-{settings.stage}" + (f"-{settings.part}" if settings.part > 1 else "")
+    return f"stage-{settings.stage}"
 
 
 def counted(on_report: OnReport, done: int, name: str) -> OnReport:

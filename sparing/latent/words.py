@@ -1,11 +1,11 @@
-"""Words for latents (ours): a stage 3 whose text gets shorter, part by part.
+"""Words for latents (ours): text that gets shorter, stage by stage.
 
 What goes is what the importance predictor of ``memory`` gives the least value: words that nothing
 later looks back at (it does not see what the next few tokens need of them). It is decided by kind
 (``kinds``), by the mean over all of a kind, so that it can be learned where words go: of a step
-of a sum its operands, not its result. The share grows from part to part, and each part first asks
-the model that the part before has trained: kinds behind which it is too often at a loss come back
-for good, and none goes in their place.
+of a sum its operands, not its result. The share grows from stage to stage, and each first asks the
+model that the stage before has trained: kinds behind which it is too often at a loss come back for
+good, and none goes in their place.
 """
 
 import json
@@ -46,7 +46,7 @@ class Rule:
     ``examples``: the fingerprint of those that it is drawn from."""
 
     examples: str
-    part: int
+    stage: int
     values: dict[str, float]
     goes: frozenset[str]
     stays: frozenset[str]
@@ -78,8 +78,8 @@ def find_values(directory: Path, predictor: str | None) -> Path:
 
 @dataclass(frozen=True)
 class Shortener:
-    """Drops words from examples for one part of stage 3. ``base``: the model that the predictor is
-    of; ``model``, ``vector``, ``before``: as the part before left them, and its folder."""
+    """Drops words from examples for a stage. ``base``: the model that the predictor is
+    of; ``model``, ``vector``, ``before``: as the stage before left them, and its folder."""
 
     settings: StageSettings
     base: Path
@@ -91,13 +91,13 @@ class Shortener:
 
     def __call__(self, named: Mapping[str, ExampleSet]) -> list[ExampleSet]:
         """All of them shortened by one rule, drawn from those named ``train`` and kept in ``out``,
-        for whoever wants to read it and for the next part."""
+        for whoever wants to read it and for the next stage."""
         train, path = named["train"], self.out / FILE
         process = PartialState(cpu=not torch.cuda.is_available())
         of = train.fingerprint()
         if process.is_main_process:
             kept = read_rule(path, of)
-            if kept is None or kept.part != self.settings.part:
+            if kept is None or kept.stage != self.settings.stage:
                 content = self._rule(train, of).content()
                 write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
         process.wait_for_everyone()
@@ -136,7 +136,7 @@ class Shortener:
         each, free = (np.split(found, examples.starts[1:-1]) for found in (own, whole))
         bar = bar_for(each, free, self.settings.drop, self.settings.most)
         goes = frozenset(name for name, value in values.items() if value <= bar) - stays
-        return Rule(of, self.settings.part, values, goes, stays)
+        return Rule(of, self.settings.stage, values, goes, stays)
 
     def _free(self, examples: ExampleSet) -> np.ndarray:
         """Tokens ``[N]`` that may go."""
@@ -155,7 +155,7 @@ class Shortener:
         return ExampleSet(example for example, _ in pairs), [behind for _, behind in pairs]
 
     def _missed(self, examples: ExampleSet, rule: Rule) -> set[str]:
-        """The kinds that the part before did not learn to do without."""
+        """The kinds that the stage before did not learn to do without."""
         every = range(0, len(examples), max(len(examples) // ASKED, 1))
         asked = ExampleSet(map(examples.__getitem__, every))
         kinds, spans = kinds_of(asked, self.tokenizer), self.spans(asked, rule)
@@ -172,7 +172,10 @@ class Shortener:
     def _surprises(self, examples: ExampleSet, behind: Sequence[Sequence[int]]) -> list[list[bool]]:
         """Of each span, whether a word close behind it has a probability below ``FLOOR``."""
         found: list[list[bool]] = [[] for _ in behind]
-        objective = LatentThought(self.model, Exits(), self.vector, rounds=self.settings.rounds)
+        rounds = self.settings.rounds
+        if rounds is not None:
+            rounds = max(rounds, 1)  # where the words themselves stand, nothing is missed
+        objective = LatentThought(self.model, Exits(), self.vector, rounds=rounds)
         head, device = self.model.get_output_embeddings(), next(self.model.parameters()).device
         self.model.eval()
         for rows in bucketed(examples.lengths, self.settings.batch_tokens, 0, 0):

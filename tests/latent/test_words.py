@@ -1,4 +1,4 @@
-"""Words for latents on a tiny model: shorter from part to part, and back where it fails."""
+"""Words for latents on a tiny model: shorter from stage to stage, and back where it fails."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from sparing.latent import words
 from sparing.latent.config import load_latents
 from sparing.latent.kinds import kinds_of
 from sparing.latent.spans import LEAST, droppable
+from sparing.latent.train import train_stage
 from sparing.latent.words import FILE, Shortener, importance_of, read_rule
 from sparing.model.config import read_json
 from sparing.train.examples import ExampleSet
@@ -15,7 +16,7 @@ from sparing.train.reason import load_base
 from tests.latent.test_train import source, stages, train, weights
 from tests.memory.small import write_predictor
 from tests.tiny import NARROW, checkpoint
-from tests.train.small import assert_identical
+from tests.train.small import assert_identical, forget_accelerate
 
 
 @pytest.fixture
@@ -29,13 +30,6 @@ def of_words(numbers=(2, 3), base=None, **changed):
     return stages("words-for-latents", numbers, base=str(base), **changed)
 
 
-def test_parts_share_the_steps_and_the_share_grows(base):
-    parts = of_words((1, 2, 3), base)[2:]
-    assert [part.steps for part in parts] == [1, 1, 2]
-    assert [part.drop for part in parts] == pytest.approx([0.2, 0.4, 0.4])
-    assert [part.part for part in parts] == [1, 2, 3]
-
-
 def test_stopped_and_resumed(tmp_path, base):
     wanted = of_words(base=base, layer=-1)
     assert train(base, tmp_path / "unbroken", wanted)
@@ -47,28 +41,44 @@ def test_stopped_and_resumed(tmp_path, base):
     assert {"goes", "stays", "values"} <= read_json(tmp_path / "out" / FILE).keys()
 
 
-def test_without_a_predictor_or_a_second_stage(tmp_path, base):
+def test_two_stages_may_drop(tmp_path, base, monkeypatch):
+    """The second goes on from the rule of the first, and from its row of the head."""
+    aimed = []
+    monkeypatch.setattr("sparing.latent.train.aim_row", lambda *given: aimed.append(given))
+    [settings] = of_words((3,), base, drop=0.5)
+    fewer = settings.model_copy(update={"stage": 2, "drop": 0.2})
+    before, after = tmp_path / "before", tmp_path / "after"
+    forget_accelerate()
+    assert train_stage(base, source, fewer, before)
+    assert train_stage(before, source, settings, after)
+    assert len(aimed) == 1
+    of = source(load_base(str(base))[1]).examples.fingerprint()
+    first, second = (read_rule(out / FILE, of) for out in (before, after))
+    assert (first.stage, second.stage) == (2, 3)
+    assert second.values == first.values
+    assert second.stays <= first.goes
+
+
+def test_without_a_predictor(tmp_path, base):
     bare = checkpoint(tmp_path / "bare", **NARROW)
     with pytest.raises(OptionError, match="needs a base with an importance predictor"):
         train(bare, tmp_path / "a", of_words(base=bare))
-    with pytest.raises(OptionError, match="been through stage 2"):
-        train(base, tmp_path / "b", of_words((3,), base))
     assert train(bare, tmp_path / "c", of_words(base=bare, predictor=str(base))) is True
 
 
 @pytest.fixture
 def shortened(tmp_path, base):
-    """Examples whose words go in two parts, from one model."""
-    assert train(base, tmp_path / "second", of_words((2,), base))
-    model, tokenizer = load_base(str(tmp_path / "second"))
-    _, vector = load_latents(tmp_path / "second", tokenizer)
+    """Examples whose words go in two stages, by one model."""
+    assert train(base, tmp_path / "first", of_words((3,), base))
+    model, tokenizer = load_base(str(tmp_path / "first"))
+    _, vector = load_latents(tmp_path / "first", tokenizer)
     examples = source(tokenizer).examples
 
     def part(number, drop, before):
         settings = of_words((3,), base, drop=drop)[0].model_copy(
-            update={"part": number, "drop": drop}
+            update={"stage": number, "drop": drop}
         )
-        out = tmp_path / f"part-{number}-{drop}"
+        out = tmp_path / f"stage-{number}-{drop}"
         out.mkdir()
         short = Shortener(settings, base, model, vector, tokenizer, before, out)
         (found,) = short({"train": examples})
@@ -89,8 +99,8 @@ def tokens(spans):
 
 def test_a_growing_share_of_the_thought_goes(tmp_path, shortened, base):
     examples, part = shortened
-    _, few, first, _ = part(1, 0.3, tmp_path)
-    _, many, second, found = part(2, 0.7, tmp_path)
+    _, few, first, _ = part(2, 0.3, tmp_path)
+    _, many, second, found = part(3, 0.7, tmp_path)
     assert not first.stays
     assert first.goes < second.goes, "the least valued kinds first"
     assert max(first.values[name] for name in first.goes) < min(
@@ -118,9 +128,9 @@ def test_kinds_come_back_where_the_model_cannot_go_on(
     tmp_path, shortened, monkeypatch, floor, back
 ):
     _, part = shortened
-    out, few, first, _ = part(1, 0.3, tmp_path)
+    out, few, first, _ = part(2, 0.3, tmp_path)
     monkeypatch.setattr(words, "FLOOR", floor)
-    _, many, second, _ = part(2, 0.7, out)
+    _, many, second, _ = part(3, 0.7, out)
     assert second.values == first.values, "what words are worth is asked once"
     together = [a & b for a, b in zip(tokens(few), tokens(many), strict=True)]
     if back:
@@ -138,14 +148,14 @@ def test_a_few_misses_are_forgiven(tmp_path, shortened, monkeypatch):
     _, part = shortened
     monkeypatch.setattr(words, "FLOOR", 1.1)
     monkeypatch.setattr(words, "MISSED", 1.0)
-    out, _, _, _ = part(1, 0.3, tmp_path)
-    assert not part(2, 0.7, out)[2].stays
+    out, _, _, _ = part(2, 0.3, tmp_path)
+    assert not part(3, 0.7, out)[2].stays
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"goes": 3}', "other examples"])
 def test_a_rule_that_cannot_be_read_is_none(tmp_path, shortened, content):
     examples, part = shortened
-    out, *_ = part(1, 0.3, tmp_path)
+    out, *_ = part(2, 0.3, tmp_path)
     path = tmp_path / FILE
     if content == "other examples":
         path.write_text((out / FILE).read_text())
