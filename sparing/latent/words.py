@@ -3,9 +3,9 @@
 What goes is what the importance predictor of ``memory`` gives the least value: words that nothing
 later looks back at (it does not see what the next few tokens need of them). It is decided by kind
 (``kinds``), by the mean over all of a kind, so that it can be learned where words go: of a step
-of a sum its operands, not its result. The share grows from stage to stage, and each first asks the
-model that the stage before has trained: kinds behind which it is too often at a loss come back for
-good, and none goes in their place.
+of a sum its operands, not its result. Where the stage before has dropped words
+already, its share may grow, and its model is asked first: kinds behind which it is too often at a
+loss come back for good, and none goes in their place.
 """
 
 import json
