@@ -46,7 +46,7 @@ class LatentThought(ChainOfThought):
         if not bool((ids == self.vector.recipe.id).any()):
             unused = sum(0 * weight.sum() for weight in self.vector.parameters())
             return [states + unused for states in super().states(ids, roles, depths, mask)]
-        if self.rounds is not None and unsaid is not None:
+        if self.rounds is not None and unsaid is not None and unsaid.shape[1]:
             return iterated_forward(self.model, self.vector, ids, unsaid, self.rounds, depths, mask)
         try:
             return segmented_forward(

@@ -22,8 +22,8 @@ class StageSettings(TrainSettings):
     stage before, or fixed. ``targets``: whether the latent token is itself predicted. ``drop``:
     share of the thinking that latents stand in for, see ``words``, chosen by the ``predictor`` of
     the base; one for ``per_latent`` tokens, the words of which its mixture is taught by
-    ``words_weight``; in ``rounds`` of ``iterated_forward`` where they are given, else exactly. The
-    rate warms up over 5 % of the steps and falls as a cosine.
+    ``words_weight``; in ``rounds`` of ``iterated_forward`` where they are given and words are
+    dropped, else exactly. The rate warms up over 5 % of the steps and falls as a cosine.
     """
 
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)

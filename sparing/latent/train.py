@@ -253,6 +253,7 @@ def run_content(stages: Sequence[StageSettings]) -> dict[str, Any]:
 
 
 def folder_name(settings: StageSettings) -> str:
+    """Of a stage, in a run of several: ``stage-2``."""
     return f"stage-{settings.stage}"
 
 

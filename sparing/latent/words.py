@@ -3,9 +3,9 @@
 What goes is what the importance predictor of ``memory`` gives the least value: words that nothing
 later looks back at (it does not see what the next few tokens need of them). It is decided by kind
 (``kinds``), by the mean over all of a kind, so that it can be learned where words go: of a step
-of a sum its operands, not its result. Where the stage before has dropped words
-already, its share may grow, and its model is asked first: kinds behind which it is too often at a
-loss come back for good, and none goes in their place.
+of a sum its operands, not its result. Where the stage before has dropped words already, the share
+may grow, and its model is asked first: kinds behind which it is too often at a loss come back for
+good, and none goes in their place.
 """
 
 import json
@@ -78,8 +78,8 @@ def find_values(directory: Path, predictor: str | None) -> Path:
 
 @dataclass(frozen=True)
 class Shortener:
-    """Drops words from examples for a stage. ``base``: the model that the predictor is
-    of; ``model``, ``vector``, ``before``: as the stage before left them, and its folder."""
+    """Drops words from examples for a stage. ``base``: the model that the predictor is of;
+    ``model``, ``vector``, ``before``: as the stage before left them, and its folder."""
 
     settings: StageSettings
     base: Path
@@ -173,8 +173,7 @@ class Shortener:
         """Of each span, whether a word close behind it has a probability below ``FLOOR``."""
         found: list[list[bool]] = [[] for _ in behind]
         rounds = self.settings.rounds
-        if rounds is not None:
-            rounds = max(rounds, 1)  # where the words themselves stand, nothing is missed
+        rounds = rounds if rounds is None else max(rounds, 1)  # words themselves would miss nothing
         objective = LatentThought(self.model, Exits(), self.vector, rounds=rounds)
         head, device = self.model.get_output_embeddings(), next(self.model.parameters()).device
         self.model.eval()

@@ -93,6 +93,8 @@ def test_a_latent_is_taught_its_words_by_hand():
     none = torch.zeros(3, 0, dtype=torch.long)
     again = LatentThought(net, Exits(), made, words_weight=0.5)(ids, roles, total, unsaid=none)
     assert torch.equal(again, plain)
+    exact = LatentThought(net, Exits(), made, rounds=1)(ids, roles, total, unsaid=none)
+    assert torch.equal(exact, plain), "latents that stand for no words are not iterated"
 
 
 def test_layer_dropout_drops_the_same_for_all_tokens_of_a_row():

@@ -74,7 +74,7 @@ def shortened(tmp_path, base):
     _, vector = load_latents(tmp_path / "first", tokenizer)
     examples = source(tokenizer).examples
 
-    def part(number, drop, before):
+    def staged(number, drop, before):
         settings = of_words((3,), base, drop=drop)[0].model_copy(
             update={"stage": number, "drop": drop}
         )
@@ -90,7 +90,7 @@ def shortened(tmp_path, base):
         rule = read_rule(kept, examples.fingerprint())
         return out, short.spans(examples, rule), rule, found
 
-    return examples, part
+    return examples, staged
 
 
 def tokens(spans):
@@ -98,9 +98,9 @@ def tokens(spans):
 
 
 def test_a_growing_share_of_the_thought_goes(tmp_path, shortened, base):
-    examples, part = shortened
-    _, few, first, _ = part(2, 0.3, tmp_path)
-    _, many, second, found = part(3, 0.7, tmp_path)
+    examples, staged = shortened
+    _, few, first, _ = staged(2, 0.3, tmp_path)
+    _, many, second, found = staged(3, 0.7, tmp_path)
     assert not first.stays
     assert first.goes < second.goes, "the least valued kinds first"
     assert max(first.values[name] for name in first.goes) < min(
@@ -127,10 +127,10 @@ def test_a_growing_share_of_the_thought_goes(tmp_path, shortened, base):
 def test_kinds_come_back_where_the_model_cannot_go_on(
     tmp_path, shortened, monkeypatch, floor, back
 ):
-    _, part = shortened
-    out, few, first, _ = part(2, 0.3, tmp_path)
+    _, staged = shortened
+    out, few, first, _ = staged(2, 0.3, tmp_path)
     monkeypatch.setattr(words, "FLOOR", floor)
-    _, many, second, _ = part(3, 0.7, out)
+    _, many, second, _ = staged(3, 0.7, out)
     assert second.values == first.values, "what words are worth is asked once"
     together = [a & b for a, b in zip(tokens(few), tokens(many), strict=True)]
     if back:
@@ -145,17 +145,17 @@ def test_kinds_come_back_where_the_model_cannot_go_on(
 
 def test_a_few_misses_are_forgiven(tmp_path, shortened, monkeypatch):
     """The share of a kind's spans behind which a model is at a loss decides, not a single one."""
-    _, part = shortened
+    _, staged = shortened
     monkeypatch.setattr(words, "FLOOR", 1.1)
     monkeypatch.setattr(words, "MISSED", 1.0)
-    out, _, _, _ = part(2, 0.3, tmp_path)
-    assert not part(3, 0.7, out)[2].stays
+    out, _, _, _ = staged(2, 0.3, tmp_path)
+    assert not staged(3, 0.7, out)[2].stays
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"goes": 3}', "other examples"])
 def test_a_rule_that_cannot_be_read_is_none(tmp_path, shortened, content):
-    examples, part = shortened
-    out, *_ = part(2, 0.3, tmp_path)
+    examples, staged = shortened
+    out, *_ = staged(2, 0.3, tmp_path)
     path = tmp_path / FILE
     if content == "other examples":
         path.write_text((out / FILE).read_text())
