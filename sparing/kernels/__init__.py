@@ -1,0 +1,1 @@
+"""Products of packed weights: C++, and the same arithmetic in torch."""

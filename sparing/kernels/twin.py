@@ -1,0 +1,86 @@
+"""The product of packed weights in torch: the oracle of the C++ kernel, and the way without it.
+
+The weights of N outputs are codes with scales and shifts (`blocks`); the activations x ``[M, K]``
+are rounded to int8 in blocks of 32 columns, each row by itself:
+
+    amax = max |x|,  d = amax * (1 / 127),  a = round(x * (127 / amax)),  ties to even
+    y[m, n] = sum_b d[m, b] * t[m, n, b] + bias[n]
+    t[m, n, b] = sum_g scale[n, g] * dot(code[n, g], a[m, g]) - shift[n, g] * sum(a[m, g])
+
+b counts blocks of 32 columns, g the groups of weights inside one: a single group, two in Q6_K. Both
+sums ascend, from the left. ``d``, ``1 / 127``, ``127 / amax`` and their products are float32;
+``127 / amax`` counts as 0 where it is infinite, as where amax is 0. So |a| is at most 127.
+
+Dots and sums of ``a`` are integers, at most 32 * 255 * 127, and exact in any order. The rest is
+float32, each operation rounded by itself, in an order that no row changes: a row gets the same bits
+in any company.
+"""
+
+import torch
+from jaxtyping import Float32, Int, Int8
+from torch import Tensor
+
+from sparing.kernels.blocks import BLOCKS, Codes, weights
+
+BLOCK = 32
+"""Columns that share an activation scale."""
+
+
+class PackedMatrix:
+    """A packed weight that multiplies rows; the kind is the type's name, as in ``q4_0``.
+
+    A weight takes a byte here, and 8 bytes a group: more than in the file, less than in float32.
+    """
+
+    def __init__(self, name: str, codes: Codes, bias: Float32[Tensor, " N"] | None = None) -> None:
+        assert name in BLOCKS
+        self.kind, self.codes, self.bias = name.lower(), codes, bias
+
+    def __call__(self, x: Float32[Tensor, "M K"], scale: float = 1.0) -> Float32[Tensor, "M N"]:
+        y = product(self.codes, *quantize(x if scale == 1 else x * scale))
+        return y if self.bias is None else y.add_(self.bias)
+
+    def add(self, y: Float32[Tensor, "M N"], x: Float32[Tensor, "M K"]) -> None:
+        y += self(x)
+
+    def rows(self, ids: Int[Tensor, " R"]) -> Float32[Tensor, "R K"]:
+        """Rows of the weight itself; no activation is rounded for them."""
+        return weights(self.codes.rows(ids))
+
+    @property
+    def nbytes(self) -> int:
+        bias = 0 if self.bias is None else self.bias.untyped_storage().nbytes()
+        return self.codes.nbytes + bias
+
+
+def quantize(x: Float32[Tensor, "M K"]) -> tuple[Int8[Tensor, "M K"], Float32[Tensor, "M blocks"]]:
+    """The activations ``a`` and their scales ``d``."""
+    blocks = x.unflatten(1, (-1, BLOCK))
+    amax = blocks.abs().amax(-1)
+    inverse = 127 / amax
+    inverse = inverse.where(inverse.isfinite(), 0)
+    a = (blocks * inverse[..., None]).round()
+    return a.to(torch.int8).flatten(1), amax * torch.tensor(1 / 127, dtype=torch.float32)
+
+
+def product(
+    codes: Codes, a: Int8[Tensor, "M K"], d: Float32[Tensor, "M blocks"]
+) -> Float32[Tensor, "M N"]:
+    """y without bias, from rounded activations; only a block of the weight is ever float."""
+    y = d.new_zeros(len(a), len(codes.codes))
+    groups = BLOCK // codes.group
+    for block in range(d.shape[1]):
+        t = _term(codes, a, block * groups)
+        for group in range(block * groups + 1, (block + 1) * groups):
+            t += _term(codes, a, group)
+        y += t.mul_(d[:, block, None])
+    return y
+
+
+def _term(codes: Codes, a: Int8[Tensor, "M K"], group: int) -> Float32[Tensor, "M N"]:
+    """``scale * dot - shift * sum`` of one group; the float32 product is of integers, and exact."""
+    columns = slice(group * codes.group, (group + 1) * codes.group)
+    part = a[:, columns].float()
+    dot = part @ codes.codes[:, columns].float().t()
+    shifts = part.sum(1, keepdim=True) * codes.shift[:, group]
+    return dot.mul_(codes.scale[:, group]).sub_(shifts)
