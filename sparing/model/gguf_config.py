@@ -1,0 +1,264 @@
+"""What a GGUF's metadata says of the model, and where each of our tensors stands in the file."""
+
+from dataclasses import replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparing.errors import ModelError
+from sparing.model.config import FAMILIES, ModelConfig, from_transformers
+from sparing.model.gguf import Gguf, GgufTensor
+from sparing.model.weights import EMBEDDING, HEAD, expected_shapes
+
+PERMUTED = ("llama", "mistral")  # architectures whose rows of q and k stand in adjacent pairs
+FREQUENCIES = "rope_freqs.weight"
+IGNORED = (FREQUENCIES, "attn_rot_embd.weight")  # the first is read, the second of old files
+OUTER = {
+    EMBEDDING: "token_embd.weight",
+    HEAD: "output.weight",
+    "model.norm.weight": "output_norm.weight",
+}
+INNER = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+# Fields that would change the forward: refused unless neutral, as in config.py.
+NEUTRAL_FIELDS: dict[str, Any] = {
+    "expert_count": 0,
+    "attention.causal": True,
+    "attention.logit_softcapping": 0.0,
+    "attn_logit_softcapping": 0.0,
+    "final_logit_softcapping": 0.0,
+    "attention.clamp_kqv": 0.0,
+    "attention.scale": 0.0,
+    "attention.temperature_scale": 0.0,
+    "logit_scale": 0.0,
+    "embedding_scale": 0.0,
+    "residual_scale": 0.0,
+}
+SCALING_TYPES = ("none", "linear", "yarn")
+
+
+def gguf_config(gguf: Gguf) -> ModelConfig:
+    """The ModelConfig of an open file, its tensors checked against it.
+
+    Raises ModelError naming the field or the tensor that is missing, or that cannot be used.
+    """
+    fields = Fields(gguf)
+    fields.refuse_unsupported()
+    config = from_transformers(as_transformers(fields))
+    has = gguf.tensors.__contains__
+    config = replace(
+        config,
+        tied=not has(OUTER[HEAD]),
+        qkv_bias=has("blk.0.attn_q.bias"),
+        output_bias=has("blk.0.attn_output.bias"),
+        mlp_bias=has("blk.0.ffn_down.bias"),
+    )
+    if has(FREQUENCIES):
+        config = with_factors(config, gguf.tensors[FREQUENCIES])
+    check_tensors(gguf, config)
+    return config
+
+
+class Fields:
+    """The metadata of the architecture, read by the names behind its prefix."""
+
+    def __init__(self, gguf: Gguf) -> None:
+        self.path, self.metadata, self.tensors = gguf.path, gguf.metadata, gguf.tensors
+
+    @property
+    def architecture(self) -> str:
+        name = self.metadata.get("general.architecture")
+        if name not in FAMILIES:
+            raise ModelError(
+                f"{self.path}: general.architecture must be one of {', '.join(FAMILIES)}, "
+                f"got {name!r}; take a model of one of these"
+            )
+        return name
+
+    def number(self, name: str, default: float | None = None) -> Any:
+        """A number; raises ModelError where it is missing without a default, or is no number."""
+        value = self.metadata.get(self._key(name), default)
+        if value is None:
+            raise ModelError(
+                f"{self.path}: the metadata must have {self._key(name)}, got none; "
+                "convert the model again with a current llama.cpp"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            shown = "a list" if isinstance(value, list | np.ndarray) else value
+            raise self.refuse(name, "one number", shown)
+        return value
+
+    def size(self, name: str, default: int | None = None) -> int:
+        """A number of things, 1 or more."""
+        value = self.number(name, default)
+        if not isinstance(value, int) or value < 1:
+            raise self.refuse(name, "1 or more", value)
+        return value
+
+    def text(self, name: str, default: str) -> str:
+        return str(self.metadata.get(self._key(name), default))
+
+    def refuse(self, name: str, must: object, got: object) -> ModelError:
+        return ModelError(
+            f"{self.path}: {self._key(name)} must be {must}, got {got!r}; not supported"
+        )
+
+    def refuse_unsupported(self) -> None:
+        for name, neutral in NEUTRAL_FIELDS.items():
+            value = self.metadata.get(self._key(name), neutral)
+            if value != neutral and value != 1.0:
+                raise self.refuse(name, neutral, value)
+        window = self.number("attention.sliding_window", 0)
+        if 0 < window < self.number("context_length"):
+            raise self.refuse("attention.sliding_window", "at least the context", window)
+
+    def _key(self, name: str) -> str:
+        return f"{self.architecture}.{name}"
+
+    def rows(self, tensor: str) -> int:
+        """How many rows a tensor of the file has."""
+        if tensor not in self.tensors:
+            raise missing(self.path, tensor)
+        return self.tensors[tensor].shape[0]
+
+
+def as_transformers(fields: Fields) -> Any:
+    """The transformers config that says the same; its rope goes through `rotary_frequencies`."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(
+        fields.architecture,
+        **head_sizes(fields),
+        hidden_size=fields.size("embedding_length"),
+        intermediate_size=fields.size("feed_forward_length"),
+        num_hidden_layers=layers(fields),
+        vocab_size=fields.rows(OUTER[EMBEDDING]),
+        max_position_embeddings=fields.size("context_length"),
+        rms_norm_eps=fields.number("attention.layer_norm_rms_epsilon"),
+        rope_parameters=rope_parameters(fields),
+        use_sliding_window=False,
+        sliding_window=None,
+    )
+
+
+def head_sizes(fields: Fields) -> dict[str, int]:
+    """Number and size of the heads, no larger than the file's tensors."""
+    heads = fields.size("attention.head_count")
+    kv_heads = fields.size("attention.head_count_kv", heads)
+    if heads % kv_heads:
+        raise fields.refuse("attention.head_count_kv", f"a divisor of the {heads} heads", kv_heads)
+    size = fields.size("attention.key_length", max(fields.size("embedding_length") // heads, 1))
+    for name in ("attention.value_length", "rope.dimension_count"):
+        if (other := fields.size(name, size)) != size:
+            raise fields.refuse(name, f"the size of a head, {size}", other)
+    if (rows := fields.rows("blk.0.attn_q.weight")) != heads * size:
+        raise fields.refuse("attention.head_count", f"{rows} rows of blk.0.attn_q / {size}", heads)
+    return {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": size}
+
+
+def layers(fields: Fields) -> int:
+    count = fields.size("block_count")
+    if count > len(fields.tensors):
+        raise missing(fields.path, f"blk.{count - 1}.attn_q.weight")
+    return count
+
+
+def rope_parameters(fields: Fields) -> dict[str, Any]:
+    """Base and scaling, with llama.cpp's defaults: linear, where only a factor is given."""
+    base = {"rope_theta": fields.number("rope.freq_base", 10000.0)}
+    kind = fields.text("rope.scaling.type", "linear")
+    if kind not in SCALING_TYPES:
+        raise fields.refuse("rope.scaling.type", f"one of {', '.join(SCALING_TYPES)}", kind)
+    factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 0.0)) or 1.0
+    if kind == "none" or factor == 1.0:
+        return base | {"rope_type": "default"}
+    if kind == "linear":
+        return base | {"rope_type": kind, "factor": factor}
+    for name, neutral in (("yarn_ext_factor", 1.0), ("yarn_log_multiplier", 0.0)):
+        if (value := fields.number(f"rope.scaling.{name}", neutral)) != neutral:
+            raise fields.refuse(f"rope.scaling.{name}", neutral, value)
+    attention = fields.number("rope.scaling.attn_factor", 1.0)
+    attention *= fields.number("rope.scaling.yarn_attn_factor", 1.0)
+    return base | {
+        "rope_type": kind,
+        "factor": factor,
+        "original_max_position_embeddings": fields.number(
+            "rope.scaling.original_context_length", fields.number("context_length")
+        ),
+        "attention_factor": attention * (1.0 + 0.1 * float(np.log(factor))),
+        "beta_fast": fields.number("rope.scaling.yarn_beta_fast", 32.0),
+        "beta_slow": fields.number("rope.scaling.yarn_beta_slow", 1.0),
+    }
+
+
+def with_factors(config: ModelConfig, tensor: GgufTensor) -> ModelConfig:
+    """The frequencies divided by the file's factors, which is how it holds Llama 3's scaling."""
+    expected = (config.head_dim // 2,)
+    if tensor.type != "F32" or tensor.shape != expected:
+        raise ModelError(
+            f"tensor {tensor.name} must be F32 {list(expected)}, got {tensor.type} "
+            f"{list(tensor.shape)}; fetch the file again"
+        )
+    factors = torch.from_numpy(tensor.data.view("<f4").copy())
+    return replace(config, inverse_frequencies=config.inverse_frequencies / factors)
+
+
+def check_tensors(gguf: Gguf, config: ModelConfig) -> None:
+    """Raise ModelError for a tensor that is missing or of another shape; warn of one too many."""
+    expected = {gguf_name(name): shape for name, shape in expected_shapes(config).items()}
+    for name, shape in expected.items():
+        if name not in gguf.tensors:
+            raise missing(gguf.path, name)
+        if (found := gguf.tensors[name].shape) != shape:
+            raise ModelError(
+                f"{gguf.path}: tensor {name} must have the shape {list(shape)} that the metadata "
+                f"asks for, got {list(found)}; fetch the file again"
+            )
+    for name in gguf.tensors:
+        if name not in expected and not name.endswith(IGNORED):
+            raise ModelError(
+                f"{gguf.path}: every tensor must be one that the metadata asks for, got {name}; "
+                "this model is of another architecture"
+            )
+
+
+def missing(path: object, name: str) -> ModelError:
+    return ModelError(
+        f"{path}: the model must hold the tensor {name}, got none; fetch the file again"
+    )
+
+
+def gguf_name(name: str) -> str:
+    """What the file calls a tensor of ours: ``blk.0.attn_q.weight`` is layer 0's ``q_proj``."""
+    if name in OUTER:
+        return OUTER[name]
+    _, _, layer, rest = name.split(".", 3)
+    part, kind = rest.rsplit(".", 1)
+    return f"blk.{layer}.{INNER[part]}.{kind}"
+
+
+def row_order(config: ModelConfig, name: str) -> np.ndarray | None:
+    """For each row of a tensor of ours, the row of the file; None where they are the same.
+
+    llama.cpp turns adjacent pairs of a head, we turn its halves: row ``half * D/2 + pair`` of ours
+    is row ``2 * pair + half`` of the file.
+    """
+    part = name.split(".")[-2]
+    if config.family not in PERMUTED or part not in ("q_proj", "k_proj"):
+        return None
+    heads = config.heads if part == "q_proj" else config.kv_heads
+    pairs = np.arange(heads * config.head_dim, dtype=np.int32).reshape(heads, -1, 2)
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(-1)

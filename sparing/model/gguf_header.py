@@ -1,0 +1,164 @@
+"""What stands before the weights of a GGUF file: metadata, and a line a tensor.
+
+magic "GGUF" | version u32 | tensors u64 | entries u64
+an entry:  key string | value type u32 | value
+a tensor:  name string | dimensions u32 | dimensions x u64, the width first | type u32 | offset u64
+
+A string is its length in u64 and its bytes; an array its type, its length and its values. All is
+little-endian. Every length is compared with what is left of the file before anything is read.
+"""
+
+from dataclasses import dataclass
+from mmap import mmap
+from struct import Struct
+from typing import Any
+
+import numpy as np
+
+from sparing.errors import ModelError
+
+MAGIC, VERSIONS = b"GGUF", (2, 3)
+STRING, ARRAY, BOOL = 8, 9, 7
+NUMBERS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?"} | {
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
+FORMATS = {kind: Struct(f"<{np.dtype(code).char}") for kind, code in NUMBERS.items()}
+SMALLEST_ENTRY, SMALLEST_TENSOR = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8  # bytes
+DIMENSIONS = 4
+U32, U64 = Struct("<I"), Struct("<Q")
+
+
+@dataclass(frozen=True)
+class TensorLine:
+    """What the header says of a tensor; ``offset`` counts from where the weights begin."""
+
+    name: str
+    shape: tuple[int, ...]  # rows before columns, as torch has it
+    type_id: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """``metadata``: strings, numbers, lists of strings and numpy arrays, by key."""
+
+    metadata: dict[str, Any]
+    tensors: list[TensorLine]
+    size: int  # bytes, the padding behind it not counted
+
+
+def read_header(data: mmap | bytes, path: object) -> Header:
+    """Raises ModelError for what is no GGUF of version 2 or 3, is cut short or contradicts itself.
+
+    ``path`` is only for the messages.
+    """
+    reader = Reader(data, path)
+    reader.check_magic()
+    tensors = reader.count("tensors", SMALLEST_TENSOR)
+    entries = reader.count("metadata entries", SMALLEST_ENTRY)
+    metadata: dict[str, Any] = {}
+    for _ in range(entries):
+        key = reader.string()
+        if key in metadata:
+            raise reader.error(f"every metadata key must stand in it once, got {key} twice")
+        metadata[key] = reader.value(reader.number(U32))
+    lines = [reader.tensor() for _ in range(tensors)]
+    return Header(metadata, lines, reader.at)
+
+
+class Reader:
+    """A place in the file that only moves forward."""
+
+    def __init__(self, data: mmap | bytes, path: object) -> None:
+        self.data, self.path, self.at = data, path, 0
+
+    def error(self, what: str) -> ModelError:
+        return ModelError(f"{self.path}: {what}; fetch the file again")
+
+    def check_magic(self) -> None:
+        if (magic := self.data[:4]) != MAGIC:
+            raise self.error(f"a GGUF file must begin with {MAGIC!r}, got {bytes(magic)!r}")
+        self.at = 4
+        version = self.number(U32)
+        if version and not version & 0xFFFF:
+            raise ModelError(
+                f"{self.path}: a GGUF file must be little-endian, got a big-endian one; "
+                "convert the model again without --bigendian"
+            )
+        if version not in VERSIONS:
+            raise ModelError(
+                f"{self.path}: a GGUF file must be of version 2 or 3, got version {version}; "
+                "convert the model again with a current llama.cpp"
+            )
+
+    def take(self, size: int) -> int:
+        """Where the next ``size`` bytes begin; moves behind them."""
+        begin, left = self.at, len(self.data) - self.at
+        if size > left:
+            raise self.error(
+                f"a GGUF file must be whole, got one that is cut short: {size:,} bytes asked for "
+                f"at {begin:,}, {left:,} left"
+            )
+        self.at = begin + size
+        return begin
+
+    def number(self, form: Struct) -> Any:
+        return form.unpack_from(self.data, self.take(form.size))[0]
+
+    def count(self, what: str, smallest: int) -> int:
+        """A number of things, each of ``smallest`` bytes or more, that the file has room for."""
+        number, left = self.number(U64), len(self.data) - self.at
+        if number * smallest > left:
+            raise self.error(f"{number:,} {what} must fit into the file, got {left:,} bytes")
+        return number
+
+    def string(self) -> str:
+        size = self.number(U64)
+        begin = self.take(size)
+        return self.data[begin : self.at].decode(errors="replace")
+
+    def value(self, kind: int) -> Any:
+        if kind == STRING:
+            return self.string()
+        if kind == ARRAY:
+            return self.array()
+        if kind not in FORMATS:
+            raise self.error(f"a metadata value must be of type 0 to 12, got {kind}")
+        return self.number(FORMATS[kind])
+
+    def array(self) -> Any:
+        kind = self.number(U32)
+        if kind == STRING:
+            return self.strings(self.count("strings", 8))
+        if kind not in NUMBERS:
+            raise self.error(f"an array must hold numbers or strings, got type {kind}")
+        dtype = np.dtype(NUMBERS[kind])
+        count = self.count("numbers", dtype.itemsize)
+        begin = self.take(count * dtype.itemsize)
+        return np.frombuffer(self.data[begin : self.at], dtype)
+
+    def strings(self, count: int) -> list[str]:
+        """As ``string``, written out for the hundreds of thousands of a vocabulary."""
+        data, at, end, found = self.data, self.at, len(self.data), list[str]()
+        for _ in range(count):
+            begin = at + 8
+            stop = begin + int.from_bytes(data[at:begin], "little")
+            if stop > end:
+                self.at = at
+                self.string()  # raises
+            found.append(data[begin:stop].decode(errors="replace"))
+            at = stop
+        self.at = at
+        return found
+
+    def tensor(self) -> TensorLine:
+        name = self.string()
+        dimensions = self.number(U32)
+        if not 1 <= dimensions <= DIMENSIONS:
+            raise self.error(f"tensor {name} must have 1 to 4 dimensions, got {dimensions}")
+        sizes = [self.number(U64) for _ in range(dimensions)]
+        if 0 in sizes:
+            raise self.error(f"tensor {name} must have no empty dimension, got {sizes[::-1]}")
+        return TensorLine(name, tuple(sizes[::-1]), self.number(U32), self.number(U64))

@@ -1,0 +1,240 @@
+"""A GGUF's tokenizer, chat template and end tokens, as transformers has them.
+
+The file names its way of splitting text into words (``tokenizer.ggml.pre``); the expressions
+themselves are in `pre_tokenizers`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+
+from sparing.errors import ModelError, reason
+from sparing.model.gguf import Gguf
+from sparing.model.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
+
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5  # of tokenizer.ggml.token_type
+SPACE = "▁"  # SentencePiece's
+# Texts of tokens that end an answer, where a file calls them control or user-defined tokens.
+ENDS = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|EOT|>",
+    "<EOT>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<｜end▁of▁sentence｜>",
+    "</s>",
+    "<eos>",
+)
+END_IDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the file says of its tokens: ``tokens`` and their ``types``, by id."""
+
+    path: object
+    fields: dict[str, Any]
+    tokens: list[str]
+    types: list[int]
+
+    @classmethod
+    def of(cls, gguf: Gguf) -> "Vocabulary":
+        prefix = "tokenizer.ggml."
+        fields = {
+            key.removeprefix(prefix): value
+            for key, value in gguf.metadata.items()
+            if key.startswith(prefix)
+        }
+        tokens = strings(gguf.path, fields, "tokens")
+        types = fields.get("token_type")
+        if types is None:
+            types = np.ones(len(tokens), np.int32)
+        if not isinstance(types, np.ndarray) or len(types) != len(tokens):
+            raise ModelError(
+                f"{gguf.path}: tokenizer.ggml.token_type must have a number for each of "
+                f"{len(tokens)} tokens; fetch the file again"
+            )
+        return cls(gguf.path, fields, tokens, types.tolist())
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Tokens in use and their ids."""
+        pairs = zip(self.tokens, self.types, strict=True)
+        return {token: id_ for id_, (token, kind) in enumerate(pairs) if kind != UNUSED}
+
+    def special(self, name: str) -> str | None:
+        """The text of the token with this role (``bos_token_id``), if there is one."""
+        id_ = self.fields.get(name)
+        known = isinstance(id_, int) and 0 <= id_ < len(self.tokens)
+        return self.tokens[id_] if known else None
+
+    def added(self) -> list[AddedToken]:
+        """Tokens that are found in a text before it is split into words."""
+        return [
+            AddedToken(token, special=kind != USER_DEFINED, normalized=False)
+            for token, kind in zip(self.tokens, self.types, strict=True)
+            if kind in (UNKNOWN, CONTROL, USER_DEFINED) and token
+        ]
+
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: by role, and by text."""
+        roles = {self.fields.get(name) for name in END_IDS}
+        marked = (CONTROL, USER_DEFINED)
+        return frozenset(
+            id_
+            for id_, (token, kind) in enumerate(zip(self.tokens, self.types, strict=True))
+            if id_ in roles or (kind in marked and token in ENDS)
+        )
+
+
+def gguf_tokenizer(gguf: Gguf) -> Any:
+    """A fast tokenizer of transformers, its template with it.
+
+    Raises ModelError naming the field that is missing or that is not supported.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = Vocabulary.of(gguf)
+    try:
+        backend = build(vocabulary)
+    except ModelError:
+        raise
+    except Exception as error:  # tokenizers raises whatever its parts raise
+        raise ModelError(
+            f"{gguf.path}: the tokenizer must be one that can be built, got: {reason(error)}; "
+            "fetch the file again"
+        ) from None
+    roles = {
+        role: vocabulary.special(f"{name}_token_id")
+        for role, name in (
+            ("bos_token", "bos"),
+            ("eos_token", "eos"),
+            ("unk_token", "unknown"),
+            ("pad_token", "padding"),
+        )
+    }
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        **{role: token for role, token in roles.items() if token is not None},
+    )
+    template = gguf.metadata.get("tokenizer.chat_template")
+    tokenizer.chat_template = template if isinstance(template, str) else None
+    return tokenizer
+
+
+def build(vocabulary: Vocabulary) -> Tokenizer:
+    model = vocabulary.fields.get("model")
+    if model == "gpt2":
+        return byte_level(vocabulary)
+    if model == "llama":
+        return sentence_piece(vocabulary)
+    raise ModelError(
+        f"{vocabulary.path}: tokenizer.ggml.model must be gpt2 or llama, got {model!r}; "
+        "not supported"
+    )
+
+
+def byte_level(vocabulary: Vocabulary) -> Tokenizer:
+    """Byte-level BPE, the words split as ``tokenizer.ggml.pre`` says."""
+    name = vocabulary.fields.get("pre", "default")
+    way = PRE_TOKENIZERS.get(name) if isinstance(name, str) else None
+    if way is None:
+        raise ModelError(
+            f"{vocabulary.path}: tokenizer.ggml.pre must be one of {', '.join(PRE_TOKENIZERS)}, "
+            f"got {name!r}; not supported"
+        )
+    merges = strings(vocabulary.path, vocabulary.fields, "merges")
+    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+    backend = Tokenizer(models.BPE(vocabulary.ids, pairs, ignore_merges=way.whole_words))
+    if way.composed:
+        backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = splitter(way)
+    backend.decoder = decoders.ByteLevel()
+    return finished(backend, vocabulary, bos=way.bos)
+
+
+def splitter(way: PreTokenizer) -> Any:
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in way.patterns]
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([*splits, level])
+
+
+def sentence_piece(vocabulary: Vocabulary) -> Tokenizer:
+    """SentencePiece's BPE with byte fallback, as Llama 2 and Mistral have it."""
+    ids, scores = vocabulary.ids, vocabulary.fields.get("scores")
+    if not isinstance(scores, np.ndarray) or len(scores) != len(vocabulary.tokens):
+        raise ModelError(
+            f"{vocabulary.path}: tokenizer.ggml.scores must have a number for each of "
+            f"{len(vocabulary.tokens)} tokens; fetch the file again"
+        )
+    unknown = vocabulary.special("unknown_token_id")
+    backend = Tokenizer(
+        models.BPE(
+            ids,
+            merges_by_score(ids, scores.tolist()),
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    prefixed = vocabulary.fields.get("add_space_prefix", True)
+    steps = [normalizers.Prepend(SPACE)] if prefixed else []
+    backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+    ends = [decoders.Strip(" ", 1, 0)] if prefixed else []
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *ends]
+    )
+    return finished(backend, vocabulary, bos=True)
+
+
+def merges_by_score(ids: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
+    """Every way to make a token of two, the best token first, as transformers derives them."""
+    found = []
+    for token, id_ in ids.items():
+        halves = ((token[:at], token[at:]) for at in range(1, len(token)))
+        pairs = [(left, right) for left, right in halves if left in ids and right in ids]
+        pairs.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+        found += [(scores[id_], len(left), len(right), left, right) for left, right in pairs]
+    found.sort(key=lambda merge: merge[:3], reverse=True)
+    return [merge[3:] for merge in found]
+
+
+def finished(backend: Tokenizer, vocabulary: Vocabulary, bos: bool) -> Tokenizer:
+    """With its added tokens, and the tokens around a text that the file asks for."""
+    backend.add_tokens(vocabulary.added())
+    first = vocabulary.special("bos_token_id")
+    last = vocabulary.special("eos_token_id")
+    around = []
+    if vocabulary.fields.get("add_bos_token", bos) and first:
+        around.append((first, vocabulary.fields["bos_token_id"]))
+    begins = [f"{token}:0" for token, _ in around]
+    ends = []
+    if vocabulary.fields.get("add_eos_token", False) and last:
+        around.append((last, vocabulary.fields["eos_token_id"]))
+        ends = [f"{last}:0"]
+    if around:
+        backend.post_processor = TemplateProcessing(
+            single=[*begins, "$A:0", *ends], pair=None, special_tokens=around
+        )
+    return backend
+
+
+def strings(path: object, fields: dict[str, Any], name: str) -> list[str]:
+    found = fields.get(name)
+    if not isinstance(found, list) or not found:
+        raise ModelError(
+            f"{path}: the metadata must have tokenizer.ggml.{name}, a list of texts, got none; "
+            "convert the model again with a current llama.cpp"
+        )
+    return found
