@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
+from sparing.engine.detokenizer import Detokenizer
 
 
 class TextStream:
@@ -12,9 +12,7 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Any, stops: list[str]) -> None:
-        self._tokenizer, self._stops = tokenizer, stops
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._ids: list[int] = []
+        self._detokenizer, self._stops = Detokenizer(tokenizer), stops
         self.decoded, self.released = "", 0
 
     @property
@@ -23,8 +21,7 @@ class TextStream:
 
     def push(self, token: int) -> tuple[str, bool]:
         """Text released by this token, and whether a stop string ended it (it is not released)."""
-        self._ids.append(token)
-        piece = self._stream.step(self._tokenizer.backend_tokenizer, token)
+        piece = self._detokenizer.push(token)
         if not piece:
             return "", False
         self.decoded += piece
@@ -33,9 +30,7 @@ class TextStream:
 
     def finish(self) -> str:
         """What was held back, at the end of the row: incomplete bytes become U+FFFD."""
-        whole = self._tokenizer.decode(self._ids, skip_special_tokens=True)
-        if whole.startswith(self.decoded):
-            self.decoded = whole
+        self.decoded += self._detokenizer.finish()
         return self._release(len(self.decoded))
 
     def _release(self, until: int) -> str:
