@@ -2,6 +2,7 @@
 
 import platform
 import secrets
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from sparing.engine.row import Request, Row
 from sparing.engine.sampling import Sampler
 from sparing.engine.switch import ThoughtSwitch
 from sparing.engine.transcript import Limits
-from sparing.errors import OptionError, PromptError
+from sparing.errors import OptionError, PromptError, message
 from sparing.latent.config import LatentConfig, load_latents
 from sparing.latent.fusion import LatentVector
 from sparing.latent.switch import find_switch
@@ -177,7 +178,9 @@ class Engine:
         ``memory``, ``latent`` and ``sampling`` are one for all, or a list with one each. At most
         ``batch_size`` rows are live at a time; what a row says does not depend on the others.
 
-        Raises PromptError or OptionError before anything runs, ModelError if logits go bad.
+        Raises PromptError or OptionError before anything runs. A row that fails then, as on logits
+        that are no numbers, ends alone: ``finish_reason`` "error", the message in ``error``, and a
+        warning. Where every row failed the first one's error is raised.
         """
         check_prompts(prompts)
         requests = [
@@ -190,9 +193,7 @@ class Engine:
         events: list[list[Event]] = [[] for _ in requests]
         for event in run:
             events[event.row].append(event)
-        return [
-            Result.of(row.transcript, of_row) for row, of_row in zip(run.rows, events, strict=True)
-        ]
+        return results_of(run.rows, events)
 
     def stream(
         self,
@@ -206,7 +207,8 @@ class Engine:
     ) -> "Stream":
         """One prompt's events as they come; an iterator that may be closed at any time.
 
-        Its ``result()`` is what has been produced so far, finished or not.
+        Its ``result()`` is what has been produced so far, finished or not. Where the row fails its
+        error is raised in the place of the last event.
         """
         request = self.request(prompt, memory, sampling, 0, template_options, latent)
         run = Run(self.loop([request], depth, 1), [request], self.drafting.keep)
@@ -347,6 +349,9 @@ class Stream:
     def __next__(self) -> Event:
         event = next(self._iterator)
         self._events.append(event)
+        if isinstance(event, DoneEvent) and (error := self._run.rows[0].error):
+            self.close()
+            raise error
         return event
 
     def close(self) -> None:
@@ -363,6 +368,16 @@ class Stream:
             self._events if ended else [*self._events, self._run.loop.done(row, interrupted=True)]
         )
         return Result.of(row.transcript, events)
+
+
+def results_of(rows: Sequence[Row], events: Sequence[Sequence[Event]]) -> list[Result]:
+    """What rows have said; raises the first error where they all failed, else warns of each."""
+    errors = {number: row.error for number, row in enumerate(rows) if row.error}
+    if rows and len(errors) == len(rows):
+        raise errors[0]
+    for number, error in errors.items():
+        warnings.warn(f"prompt {number} was not answered: {message(error)}", stacklevel=3)
+    return [Result.of(row.transcript, told) for row, told in zip(rows, events, strict=True)]
 
 
 def each(option: Each[T], prompts: Sequence[Any]) -> Sequence[T | None]:

@@ -30,3 +30,11 @@ def reason(error: BaseException) -> str:
     if not lines:
         return type(error).__name__
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def message(error: BaseException) -> str:
+    """What an error says in one line: ours as it is, any other with its type."""
+    if isinstance(error, SparingError):
+        return str(error)
+    name, said = type(error).__name__, reason(error)
+    return said if said == name else f"{name}: {said}"

@@ -28,12 +28,16 @@ class Pending:
 
 @dataclass
 class Accepted:
-    """A row's step: the draft's nodes that stay, their kinds, what comes next, what to tell."""
+    """A row's step: the draft's nodes that stay, their kinds, what comes next, what to tell.
+
+    ``error``: what ended the row in this step; what it had picked before stays.
+    """
 
     pending: Pending
     path: list[int] = field(default_factory=list)
     kinds: list[Kind] = field(default_factory=list)
     events: list[StepEvent] = field(default_factory=list)
+    error: Exception | None = None
 
 
 class Predictions:
@@ -56,48 +60,74 @@ class Predictions:
         self.confidence: list[float] = logits.softmax(-1).amax(-1).tolist()
 
 
-def accept(
-    transcript: Transcript,
-    draft: Draft,
-    predictions: Predictions,
-    first: int,
-    switch: ThoughtSwitch,
-) -> Accepted:
-    """Walk down the draft as long as it says what the model picks.
+class Walk:
+    """A row's way down its draft, as long as the draft says what the model picks.
 
     Row ``first`` of the predictions follows the pending token, the next ones the draft's nodes.
     The walk ends at the first pick that no child proposes, at a latent step, or with the row: a
     stop, a limit or an end marker cuts there even where the next drafted token would match.
+    Whatever goes wrong ends this walk alone: ``done.error``.
     """
-    node, done = PENDING, Accepted(Pending([], Kind.ANSWER))
-    while True:
-        at = first + 1 + node
+
+    def __init__(
+        self,
+        transcript: Transcript,
+        draft: Draft,
+        predictions: Predictions,
+        first: int,
+        switch: ThoughtSwitch,
+    ) -> None:
+        self.transcript, self.draft, self.predictions = transcript, draft, predictions
+        self.first, self.switch = first, switch
+        self.node, self.done = PENDING, Accepted(Pending([], Kind.ANSWER))
+        self.goes_on = True
+
+    def step(self) -> None:
+        """One more position."""
+        self.goes_on = False
+        try:
+            self._take()
+        except Exception as error:
+            self.done.error = error
+
+    def _take(self) -> None:
+        transcript, done, predictions = self.transcript, self.done, self.predictions
+        at = self.first + 1 + self.node
         position = transcript.position
         confidence = checked(predictions.confidence[at], position)
         hidden, logits = predictions.hidden[at], predictions.logits[at]
         token, forced = transcript.pick(logits, predictions.argmax[at])
         if not forced:
-            thought = switch.think(hidden, logits, token, confidence, transcript.latents)
+            thought = self.switch.think(hidden, logits, token, confidence, transcript.latents)
             if thought is not None:
-                done.events.append(LatentEvent(position, thought.top))
                 transcript.append_latent()
+                done.events.append(LatentEvent(position, thought.top))
                 done.pending = Pending([PLACEHOLDER], Kind.LATENT, thought)
-                return done
-            if token == switch.token:
+                return
+            if token == self.switch.token:
                 [words] = without(logits[None], [0], [token])
                 token, _ = transcript.pick(words, int(words.argmax()))
-        child = draft.child(node, token)
+        logprobs = transcript.logprobs(logits, token)
         text, kind = transcript.append(token)
+        child = self.draft.child(self.node, token)
         origin = "forced" if forced else "model" if child is None else "draft"
-        event = TokenEvent(position, token, text, kind.name.lower(), origin, confidence)
-        event.logprobs = transcript.logprobs(logits, token)
+        name = kind.name.lower()
+        event = TokenEvent(position, token, text, name, origin, confidence, logprobs=logprobs)
         done.events.append(event)
         if child is None or transcript.finish_reason is not None:
             done.pending = Pending([token], kind)
-            return done
-        node = child
+            return
+        self.node = child
         done.path.append(child)
         done.kinds.append(kind)
+        self.goes_on = True
+
+
+def accept(walks: Sequence[Walk]) -> None:
+    """Walk down the drafts of all rows, each as far as it goes."""
+    while going := [walk for walk in walks if walk.goes_on]:
+        for walk in going:
+            walk.step()
 
 
 @torch.inference_mode()

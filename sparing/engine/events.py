@@ -95,8 +95,12 @@ class LayersEvent(Event):
 
 @dataclass
 class DoneEvent(Event):
-    """The row's end: stop, length, budget or context. ``text``: what had been held back;
-    ``draft_seconds`` and ``search_seconds`` are parts of ``seconds``, shared with other rows."""
+    """The row's end: stop, length, budget, context, interrupted or error.
+
+    ``text``: what had been held back.
+    ``draft_seconds``, ``search_seconds``: parts of ``seconds``, shared with other rows.
+    ``error``: what went wrong with this row, the others go on; None: nothing.
+    """
 
     type: ClassVar[str] = "done"
     finish_reason: str
@@ -106,6 +110,7 @@ class DoneEvent(Event):
     draft: str = "off"
     draft_seconds: float = 0.0
     search_seconds: float = 0.0
+    error: str | None = None
 
 
 @dataclass

@@ -3,16 +3,18 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 from jaxtyping import Float
 from torch import Tensor
 
-from sparing.engine.accept import Accepted, Predictions, accept
+from sparing.engine.accept import Accepted, Predictions, Walk, accept
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Draft, Drafter, NoDrafter
 from sparing.engine.events import DoneEvent, Event, EvictEvent
 from sparing.engine.row import Request, Row
 from sparing.engine.switch import layer_of
+from sparing.errors import message
 from sparing.model.chat import ChatFormat
 from sparing.model.inputs import Forward, Output, RowInput, scored, split
 
@@ -100,15 +102,16 @@ class Loop:
         hidden = output.hidden if output.layer_hidden is None else output.layer_hidden
         banned = [row.banned for row, i in zip(rows, new, strict=True) for _ in range(i.scored)]
         predictions = Predictions(output.logits, scored(hidden, new), banned)
-        accepted: list[Accepted | None] = []
-        first = 0
-        for row, draft, i in zip(rows, drafts, new, strict=True):
-            walk = i.scored > 0
-            accepted.append(
-                accept(row.transcript, draft, predictions, first, row.switch) if walk else None
-            )
-            first += i.scored
-        return accepted
+        firsts = accumulate((i.scored for i in new), initial=0)
+        walks = [
+            Walk(row.transcript, draft, predictions, first, row.switch) if i.scored else None
+            for row, draft, i, first in zip(rows, drafts, new, firsts, strict=False)
+        ]
+        accept([walk for walk in walks if walk])
+        for row, walk in zip(rows, walks, strict=True):
+            if walk and walk.done.error:
+                row.fail(walk.done.error)
+        return [walk.done if walk else None for walk in walks]
 
     def _commit(
         self,
@@ -149,7 +152,8 @@ class Loop:
     def _said(self, row: Row, draft: Draft, done: Accepted) -> Sequence[Event]:
         """A row's tokens and latents, with what only the loop knows of them."""
         drafted = 0 if draft.forced else len(draft)
-        done.events[0].drafted = drafted
+        if done.events:
+            done.events[0].drafted = drafted
         for event in done.events:
             event.row, event.kv_bytes = row.request.tag, self.cache.nbytes // self.cache.rows
         told = self.drafter.learn(row, drafted, len(done.path) if drafted else 0)
@@ -165,5 +169,6 @@ class Loop:
             draft=self.drafter.name,
             draft_seconds=row.spent.draft,
             search_seconds=row.spent.search,
+            error=None if row.error is None else message(row.error),
             row=row.request.tag,
         )

@@ -13,8 +13,10 @@ class Result:
     """An answer. ``text`` is all that was generated; ``thinking`` and ``answer`` split it.
 
     ``finish_reason``: stop, length, budget (nothing could be evicted), context (the trained
-    context is full), or interrupted. ``notice``: what to know before believing the answer, where
-    the model has been asked for something that it was not made for.
+    context is full), interrupted, or error.
+    ``notice``: what to know before believing the answer, where the model has been asked for
+    something that it was not made for.
+    ``error``: what ended this row alone; its text stops there.
     """
 
     token_ids: list[int]
@@ -25,6 +27,7 @@ class Result:
     finish_reason: str
     stats: Stats
     notice: str | None = None
+    error: str | None = None
     events: list[Event] = field(default_factory=list, repr=False)
 
     @classmethod
@@ -43,6 +46,7 @@ class Result:
             finish_reason=last.finish_reason,
             stats=replay(events),
             notice=transcript.notice,
+            error=last.error,
             events=list(events),
         )
 
@@ -51,7 +55,7 @@ class Result:
         names = ("token_ids", "prompt_token_ids", "text", "thinking", "answer", "finish_reason")
         found: dict[str, Any] = {name: getattr(self, name) for name in names}
         found["stats"] = self.stats.to_dict()
-        found["notice"] = self.notice
+        found["notice"], found["error"] = self.notice, self.error
         if events:
             found["events"] = [event.to_dict() for event in self.events]
         return found

@@ -49,8 +49,13 @@ class Request:
 
 
 class Row:
-    """A live row. ``index``: its row in the cache; ``switch``: its request's; ``notes``: a place
-    for drafters' own state."""
+    """A live row.
+
+    ``index``: its row in the cache.
+    ``switch``: its request's.
+    ``notes``: a place for drafters' own state.
+    ``error``: what ended it, where something went wrong.
+    """
 
     def __init__(self, index: int, request: Request, chat: ChatFormat, vocabulary: int) -> None:
         self.index, self.request, self.switch = index, request, request.switch
@@ -67,6 +72,7 @@ class Row:
         self.vectors: dict[int, Tensor] = {}  # by position, of latents
         self._ids: list[int] = []  # by position, NO_TOKEN where a latent stands
         self._unscored: TokenEvent | None = None  # said last: its hidden state comes a step later
+        self.error: Exception | None = None
         self.started = time.perf_counter()
 
     @property
@@ -161,7 +167,7 @@ class Row:
             slots = [*range(new.cached), *(new.cached + offset for offset in offsets)]
             queries = [offset - len(new.ids) + new.attended for offset in offsets]
             self.watched.add(attention[queries][:, slots].double().cpu().numpy())
-        if accepted:
+        if accepted and accepted.events:
             self._tell_scores(accepted, kept)
         self.position = new.positions[offsets[-1]] + 1
         rest = Pending(self.pending.ids[taken:], self.pending.kind)
@@ -179,8 +185,15 @@ class Row:
                 event.score = score
         self._unscored = events[-1] if isinstance(events[-1], TokenEvent) else None
 
+    def fail(self, error: Exception) -> None:
+        """End this row alone. What is held back of its text is lost."""
+        self.error, self.transcript.finish_reason = error, "error"
+
     def evict(self, cache: SlotCache) -> list[int]:
-        """The positions freed, if the row goes on and its budget is reached; none can: it ends."""
+        """The positions freed, if the row goes on and its budget is reached.
+
+        Where none can be freed, or its policy fails, the row ends.
+        """
         request, length = self.request, cache.lengths[self.index]
         ended = self.transcript.finish_reason is not None
         if ended or request.budget is None or request.policy is None:
@@ -188,7 +201,12 @@ class Row:
         if length < request.budget.slots:
             return []
         view = self._view(cache)
-        keep = select(scores_of(request.policy, view), view.kinds, request.budget)
+        try:
+            scores = scores_of(request.policy, view)
+        except Exception as error:
+            self.fail(error)
+            return []
+        keep = select(scores, view.kinds, request.budget)
         if keep is None:
             self.transcript.end("budget")
             return []

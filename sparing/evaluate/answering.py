@@ -105,7 +105,10 @@ def answers(
 
 
 def finished(loop: Loop, requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[Answered]:
-    """The rows of ``wanted`` requests through the loop, each as it ends."""
+    """The rows of ``wanted`` requests through the loop, each as it ends.
+
+    Raises the error of a row that fails: what it would have answered counts in no figure.
+    """
     waiting = deque(wanted)
     rows: dict[int, Row] = {}
     events: dict[int, list[Event]] = {}
@@ -125,6 +128,8 @@ def finished(loop: Loop, requests: Sequence[Request], wanted: Sequence[int]) -> 
             events[index].append(event)
             if isinstance(event, DoneEvent):
                 row = rows.pop(index)
+                if row.error:
+                    raise row.error
                 result = Result.of(row.transcript, events.pop(index))
                 yield Answered(index, result, seconds[index], own_bytes(loop.cache, row))
 

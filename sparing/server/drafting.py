@@ -42,7 +42,7 @@ class ByRequest:
         row.notes[NOTE] = draft
 
     def of(self, row: Row) -> Drafter:
-        return self._drafters[row.notes[NOTE]]
+        return self._drafters[row.notes.get(NOTE, self.depth.draft)]
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
         drafts = [Draft()] * len(rows)

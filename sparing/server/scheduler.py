@@ -226,8 +226,12 @@ class Scheduler:
         if len(slots) > cache.rows or max(slots) > cache.limit:
             self.loop.resize(*self.room.layout(slots, exact=first))
         for ticket in taken:
-            ticket.row = self.loop.admit(ticket.request)
-            self.drafter.begin(ticket.row, ticket.draft, alone=first)
+            try:
+                ticket.row = self.loop.admit(ticket.request)
+                self.drafter.begin(ticket.row, ticket.draft, alone=first)
+            except Exception as error:
+                log.exception("a request could not be admitted")
+                self._end(ticket, error)
 
     def _step(self) -> None:
         reading = sum(row.reading for row in self.loop.live)
@@ -268,6 +272,9 @@ class Scheduler:
         if isinstance(last, DoneEvent):
             if ticket.row is not None:
                 last.draft = self.drafter.of(ticket.row).name
+                if ticket.row.error:
+                    log.error("a request failed", exc_info=ticket.row.error)
+                    ticket.failure = ticket.row.error
             ticket.done = True
             self._live.pop(ticket.request.tag, None)
         self._news.append((ticket, events))

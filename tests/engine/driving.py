@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparing.api import Engine, Run, each
+from sparing.api import Engine, Run, each, results_of
 from sparing.engine.events import Event
 from sparing.engine.eviction import EvictionPolicy
 from sparing.engine.loop import Loop
@@ -62,7 +62,7 @@ def finished(loop: Loop, rows: Sequence[Any], events: Sequence[list[Event]]) -> 
     """The results of rows, and an empty loop behind them."""
     assert not loop.live
     assert loop.cache.lengths == [0] * loop.cache.rows
-    return [Result.of(row.transcript, said) for row, said in zip(rows, events, strict=True)]
+    return results_of(rows, events)
 
 
 def said(result: Result) -> dict[str, Any]:

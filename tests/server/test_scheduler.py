@@ -16,6 +16,7 @@ from sparing.server.scheduler import Closed, QueueFull, Scheduler, Ticket
 from sparing.server.settings import Serving
 from tests.depth.planted import IDLE, find, planted
 from tests.engine.driving import greedy, run
+from tests.memory.steady import Steady
 from tests.server.live import until
 from tests.tiny import engine, tiny, unchecked
 
@@ -173,6 +174,25 @@ def test_a_pass_that_fails_ends_its_rows_and_the_next_request_is_served():
     driven.finish()
     assert after.failure is None
     assert len(driven.tokens(after)) == 5
+
+
+def test_one_that_fails_ends_alone():
+    class Blank(Steady):
+        def score(self, view: Any) -> Any:
+            return view.positions[1:]
+
+    driven = Driven(model())
+    good, bad = (
+        driven.ticket([1, n], greedy(40), Memory(budget=20, policy=policy), draft="lookup")
+        for n, policy in enumerate((Steady(), Blank()))
+    )
+    driven.scheduler.submit([good, bad])
+    driven.finish()
+    assert good.failure is None
+    assert len(driven.tokens(good)) == 40
+    assert "policy steady must give each of 20 slots a finite number" in str(bad.failure)
+    assert driven.told[bad][-1].finish_reason == "error"
+    assert driven.told[bad][-1].error == str(bad.failure)
 
 
 def test_a_long_prompt_is_read_in_chunks_while_others_go_on():
