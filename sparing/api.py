@@ -31,7 +31,7 @@ from sparing.memory.find import find_policy
 from sparing.memory.predictor import ImportancePredictor, find_predictor, load_predictor
 from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, PromptLike, check_markers
-from sparing.model.config import read_config
+from sparing.model.checkpoint import read_config, reading
 from sparing.model.decoder import Decoder
 from sparing.model.fingerprint import files_fingerprint
 from sparing.model.matrix import KINDS
@@ -84,7 +84,8 @@ def load(
     home = None if predictor is False else find_predictor(predictor, directory)
     if threads is not None:
         torch.set_num_threads(threads)
-    decoder_, chat = wanted.read(directory)
+    with reading(directory):
+        decoder_, chat = wanted.read(directory)
     learned = None
     if home:
         learned = load_predictor(home, directory, chat.tokenizer, DTYPES[dtype], device)

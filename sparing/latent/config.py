@@ -13,7 +13,8 @@ from sparing.errors import ModelError, OptionError, reason
 from sparing.files import write_atomically
 from sparing.latent.fusion import LatentVector
 from sparing.latent.recipe import Recipe, Share
-from sparing.model.config import read_config, read_json
+from sparing.model.checkpoint import read_config
+from sparing.model.config import read_json
 from sparing.model.fingerprint import fingerprint
 from sparing.model.sources import find_model
 from sparing.options import Latent

@@ -20,7 +20,7 @@ from sparing.latent.settings import StageSettings
 from sparing.latent.token import FAR, add_token, aim_row, learn_row
 from sparing.latent.words import FILE as WORDS
 from sparing.latent.words import Shortener, find_values
-from sparing.model.config import read_json
+from sparing.model.checkpoint import read_config
 from sparing.model.fingerprint import fingerprint
 from sparing.model.sources import find_model
 from sparing.train.examples import Corpus
@@ -226,7 +226,7 @@ def check_base(base: str, stages: Sequence[StageSettings]) -> None:
     """Refuse a base of no supported family, before its weights load, and what it cannot give."""
     directory = find_model(base)
     check_architecture(directory)
-    layers = int(read_json(directory / "config.json")["num_hidden_layers"])
+    layers = read_config(directory).layers
     for layer in {settings.layer for settings in stages}:
         if not -layers - 1 <= layer <= layers:
             raise OptionError(

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sparing.errors import ModelError, OptionError, PromptError, reason
+from sparing.model.checkpoint import open_gguf, read_tokenizer
 from sparing.model.config import read_json
+from sparing.model.gguf import is_gguf
+from sparing.model.gguf_tokenizer import Vocabulary, gguf_sampling
 from sparing.model.scope import Scope
 from sparing.options import Sampling
 
@@ -97,18 +100,11 @@ class ChatFormat:
     def load(
         cls, directory: Path, vocabulary: int, markers: tuple[str, str] | None = None
     ) -> "ChatFormat":
-        """The chat format of a checkpoint; ``markers`` overrides the ones found.
+        """The chat format of a directory or a GGUF; ``markers`` overrides the ones found.
 
         Raises ModelError where the tokenizer is unusable or has ids beyond ``vocabulary``.
         """
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(directory)
-        except Exception as error:  # transformers raises whatever the file's parser raised
-            raise ModelError(
-                f"{directory} must hold a tokenizer that transformers loads, got: {reason(error)}"
-            ) from None
+        tokenizer = read_tokenizer(directory)
         largest = max(tokenizer.get_vocab().values(), default=-1)
         if largest >= vocabulary:
             raise ModelError(
@@ -274,13 +270,31 @@ def shortened(value: Any) -> str:
 SAMPLED = ("top_k", "top_p", "min_p")
 
 
-def read_defaults(directory: Path, tokenizer: Any) -> Defaults:
+def read_defaults(path: Path, tokenizer: Any) -> Defaults:
     """End tokens and sampling of a checkpoint; a missing ``generation_config.json`` is fine."""
-    generation = read_json(directory / "generation_config.json")
+    if is_gguf(path):
+        gguf, where = open_gguf(path), path
+        ends, sampling = Vocabulary.of(gguf).end_ids(), gguf_sampling(gguf)
+    else:
+        where = path / "generation_config.json"
+        generation = read_json(where)
+        ends, sampling = end_ids(path, generation, tokenizer), generation_sampling(generation)
+    try:
+        Sampling(**sampling)
+    except OptionError as error:
+        raise ModelError(f"in {where} {error}; mend it") from None
+    return Defaults(ends, sampling)
+
+
+def end_ids(directory: Path, generation: Mapping[str, Any], tokenizer: Any) -> frozenset[int]:
     ends = as_ids(generation.get("eos_token_id"))
     if not ends:
         config = read_json(directory / "config.json")
         ends = as_ids(config.get("eos_token_id")) | as_ids(tokenizer.eos_token_id)
+    return frozenset(ends)
+
+
+def generation_sampling(generation: Mapping[str, Any]) -> dict[str, Any]:
     sampling: dict[str, Any] = {}
     if generation.get("do_sample"):
         given = generation.get("temperature")
@@ -289,11 +303,7 @@ def read_defaults(directory: Path, tokenizer: Any) -> Defaults:
     for name in ("repetition_penalty", "max_new_tokens"):
         if generation.get(name):
             sampling[name] = generation[name]
-    try:
-        Sampling(**sampling)
-    except OptionError as error:
-        raise ModelError(f"in {directory}/generation_config.json {error}; mend it") from None
-    return Defaults(frozenset(ends), sampling)
+    return sampling
 
 
 def as_ids(value: Any) -> set[int]:

@@ -6,6 +6,7 @@ Nothing is copied or unpacked. A tensor is a read-only view of its blocks in the
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from mmap import ACCESS_READ, MADV_DONTNEED, PAGESIZE, mmap
@@ -205,10 +206,13 @@ class Part:
         return GgufTensor(line.name, TYPES[line.type_id].name, line.shape, data)
 
     def close(self) -> None:
-        try:
+        with suppress(BufferError):  # a view is still in use: the last one closes it
             self.data.close()
-        except BufferError:  # a view is still in use: the last one closes it
-            pass
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a model is a GGUF file, by its name."""
+    return path.suffix == ".gguf"
 
 
 def mapped(path: Path) -> mmap:

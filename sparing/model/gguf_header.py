@@ -18,15 +18,23 @@ import numpy as np
 from sparing.errors import ModelError
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
-STRING, ARRAY, BOOL = 8, 9, 7
-NUMBERS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?"} | {
-    10: "<u8",
-    11: "<i8",
-    12: "<f8",
+STRING, ARRAY = 8, 9
+NUMBERS = {  # value type -> numpy's code, struct's letter
+    0: ("u1", "B"),
+    1: ("i1", "b"),
+    2: ("<u2", "H"),
+    3: ("<i2", "h"),
+    4: ("<u4", "I"),
+    5: ("<i4", "i"),
+    6: ("<f4", "f"),
+    7: ("?", "?"),
+    10: ("<u8", "Q"),
+    11: ("<i8", "q"),
+    12: ("<f8", "d"),
 }
-FORMATS = {kind: Struct(f"<{np.dtype(code).char}") for kind, code in NUMBERS.items()}
+FORMATS = {kind: Struct(f"<{letter}") for kind, (_, letter) in NUMBERS.items()}
 SMALLEST_ENTRY, SMALLEST_TENSOR = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8  # bytes
-DIMENSIONS = 4
+DIMENSIONS, LONGEST_NAME = 4, 128
 U32, U64 = Struct("<I"), Struct("<Q")
 
 
@@ -60,7 +68,7 @@ def read_header(data: mmap | bytes, path: object) -> Header:
     entries = reader.count("metadata entries", SMALLEST_ENTRY)
     metadata: dict[str, Any] = {}
     for _ in range(entries):
-        key = reader.string()
+        key = reader.name()
         if key in metadata:
             raise reader.error(f"every metadata key must stand in it once, got {key} twice")
         metadata[key] = reader.value(reader.number(U32))
@@ -119,6 +127,13 @@ class Reader:
         begin = self.take(size)
         return self.data[begin : self.at].decode(errors="replace")
 
+    def name(self) -> str:
+        """A string that can stand in a message."""
+        name = self.string()
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise self.error(f"a name must be short and printable, got {name[:LONGEST_NAME]!r}")
+        return name
+
     def value(self, kind: int) -> Any:
         if kind == STRING:
             return self.string()
@@ -134,7 +149,7 @@ class Reader:
             return self.strings(self.count("strings", 8))
         if kind not in NUMBERS:
             raise self.error(f"an array must hold numbers or strings, got type {kind}")
-        dtype = np.dtype(NUMBERS[kind])
+        dtype = np.dtype(NUMBERS[kind][0])
         count = self.count("numbers", dtype.itemsize)
         begin = self.take(count * dtype.itemsize)
         return np.frombuffer(self.data[begin : self.at], dtype)
@@ -154,7 +169,7 @@ class Reader:
         return found
 
     def tensor(self) -> TensorLine:
-        name = self.string()
+        name = self.name()
         dimensions = self.number(U32)
         if not 1 <= dimensions <= DIMENSIONS:
             raise self.error(f"tensor {name} must have 1 to 4 dimensions, got {dimensions}")

@@ -35,6 +35,13 @@ ENDS = (
     "</s>",
     "<eos>",
 )
+SAMPLING = {  # general.sampling.* -> ours
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repetition_penalty",
+}
 END_IDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
@@ -75,8 +82,9 @@ class Vocabulary:
     def special(self, name: str) -> str | None:
         """The text of the token with this role (``bos_token_id``), if there is one."""
         id_ = self.fields.get(name)
-        known = isinstance(id_, int) and 0 <= id_ < len(self.tokens)
-        return self.tokens[id_] if known else None
+        if not isinstance(id_, int) or not 0 <= id_ < len(self.tokens):
+            return None
+        return self.tokens[id_]
 
     def added(self) -> list[AddedToken]:
         """Tokens that are found in a text before it is split into words."""
@@ -129,8 +137,15 @@ def gguf_tokenizer(gguf: Gguf) -> Any:
         **{role: token for role, token in roles.items() if token is not None},
     )
     template = gguf.metadata.get("tokenizer.chat_template")
-    tokenizer.chat_template = template if isinstance(template, str) else None
+    tokenizer.chat_template = template if isinstance(template, str) and template else None
     return tokenizer
+
+
+def gguf_sampling(gguf: Gguf) -> dict[str, Any]:
+    """How the file says that its model is sampled; mostly it says nothing."""
+    prefix = "general.sampling."
+    found = {ours: gguf.metadata.get(prefix + theirs) for theirs, ours in SAMPLING.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def build(vocabulary: Vocabulary) -> Tokenizer:
@@ -155,7 +170,7 @@ def byte_level(vocabulary: Vocabulary) -> Tokenizer:
             f"got {name!r}; not supported"
         )
     merges = strings(vocabulary.path, vocabulary.fields, "merges")
-    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+    pairs: list[Any] = [tuple(merge.split(" ", 1)) for merge in merges]
     backend = Tokenizer(models.BPE(vocabulary.ids, pairs, ignore_merges=way.whole_words))
     if way.composed:
         backend.normalizer = normalizers.NFC()
@@ -232,7 +247,7 @@ def finished(backend: Tokenizer, vocabulary: Vocabulary, bos: bool) -> Tokenizer
 
 def strings(path: object, fields: dict[str, Any], name: str) -> list[str]:
     found = fields.get(name)
-    if not isinstance(found, list) or not found:
+    if not isinstance(found, list):
         raise ModelError(
             f"{path}: the metadata must have tokenizer.ggml.{name}, a list of texts, got none; "
             "convert the model again with a current llama.cpp"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparing.errors import ModelError, reason
 from sparing.model.attention import additive_mask
+from sparing.model.checkpoint import read_model
 from sparing.model.config import Shape, refuse_sliding_windows
 from sparing.model.inputs import KeyValues, Output, RowInput
 from sparing.model.layer_set import LayerSet
@@ -32,17 +33,8 @@ class ReferenceDecoder:
         device: str = "cpu",
     ) -> "ReferenceDecoder":
         """Any causal model of full attention."""
-        from transformers import AutoModelForCausalLM
-
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                directory,
-                dtype=dtype,
-                attn_implementation="sdpa",
-                output_loading_info=True,
-            )
-            if missing := sorted(report["missing_keys"]):
-                raise ValueError(f"no tensor {missing[0]}, it would be drawn at random")
+            model = read_model(directory, dtype, attn_implementation="sdpa")
             decoder = cls(model.to(device))
             decoder.check_cache()
         except ModelError:

@@ -1,39 +1,37 @@
-"""From a model's name to a directory in Hugging Face format that is complete enough to load.
+"""From a model's name to a GGUF file, or a directory in Hugging Face format that has all its files.
 
-A name is, in this order: an embedded model, a local directory, a hub id `org/name`. What is inside
-the files is for `config` and `weights` to judge; here they only have to be there.
+A name is, in this order: an embedded model, a local directory or GGUF, a hub id `org/name` or
+`org/name:TYPE`. What is inside the files is for `checkpoint` to judge; here they only have to be
+there.
 """
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from sparing.errors import ModelError
-from sparing.model import smollm2
+from sparing.model import hub, smollm2
+from sparing.model.gguf import is_gguf
 
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt"]
 TOKENIZERS = [("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt")]
 INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A model that needs no hub: how to get its directory, and how to look whether it is there."""
+    """A model that needs no hub: how to get its path, and how to look whether it is there."""
 
     licence: str
     description: str
-    directory: Callable[[], Path]
+    path: Callable[[], Path]
     present: Callable[[], Path | None]
-    gguf: Callable[[], Path] | None = None  # the file that it is converted from
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A line of `sparing models`; `path` is None until the model is installed and converted."""
+    """A line of `sparing models`; `path` is None until the model is installed."""
 
     name: str
     path: Path | None
@@ -50,7 +48,7 @@ def shipped(name: str, folder: Path, description: str) -> Embedded:
     return Embedded(
         licence="Apache-2.0",
         description=description,
-        directory=lambda: _complete(folder, name),
+        path=lambda: _complete(folder, name),
         present=lambda: folder if folder.is_dir() else None,
     )
 
@@ -70,38 +68,39 @@ EMBEDDED = {
     "smollm2": Embedded(
         licence="Apache-2.0",
         description="SmolLM2-135M-Instruct, 30 layers, a chat model without thinking",
-        directory=smollm2.smollm2_directory,
-        present=smollm2.converted_directory,
-        gguf=smollm2.gguf_file,
+        path=smollm2.gguf_file,
+        present=smollm2.installed,
     ),
 }
 
 
 def find_model(name: str) -> Path:
-    """The directory of the model called `name`; raises ModelError where there is none to load."""
+    """The directory or GGUF called `name`; raises ModelError where there is none to load."""
     if name in EMBEDDED:
-        return EMBEDDED[name].directory()
+        return EMBEDDED[name].path()
     path = Path(name).expanduser()
     if name.strip() and path.is_dir():
-        return _complete(path, name)
+        return _inside(path, name)
     if path.is_file():
-        raise ModelError(
-            f"a model must be a directory in Hugging Face format, got the file {name}; "
-            "give the directory, with config.json and *.safetensors in it"
-        )
-    if HUB_ID.fullmatch(name):
-        return _complete(_download(name), name)
+        return _file(path, name)
+    if asked := hub.HUB_GGUF.fullmatch(name):
+        return hub.download_gguf(*asked.groups())
+    if is_gguf(path):
+        raise ModelError(f"a model must be there, got no file {name}; check the path")
+    if hub.HUB_ID.fullmatch(name):
+        found = hub.download(name)
+        return found if is_gguf(found) else _complete(found, name)
     raise _unknown(name)
 
 
 def find_gguf(name: str) -> Path | None:
-    """The GGUF that the model called `name` was converted from; None where it was from none."""
-    gguf = EMBEDDED[name].gguf if name in EMBEDDED else None
-    return gguf() if gguf else None
+    """The GGUF called `name`; None where the model is of another format."""
+    path = find_model(name)
+    return path if is_gguf(path) else None
 
 
 def list_models() -> list[ModelEntry]:
-    """The embedded models and where they are; loads and converts nothing."""
+    """The embedded models and where they are; loads nothing."""
     return [
         ModelEntry(name, model.present(), model.licence, model.description)
         for name, model in EMBEDDED.items()
@@ -116,24 +115,31 @@ def _unknown(name: str) -> ModelError:
     else:
         hint = f"did you mean {near[0]}?" if near else "give one of these"
     return ModelError(
-        f"a model must be one of [{known}], a directory or a hub id org/name, got {name!r}; {hint}"
+        f"a model must be one of [{known}], a .gguf file, a directory or a hub id org/name, "
+        f"got {name!r}; {hint}"
     )
 
 
-def _download(name: str) -> Path:
-    """Fetch a hub model's top-level files, or take them from the hub's own cache."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=["*/*"])
-    except Exception as error:  # the transport below the hub has errors of its own, which change
-        first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+def _file(path: Path, name: str) -> Path:
+    if not is_gguf(path):
         raise ModelError(
-            f"the hub model {name} must be reachable or downloaded before, "
-            f"got {type(error).__name__} ({first}); "
-            "check the name, the network and HF_TOKEN, or give a local directory"
-        ) from error
-    return Path(folder)
+            f"a model must be a .gguf file or a directory in Hugging Face format, got the file "
+            f"{name}; give the directory, with config.json and *.safetensors in it"
+        )
+    return path
+
+
+def _inside(path: Path, name: str) -> Path:
+    """The model in a directory: its safetensors, else its one GGUF."""
+    if any(path.glob("*.safetensors")) or (path / INDEX).is_file():
+        return _complete(path, name)
+    found = hub.models(sorted(file.name for file in path.glob("*.gguf")))
+    if len(found) > 1:
+        names = ", ".join(files[0] for files in found)
+        raise ModelError(
+            f"a folder must hold one model, {name} has {names}; give the path of one of them"
+        )
+    return path / found[0][0] if found else _complete(path, name)
 
 
 def _complete(path: Path, name: str) -> Path:

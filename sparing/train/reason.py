@@ -11,7 +11,9 @@ from accelerate import PartialState
 
 from sparing.errors import ModelError, OptionError, reason
 from sparing.model.chat import mark_thoughts
-from sparing.model.config import FAMILIES, read_config, read_json
+from sparing.model.checkpoint import read_config, read_model, read_tokenizer
+from sparing.model.config import FAMILIES, read_json
+from sparing.model.gguf import is_gguf
 from sparing.model.sources import INDEX, find_model
 from sparing.train import checkpoint
 from sparing.train.examples import Corpus
@@ -103,41 +105,33 @@ def exported(out: Path) -> bool:
 
 
 def load_base(name: str) -> tuple[Any, Any]:
-    """Model and tokenizer of an embedded model, a directory or a hub id, in float32 to be trained.
+    """Model and tokenizer of anything that `find_model` finds, in float32 to be trained.
 
     Whatever is trained here learns to think between markers: the template says so from now on.
     Raises ModelError where they are missing, broken, or do not belong together.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    directory = find_model(name)
-    check_architecture(directory)
+    path = find_model(name)
+    check_architecture(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory)
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, output_loading_info=True
-        )
+        tokenizer, model = read_tokenizer(path), read_model(path, torch.float32)
+    except ModelError:
+        raise
     except Exception as error:  # every loader below has errors of its own
         raise ModelError(f"{name} must be a readable checkpoint, got: {reason(error)}") from error
-    if loaded["missing_keys"]:  # transformers would begin them at random
-        raise ModelError(
-            f"{name} must hold all of its weights, got none for {min(loaded['missing_keys'])}; "
-            "save or fetch it again"
-        )
     check_tokenizer(model, tokenizer, name)
     mark_thoughts(tokenizer)
     return model, tokenizer
 
 
-def check_architecture(directory: Path) -> None:
+def check_architecture(path: Path) -> None:
     """Refuse, naming the field, a config that attention, dropout and engine do not know."""
-    family = read_json(directory / "config.json").get("model_type")
-    if family not in FAMILIES:
+    family = None if is_gguf(path) else read_json(path / "config.json").get("model_type")
+    if not is_gguf(path) and family not in FAMILIES:
         raise ModelError(
             f"config field model_type must be one of {', '.join(FAMILIES)} to be trained, "
             f"got {family!r}; choose another base"
         )
-    read_config(directory)
+    read_config(path)
 
 
 def check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:

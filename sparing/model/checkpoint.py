@@ -1,0 +1,113 @@
+"""A model on disk, whichever its format: a Hugging Face directory, or a GGUF file."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+
+from sparing.errors import ModelError, reason
+from sparing.model import config as hugging_face
+from sparing.model.config import ModelConfig
+from sparing.model.fingerprint import files_fingerprint
+from sparing.model.gguf import Gguf, is_gguf
+from sparing.model.gguf_config import gguf_config
+from sparing.model.gguf_tokenizer import gguf_tokenizer
+
+_OPEN: WeakValueDictionary[tuple[Path, str], Gguf] = WeakValueDictionary()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Within it a GGUF is opened once, however many functions here are asked about it."""
+    held = open_gguf(path) if is_gguf(path) else None
+    yield
+    del held
+
+
+def open_gguf(path: Path) -> Gguf:
+    """The open file, shared while somebody holds it: not to be closed."""
+    key = path, files_fingerprint(path)
+    gguf = _OPEN.get(key)
+    if gguf is None:
+        gguf = _OPEN[key] = Gguf.open(path)
+    return gguf
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Of either format; raises ModelError naming the field or tensor that cannot be used."""
+    return gguf_config(open_gguf(path)) if is_gguf(path) else hugging_face.read_config(path)
+
+
+def read_tokenizer(path: Path) -> Any:
+    """A tokenizer of transformers; raises ModelError where there is none that it can be made of."""
+    if is_gguf(path):
+        return gguf_tokenizer(open_gguf(path))
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # transformers raises whatever the file's parser raised
+        raise ModelError(
+            f"{path} must hold a tokenizer that transformers loads, got: {reason(error)}"
+        ) from None
+
+
+def read_model(path: Path, dtype: torch.dtype, **options: Any) -> Any:
+    """The transformers model, a GGUF's weights unpacked to ``dtype``.
+
+    Raises ModelError where a tensor is missing, and what transformers raises.
+    """
+    from transformers import AutoModelForCausalLM
+
+    source, more = transformers_source(path)
+    model, report = AutoModelForCausalLM.from_pretrained(
+        source, dtype=dtype, output_loading_info=True, **more, **options
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(  # transformers would draw them at random
+            f"{path} must hold all of its weights, got none for {missing[0]}; "
+            "save or fetch it again"
+        )
+    if is_gguf(path):
+        check_rope(model, path)
+        model.hf_quantizer = None  # save_pretrained refuses a model that has one
+        vars(model.config).pop("quantization_config", None)
+    return model
+
+
+def transformers_source(path: Path) -> tuple[Path, dict[str, Any]]:
+    """What ``from_pretrained`` is given for a model."""
+    if not is_gguf(path):
+        return path, {}
+    import transformers
+
+    if find_spec("gguf") is None:
+        raise ModelError(
+            f"transformers must have the package gguf to read {path.name}, got none; "
+            "run: pip install gguf"
+        )
+    if len(open_gguf(path).paths) > 1:
+        raise ModelError(
+            f"transformers must have a GGUF in one file, got {path.name} in several; "
+            "join them with llama-gguf-split --merge"
+        )
+    more: dict[str, Any] = {"gguf_file": path.name}
+    if unpacked := getattr(transformers, "GgufConfig", None):
+        # versions that have it keep the blocks packed where a kernel for them is installed
+        more["quantization_config"] = unpacked(dequantize=True)
+    return path.parent, more
+
+
+def check_rope(model: Any, path: Path) -> None:
+    """Raise ModelError where transformers leaves out the rope scaling that the file asks for."""
+    ours, theirs = read_config(path), model.model.rotary_emb
+    same = torch.allclose(ours.inverse_frequencies, theirs.inv_freq.float().cpu(), rtol=1e-5)
+    if not same or abs(ours.rope_scale - theirs.attention_scaling) > 1e-5:
+        raise ModelError(
+            f"{path.name}: transformers must read the rope scaling of a GGUF, got frequencies "
+            "without it; give the model in Hugging Face format"
+        )
