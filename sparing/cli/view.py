@@ -9,7 +9,15 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from sparing.engine.events import DoneEvent, Event, EvictEvent, LatentEvent, Stats, TokenEvent
+from sparing.engine.events import (
+    DoneEvent,
+    Event,
+    EvictEvent,
+    LatentEvent,
+    Stats,
+    StepEvent,
+    TokenEvent,
+)
 from sparing.engine.result import Result
 
 REFRESHES_PER_S = 8
@@ -53,15 +61,13 @@ class LiveView:
     def show(self, event: Event) -> None:
         """Take one event in."""
         self._stats.add(event)
+        if isinstance(event, StepEvent | EvictEvent):
+            self._cached = event.slots
         if isinstance(event, TokenEvent):
-            self._cached = self._cached + 1 if self._cached else event.position
             self._write(event.text, "dim" if self._dims and event.kind == "thought" else "")
         elif isinstance(event, LatentEvent):
-            self._cached = self._cached + 1 if self._cached else event.position
             if self._console.is_terminal:
                 self._write(thought(event), "dim italic")
-        elif isinstance(event, EvictEvent):
-            self._cached -= len(event.positions)
         elif isinstance(event, DoneEvent):
             self._write(event.text, "")
 

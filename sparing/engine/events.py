@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 
-@dataclass
+@dataclass(frozen=True)
 class Event:
-    """``row``: which prompt of the call it belongs to."""
+    """Never changes once it is sent. ``row``: which prompt of the call it belongs to."""
 
     type: ClassVar[str]
     row: int = field(default=0, kw_only=True)
@@ -19,20 +19,21 @@ class Event:
         return {"type": self.type, **asdict(self)}
 
 
-@dataclass
+@dataclass(frozen=True)
 class StepEvent(Event):
-    """The first event of a row's step carries how many tokens its drafter had proposed for it, and
-    ``score_before``, the predicted importance of the token before it, known only now.
+    """A position was filled.
 
+    ``drafted``: how many tokens were proposed for the row's step, in the step's first event.
     ``kv_bytes``: what the row's keys and values took at that moment, free slots included.
+    ``slots``: how many slots the positions before it used.
     """
 
     drafted: int = field(default=0, kw_only=True)
     kv_bytes: int = field(default=0, kw_only=True)
-    score_before: float | None = field(default=None, kw_only=True)
+    slots: int = field(default=0, kw_only=True)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Logprobs:
     """log p of a token under the full model, at temperature 1 and before any filter; ``top``: ids
     of the likeliest tokens and theirs, best first."""
@@ -41,15 +42,16 @@ class Logprobs:
     top: list[tuple[int, float]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class TokenEvent(StepEvent):
     """One new token.
 
-    ``text``: what became readable with it (half a code point or half a stop string waits);
-    ``kind``: thought or answer; ``origin``: model, draft or forced; ``confidence``: the model's
-    top-1 probability there; ``score``: its predicted importance (for the first of the predictor's
-    horizons), None without a predictor, and while it is not known: the last token of a step gets
-    it in the next one; ``logprobs``: None unless asked for.
+    ``text``: what became readable with it (half a code point or half a stop string waits).
+    ``kind``: thought or answer.
+    ``origin``: model, draft or forced.
+    ``confidence``: the model's top-1 probability there.
+    ``score``: its predicted importance where it is known already; else a ScoreEvent tells it.
+    ``logprobs``: None unless asked for.
     """
 
     type: ClassVar[str] = "token"
@@ -63,7 +65,7 @@ class TokenEvent(StepEvent):
     logprobs: Logprobs | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class LatentEvent(StepEvent):
     """One step thought without a word; ``top``: the likeliest words in it, with probabilities."""
 
@@ -72,20 +74,35 @@ class LatentEvent(StepEvent):
     top: list[tuple[str, float]]
 
 
-@dataclass
+@dataclass(frozen=True)
+class ScoreEvent(Event):
+    """Predicted importance of a token or a latent that was sent before, for the first of the
+    predictor's horizons. The last one of a row has none: it never goes through the model."""
+
+    type: ClassVar[str] = "score"
+    position: int
+    score: float
+
+
+@dataclass(frozen=True)
 class EvictEvent(Event):
-    """Positions whose keys and values were freed: positions >= ``at`` no longer see them."""
+    """Positions whose keys and values were freed: positions >= ``at`` no longer see them.
+    ``slots``: how many are still in use."""
 
     type: ClassVar[str] = "evict"
     positions: list[int]
     at: int
+    slots: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class LayersEvent(Event):
-    """The drafting layer set: what it ``skipped`` ("attention.3", "mlp.7"), none where it is not
-    used; its ``matchness``, the share of recent tokens on which it agreed with the full model; and
-    the ``phase``: accumulation, optimization or acceleration."""
+    """The drafting layer set.
+
+    ``skipped``: "attention.3", "mlp.7", none where it is not used.
+    ``matchness``: the share of recent tokens on which it agreed with the full model.
+    ``phase``: accumulation, optimization or acceleration.
+    """
 
     type: ClassVar[str] = "layers"
     skipped: list[str]
@@ -93,7 +110,7 @@ class LayersEvent(Event):
     phase: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class DoneEvent(Event):
     """The row's end: stop, length, budget, context, interrupted or error.
 
@@ -162,3 +179,9 @@ def replay(events: Iterable[Event]) -> Stats:
     for event in events:
         stats.add(event)
     return stats
+
+
+def scores_by_position(events: Iterable[Event]) -> dict[int, float]:
+    """Predicted importance, wherever a row's events tell it."""
+    told = (event for event in events if isinstance(event, TokenEvent | ScoreEvent))
+    return {event.position: event.score for event in told if event.score is not None}

@@ -1,24 +1,23 @@
 """The decode loop: one step for all live rows; a slot for each method, by default none."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor
 
 from sparing.engine.accept import Accepted, Predictions, Walk, accept
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Draft, Drafter, NoDrafter
-from sparing.engine.events import DoneEvent, Event, EvictEvent
-from sparing.engine.row import Request, Row
+from sparing.engine.events import DoneEvent, Event, EvictEvent, ScoreEvent, TokenEvent
+from sparing.engine.row import Predictor, Request, Row
 from sparing.engine.switch import layer_of
 from sparing.errors import message
 from sparing.model.chat import ChatFormat
 from sparing.model.inputs import Forward, Output, RowInput, scored, split
 
-Predictor = Callable[[Float[Tensor, "N E"]], Float[Tensor, "N K"]]
 PREFILL_CHUNK = 256
 
 
@@ -121,13 +120,15 @@ class Loop:
         output: Output,
     ) -> None:
         """Committed tokens and their predicted importance enter the cache; nothing else does."""
-        scores: Sequence[list[list[float]] | None] = [None] * len(rows)
-        if self.predictor is not None:
-            scores = [part.tolist() for part in split(self.predictor(output.hidden), new)]
-        attention: Sequence[Tensor | None] = output.attention or [None] * len(rows)
-        each = zip(rows, new, accepted, scores, attention, strict=True)
-        for row, i, done, importance, attended in each:
-            row.commit(self.cache, i, done, importance, attended)
+        none: list[Tensor | None] = [None] * len(rows)
+        hidden = none if self.predictor is None else split(output.hidden, new)
+        attention = output.attention or none
+        for row, i, done, states, attended in zip(
+            rows, new, accepted, hidden, attention, strict=True
+        ):
+            row.commit(self.cache, i, done, states, attended)
+            if self.predictor is not None:
+                row.score(self.cache, self.predictor)
 
     def _emit(
         self,
@@ -141,23 +142,31 @@ class Loop:
         for row, draft, done, gone in zip(rows, drafts, accepted, evicted, strict=True):
             if done is None:
                 continue
-            events += self._said(row, draft, done)
+            events += self._said(row, draft, done, self.cache.lengths[row.index] + len(gone))
             if gone:
-                events.append(EvictEvent(gone, row.position, row=row.request.tag))
+                slots = self.cache.lengths[row.index]
+                events.append(EvictEvent(gone, row.position, slots, row=row.request.tag))
             if row.transcript.finish_reason is not None:
                 events.append(self.done(row))
                 self.retire(row)
         return events
 
-    def _said(self, row: Row, draft: Draft, done: Accepted) -> Sequence[Event]:
-        """A row's tokens and latents, with what only the loop knows of them."""
+    def _said(self, row: Row, draft: Draft, done: Accepted, slots: int) -> list[Event]:
+        """A row's tokens and latents, with what only the loop knows of them; ``slots``: in use
+        before an eviction."""
         drafted = 0 if draft.forced else len(draft)
-        if done.events:
-            done.events[0].drafted = drafted
-        for event in done.events:
-            event.row, event.kv_bytes = row.request.tag, self.cache.nbytes // self.cache.rows
-        told = self.drafter.learn(row, drafted, len(done.path) if drafted else 0)
-        return [*done.events, *(replace(event, row=row.request.tag) for event in told)]
+        scored, row.scored = row.scored, {}
+        tag, kv_bytes = row.request.tag, self.cache.nbytes // self.cache.rows
+        told: list[Event] = []
+        for at, event in enumerate(done.events):
+            more: dict[str, Any] = {"drafted": 0 if at else drafted}
+            if isinstance(event, TokenEvent):
+                more["score"] = scored.pop(event.position, None)
+            used = slots - len(done.path) + at
+            told.append(replace(event, row=tag, kv_bytes=kv_bytes, slots=used, **more))
+        told += [ScoreEvent(position, score, row=tag) for position, score in scored.items()]
+        learned = self.drafter.learn(row, drafted, len(done.path) if drafted else 0)
+        return [*told, *(replace(event, row=tag) for event in learned)]
 
     def done(self, row: Row, *, interrupted: bool = False) -> DoneEvent:
         """The event that ends a row, at its end or where its reader stopped listening."""

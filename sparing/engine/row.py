@@ -1,17 +1,17 @@
 """A row: one prompt being answered, from admission to its end."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from sparing.engine.accept import Accepted, Pending
 from sparing.engine.cache import Kind, SlotCache
 from sparing.engine.drafting import Draft, Spent
-from sparing.engine.events import TokenEvent
 from sparing.engine.eviction import (
     NO_TOKEN,
     AttentionRecord,
@@ -24,8 +24,11 @@ from sparing.engine.eviction import (
 from sparing.engine.sampling import Sampler
 from sparing.engine.switch import NoSwitch, ThoughtSwitch
 from sparing.engine.transcript import Limits, Transcript
+from sparing.engine.unscored import Unscored
 from sparing.model.chat import ChatFormat, Prompt
 from sparing.model.inputs import RowInput
+
+Predictor = Callable[[Float[Tensor, "N E"]], Float[Tensor, "N K"]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Row:
         self.watched = AttentionRecord(watches) if watches else None
         self.vectors: dict[int, Tensor] = {}  # by position, of latents
         self._ids: list[int] = []  # by position, NO_TOKEN where a latent stands
-        self._unscored: TokenEvent | None = None  # said last: its hidden state comes a step later
+        self._unscored = Unscored()
+        self.scored: dict[int, float] = {}  # by position, what is to be told
         self.error: Exception | None = None
         self.started = time.perf_counter()
 
@@ -139,25 +143,22 @@ class Row:
         cache: SlotCache,
         new: RowInput,
         accepted: Accepted | None,
-        scores: list[list[float]] | None = None,
-        attention: Tensor | None = None,
+        hidden: Float[Tensor, "T E"] | None = None,
+        attention: Float[Tensor, "m S"] | None = None,
     ) -> None:
         """Put what was pending and the accepted path into the cache; the rest is rolled back.
 
-        ``accepted`` is None for a chunk that leaves some of the prompt to read. ``scores``: the
-        new tokens' predicted importance, ``K`` each; ``attention [m, S]``: of those attended.
+        ``accepted``: None for a chunk that leaves some of the prompt to read.
+        ``hidden``: of the new tokens, for the predictor.
+        ``attention``: of those attended.
         """
         taken = len(new.ids) if accepted is None else len(new.ids) - new.scored + 1
         path, kinds = (accepted.path, accepted.kinds) if accepted else ([], [])
         offsets = [*range(taken), *(taken + node for node in path)]
-        kept = None if scores is None else [scores[offset] for offset in offsets]
-        cache.commit(
-            self.index,
-            offsets,
-            [new.positions[offset] for offset in offsets],
-            [self.pending.kind] * taken + kinds,
-            kept,
-        )
+        positions = [new.positions[offset] for offset in offsets]
+        cache.commit(self.index, offsets, positions, [self.pending.kind] * taken + kinds)
+        if hidden is not None:
+            self._unscored.add(positions, hidden[offsets])
         taken_ids = [new.ids[offset] for offset in offsets]
         if self.pending.thought:
             self.vectors[self.position] = self.pending.thought.vector
@@ -167,23 +168,23 @@ class Row:
             slots = [*range(new.cached), *(new.cached + offset for offset in offsets)]
             queries = [offset - len(new.ids) + new.attended for offset in offsets]
             self.watched.add(attention[queries][:, slots].double().cpu().numpy())
-        if accepted and accepted.events:
-            self._tell_scores(accepted, kept)
-        self.position = new.positions[offsets[-1]] + 1
+        self.position = positions[-1] + 1
         rest = Pending(self.pending.ids[taken:], self.pending.kind)
         self.pending = accepted.pending if accepted else rest
 
-    def _tell_scores(self, accepted: Accepted, scores: list[list[float]] | None) -> None:
-        """Put the committed tokens' first scores into their events; one was sent before."""
-        events = accepted.events
-        if scores is not None:
-            before, *path = [of_token[0] for of_token in scores[-1 - len(accepted.path) :]]
-            if self._unscored is not None:
-                self._unscored.score = events[0].score_before = before
-            for event, score in zip(events, path, strict=False):
-                assert isinstance(event, TokenEvent)
-                event.score = score
-        self._unscored = events[-1] if isinstance(events[-1], TokenEvent) else None
+    def score(self, cache: SlotCache, predictor: Predictor) -> None:
+        """Predicted importance enters the cache, some tokens at a time: all of them before an
+        eviction and at the row's end."""
+        if self.error:
+            return
+        last = self.transcript.finish_reason is not None or self._full(cache)
+        slot = cache.lengths[self.index] - len(self._unscored)
+        for positions, hidden in self._unscored.groups(all_of_them=last):
+            scores = predictor(hidden).double().cpu().numpy()
+            cache.scores[self.index, slot : slot + len(positions)] = scores
+            slot += len(positions)
+            told = zip(positions, scores[:, 0].tolist(), strict=True)
+            self.scored |= {at: value for at, value in told if at >= self.transcript.question}
 
     def fail(self, error: Exception) -> None:
         """End this row alone. What is held back of its text is lost."""
@@ -194,12 +195,11 @@ class Row:
 
         Where none can be freed, or its policy fails, the row ends.
         """
-        request, length = self.request, cache.lengths[self.index]
-        ended = self.transcript.finish_reason is not None
-        if ended or request.budget is None or request.policy is None:
+        request = self.request
+        if self.transcript.finish_reason is not None or not self._full(cache):
             return []
-        if length < request.budget.slots:
-            return []
+        assert request.budget is not None
+        assert request.policy is not None
         view = self._view(cache)
         try:
             scores = scores_of(request.policy, view)
@@ -214,6 +214,11 @@ class Row:
             self.watched.keep(keep)
         self.settled = self.position
         return cache.evict(self.index, keep)
+
+    def _full(self, cache: SlotCache) -> bool:
+        """Whether its budget is reached."""
+        budget = self.request.budget if self.request.policy else None
+        return budget is not None and cache.lengths[self.index] >= budget.slots
 
     def _view(self, cache: SlotCache) -> SlotView:
         """This row's slots in use, as policies see them."""

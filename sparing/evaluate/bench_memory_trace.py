@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sparing.api import Engine
-from sparing.engine.events import EvictEvent, TokenEvent
+from sparing.engine.events import EvictEvent, TokenEvent, scores_by_position
 from sparing.engine.result import Result
 from sparing.errors import OptionError
 from sparing.evaluate.answering import answers
@@ -62,6 +62,7 @@ def read(engine: Engine, problem: Problem, result: Result, target: Target) -> di
     """
     said = [event for event in result.events if isinstance(event, TokenEvent)]
     gone = {p for e in result.events if isinstance(e, EvictEvent) for p in e.positions}
+    predicted = scores_by_position(result.events)
     begin, count = len(result.prompt_token_ids), thought(result)
     ids = [*result.prompt_token_ids, *result.token_ids]
     true = importance(engine.decoder, ids, begin, begin + count, [target.horizon])
@@ -71,7 +72,7 @@ def read(engine: Engine, problem: Problem, result: Result, target: Target) -> di
         "target": target.name,
         "share": SHARE,
         "tokens": [event.text for event in said[:count]],
-        "predicted": [event.score for event in said[:count]],
+        "predicted": [predicted.get(event.position) for event in said[:count]],
         "true": true.target(target.name)[:, 0].tolist(),
         "evicted": [event.position in gone for event in said[:count]],
     }

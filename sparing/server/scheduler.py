@@ -258,7 +258,7 @@ class Scheduler:
                 asked = self._live[event.row].draft
                 for tag, ticket in self._live.items():
                     if ticket.draft == asked:
-                        by_tag.setdefault(tag, []).append(replace(event))
+                        by_tag.setdefault(tag, []).append(event)
             else:
                 by_tag.setdefault(event.row, []).append(event)
         for tag, own in by_tag.items():
@@ -266,12 +266,11 @@ class Scheduler:
 
     def _note(self, ticket: Ticket, events: list[Event]) -> None:
         """Keep news until they are told; first and last ones are at once."""
+        events = [replace(event, row=ticket.choice) for event in events]
         last = events[-1]
-        for event in events:
-            event.row = ticket.choice
         if isinstance(last, DoneEvent):
             if ticket.row is not None:
-                last.draft = self.drafter.of(ticket.row).name
+                events[-1] = replace(last, draft=self.drafter.of(ticket.row).name)
                 if ticket.row.error:
                     log.error("a request failed", exc_info=ticket.row.error)
                     ticket.failure = ticket.row.error

@@ -68,12 +68,11 @@ def finished(loop: Loop, rows: Sequence[Any], events: Sequence[list[Event]]) -> 
 def said(result: Result) -> dict[str, Any]:
     """All of a result that neither drafts nor other rows may change."""
     drafting = ("origin", "drafted", "kv_bytes", "seconds", "draft", "row", "confidence")
-    drafting += ("draft_seconds", "search_seconds")
-    drafting += ("score", "score_before")  # known sooner, and to 1e-6 the same
+    timing = ("draft_seconds", "search_seconds", "score")  # scores: told sooner or later
     events = [
-        {k: v for k, v in event.to_dict().items() if k not in drafting}
+        {k: v for k, v in event.to_dict().items() if k not in drafting + timing}
         for event in result.events
-        if event.type != "layers"
+        if event.type not in ("layers", "score")
     ]
     names = ("token_ids", "text", "thinking", "answer", "finish_reason")
     return {name: getattr(result, name) for name in names} | {"events": events}

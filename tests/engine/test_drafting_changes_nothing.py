@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sparing.depth.lookup import PromptLookup
 from sparing.engine.drafting import NoDrafter
+from sparing.engine.events import scores_by_position
 from sparing.engine.eviction import SlotView
 from sparing.options import Memory, Sampling
 from tests.engine.drafters import all_drafters
@@ -136,6 +137,6 @@ def test_predicted_importance_decides(temperature):
 
 def scores(result: Any) -> list[float]:
     """Every token's but the last one's, which never went through the model."""
-    *before, last = [event.score for event in result.events if event.type == "token"]
-    assert last is None
-    return before
+    told = scores_by_position(result.events)
+    assert len(told) == len(result.token_ids) - 1
+    return [told[position] for position in sorted(told)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.progress import Progress
 
 from sparing.api import load
-from sparing.engine.events import EvictEvent, TokenEvent
+from sparing.engine.events import EvictEvent, TokenEvent, scores_by_position
 from sparing.engine.eviction import Budget
 from sparing.errors import OptionError, PromptError
 from sparing.evaluate.answering import answers
@@ -438,7 +438,8 @@ def test_a_trace_tells_of_each_thinking_token_what_was_predicted_and_what_came_t
     said = [event for event in spared.result.events if isinstance(event, TokenEvent)]
     assert found["tokens"] == [event.text for event in said[:THOUGHT]]
     assert found["tokens"][-1].endswith("</think>")
-    assert found["predicted"] == [event.score for event in said[:THOUGHT]]
+    scores = scores_by_position(spared.result.events)
+    assert found["predicted"] == [scores[event.position] for event in said[:THOUGHT]]
     ids = spared.result.prompt_token_ids + spared.result.token_ids
     truth = importance(engine.decoder, ids, 1, 1 + THOUGHT, [3]).future_mean
     assert found["true"] == truth[:, 0].tolist()

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
 
 import numpy as np
 import pytest
@@ -12,9 +12,11 @@ from transformers import AutoModelForCausalLM
 
 from sparing.api import load
 from sparing.engine.drafting import NoDrafter
-from sparing.engine.events import TokenEvent
+from sparing.engine.events import ScoreEvent, TokenEvent, scores_by_position
 from sparing.engine.eviction import Budget
+from sparing.engine.unscored import TOGETHER
 from sparing.errors import ModelError, OptionError
+from sparing.memory.policies.learned import Learned
 from sparing.memory.predictor import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -291,18 +293,16 @@ def full_pass(path, predictor, result):
     return predictor(states[-1][0])[:, 0].tolist()
 
 
+def scores_of(result):
+    """Of all tokens but the last, in their order; the last one has none."""
+    begin, scores = len(result.prompt_token_ids), scores_by_position(result.events)
+    assert sorted(scores) == list(range(begin, begin + len(result.token_ids) - 1))
+    return [scores[position] for position in sorted(scores)]
+
+
 def assert_scores(result, truth):
-    """All tokens but the last have theirs; a step's first token tells that of the one before."""
-    events = tokens_of(result)
-    begin = len(result.prompt_token_ids)
-    assert [e.position for e in events] == list(range(begin, begin + len(events)))
-    assert events[-1].score is None
-    scores = [event.score for event in events[:-1]]
+    begin, scores = len(result.prompt_token_ids), scores_of(result)
     assert scores == pytest.approx(truth[begin : begin + len(scores)], abs=1e-7)
-    before: list[float | None] = [None]
-    for last in events[:-1]:  # a step ends with the token that no draft had foreseen
-        before.append(last.score if last.origin == "model" else None)
-    assert [event.score_before for event in events] == before
 
 
 @without_gaps
@@ -312,7 +312,7 @@ def test_scores_are_those_of_a_full_pass_whatever_is_drafted(sampling):
     model = predicting(path)
     plain = run(model, PROMPTS, sampling, drafter=NoDrafter())
     truths = [full_pass(path, model.predictor, result) for result in plain]
-    assert np.std([event.score for event in tokens_of(plain[0])[:-1]]) > 0.1
+    assert np.std(scores_of(plain[0])) > 0.1
     for result, truth in zip(plain, truths, strict=True):
         assert len(tokens_of(result)) == COUNT
         assert_scores(result, truth)
@@ -323,8 +323,7 @@ def test_scores_are_those_of_a_full_pass_whatever_is_drafted(sampling):
             for result, truth, alone in zip(drafted, truths, plain, strict=True):
                 assert result.token_ids == alone.token_ids
                 assert_scores(result, truth)
-                pairs = zip(tokens_of(result)[:-1], tokens_of(alone)[:-1], strict=True)
-                assert all(a.score == pytest.approx(b.score, abs=1e-6) for a, b in pairs)
+                assert scores_of(result) == pytest.approx(scores_of(alone), abs=1e-6)
     assert any(e.origin == "draft" for e in tokens_of(drafted[0]))
 
 
@@ -339,9 +338,7 @@ def test_a_row_that_ends_in_the_middle_of_a_draft():
     assert result.token_ids == plain.token_ids[: at + 1]
     events = tokens_of(result)
     assert events[-2].origin == "draft"
-    assert events[-1].score is None
-    truth = full_pass(path, model.predictor, result)
-    assert [e.score for e in events[:-1]] == pytest.approx(truth[1:-1], abs=1e-7)
+    assert_scores(result, full_pass(path, model.predictor, result))
 
 
 def test_tokens_that_must_be_said_have_scores_too():
@@ -351,26 +348,55 @@ def test_tokens_that_must_be_said_have_scores_too():
     [result] = run(model, ["Q <think>"], greedy(40, think_budget=20))
     events = tokens_of(result)
     assert sum(event.origin == "forced" for event in events) == len("</think>")
-    truth = full_pass(path, model.predictor, result)
-    begin = len(result.prompt_token_ids)
-    assert [e.score for e in events[:-1]] == pytest.approx(truth[begin:-1], abs=1e-7)
+    assert_scores(result, full_pass(path, model.predictor, result))
 
 
-def test_in_a_stream_a_score_comes_a_step_later():
-    model = predicting(tiny("qwen3", markers=None))
-    known = []
-    for event in model.stream("Q", depth=Depth(draft="off"), sampling=greedy(12)):
-        if isinstance(event, TokenEvent):
-            known.append((event.score, event.score_before))
-    [result] = run(model, ["Q"], greedy(12))
-    later = [event.score for event in tokens_of(result)[:-1]]
-    assert [now for now, _ in known] == [None] * 12
-    assert [before for _, before in known] == [None, *map(pytest.approx, later)]
+def test_in_a_stream_scores_come_together_and_what_was_sent_stays():
+    """``TOGETHER`` at a time, the prompt's tokens counted; what is left at the end."""
+    model, count = predicting(tiny("qwen3", markers=None)), 2 * TOGETHER + 3
+    sent, copies, said, told = [], [], 0, []
+    for event in model.stream("Q", depth=Depth(draft="off"), sampling=greedy(count)):
+        sent.append(event)
+        copies.append(event.to_dict())
+        said += isinstance(event, TokenEvent)
+        if isinstance(event, ScoreEvent):
+            told.append((said, event.position))
+    assert [event.to_dict() for event in sent] == copies
+    whole = [(TOGETHER, p) for p in range(1, TOGETHER)]
+    whole += [(2 * TOGETHER, p) for p in range(TOGETHER, 2 * TOGETHER)]
+    assert told == [*whole, *((count, p) for p in range(2 * TOGETHER, count))]
+    with pytest.raises(FrozenInstanceError):
+        sent[0].score = 1.0
+
+
+@pytest.mark.parametrize("drafter", ["right", "half", "tree"])
+@unchecked()
+def test_the_predictor_is_given_the_same_tokens_together_whatever_is_drafted(drafter):
+    """So scores are the same to the last bit where hidden states are."""
+    path, groups = tiny("qwen3", markers=None), []
+    model, memory = predicting(path), Memory(budget=50, local=10)
+    known = {}
+
+    def noting(hidden):
+        groups[-1].append(len(hidden))
+        return model.predictor(hidden)
+
+    sampling = greedy(COUNT)
+    for chunk, named in ((256, "off"), (7, "off"), (256, drafter)):
+        groups.append([])
+        drafters = known | {"off": NoDrafter()}
+        parts = {"policy": Learned(HORIZONS), "predictor": noting, "chunk": chunk}
+        [result] = run(model, PROMPTS[1:2], sampling, memory, drafter=drafters[named], **parts)
+        known = all_drafters([result.prompt_token_ids + result.token_ids])
+    assert groups[0] == groups[1] == groups[2]
+    assert result.stats.evictions > 1
+    assert TOGETHER in groups[0]
+    assert 0 < len(groups[0]) < COUNT / 3
 
 
 def test_no_predictor_no_scores():
     [result] = run(engine(tiny("qwen3", markers=None)), ["Q"], greedy(12))
-    assert {(e.score, e.score_before) for e in tokens_of(result)} == {(None, None)}
+    assert not scores_by_position(result.events)
 
 
 @dataclass
@@ -399,7 +425,7 @@ def test_slots_hold_the_scores_of_what_was_said_and_no_others(drafter):
     policy = Watchful()
     [result] = run(model, [prompt], greedy(COUNT), memory, policy=policy, drafter=drafters[drafter])
     assert result.token_ids == plain.token_ids
-    told = [event.score for event in tokens_of(result)]
+    told = scores_of(result)
     whole = full_pass(path, model.predictor, result)
     assert len(policy.seen) >= 3
     for nth, (positions, scores) in enumerate(policy.seen):

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparing.api import Engine
 from sparing.engine.accept import PLACEHOLDER
 from sparing.engine.cache import Kind
-from sparing.engine.events import EvictEvent, LatentEvent, TokenEvent
+from sparing.engine.events import EvictEvent, LatentEvent, TokenEvent, scores_by_position
 from sparing.engine.eviction import NO_TOKEN, AttentionRecord, SlotView, select
 from sparing.engine.result import Result
 from sparing.engine.row import Request
@@ -52,8 +52,8 @@ def check(
     options = config.options(latent)
     assert ids[start:] == picked(out.logits[0], ids, request, options, config.id)
     predicted = engine.predictor(out.hidden_states[-1][0])
-    scores = {e.position: e.score for e in result.events if isinstance(e, TokenEvent)}
-    scores.pop(len(ids) - 1, None)  # the last one never went through the model
+    scores = scores_by_position(result.events)
+    assert sorted(scores) == list(range(start, len(ids) - 1))  # the last never went through it
     assert scores == pytest.approx({p: float(predicted[p, 0]) for p in scores}, abs=1e-6)
     whole = whole_view(out, ids, predicted, result, request, config.id)
     assert [(e.positions, e.at) for e in evictions] == evicted(whole, out, request)

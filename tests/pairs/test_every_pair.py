@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sparing.engine.events import TokenEvent
+from sparing.engine.events import TokenEvent, scores_by_position
 from sparing.engine.result import Result
 from tests.engine.driving import Recorder
 from tests.latent.thinking import said
@@ -65,10 +65,11 @@ def with_maps(family: str) -> Any:
     return exact_norms(reference(checkpoint(family), attention=MAPS))
 
 
-def numbers(result: Result) -> list[float | None]:
+def numbers(result: Result) -> list[float]:
     """Predicted importance and confidence of every token."""
     tokens = [event for event in result.events if isinstance(event, TokenEvent)]
-    return [number for event in tokens for number in (event.score, event.confidence)]
+    scores = scores_by_position(result.events)
+    return [*(scores[position] for position in sorted(scores)), *(e.confidence for e in tokens)]
 
 
 def assert_not_in_vain(cell: Cell, found: list[Result]) -> None:

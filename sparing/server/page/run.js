@@ -51,6 +51,7 @@ export class Run {
 
   take(event) {
     if (event.type === "token" || event.type === "latent") this.say(event);
+    else if (event.type === "score") this.score(event);
     else if (event.type === "evict") this.evict(event);
     else if (event.type === "layers") this.phases.push({ from: this.said.length, ...event });
     else if (event.type === "done") this.end(event);
@@ -58,13 +59,8 @@ export class Run {
 
   say(event) {
     if (this.question === null) this.question = event.position;
-    const before = this.said.at(-1);
-    if (before && event.score_before !== null && before.score === null) {
-      before.score = event.score_before;
-      this.changed.add(before);
-    }
     const said = entry(event, this.said.length);
-    this.held = this.said.length ? this.held + 1 : this.question;
+    this.held = event.slots;
     this.said.push(said);
     this.byPosition.set(said.position, said);
     this.kvBytes = event.kv_bytes;
@@ -77,6 +73,12 @@ export class Run {
     this.cache.push([this.said.length, this.held]);
   }
 
+  score(event) {
+    const said = this.byPosition.get(event.position);
+    said.score = event.score;
+    this.changed.add(said);
+  }
+
   evict(event) {
     for (const position of event.positions) {
       const said = this.byPosition.get(position);
@@ -87,7 +89,7 @@ export class Run {
         this.forgotten.add(position);
       }
     }
-    this.held -= event.positions.length;
+    this.held = event.slots;
     this.evictions += 1;
     this.evicted += event.positions.length;
     this.cache.push([this.said.length, this.held]);

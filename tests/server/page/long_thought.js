@@ -21,14 +21,16 @@ async () => {
       origin: drafted ? "draft" : "model",
       confidence: 1,
       score: drafted ? 1.1 : null,
-      score_before: drafted ? null : 0.5,
+      slots: 40 + at - run.evicted,
       kv_bytes: 8192 * 512,
       drafted: 0,
     });
+    if (!drafted) run.take({type: "score", position: 40 + at, score: 0.5});
     if (at % 200 === 199) {
       const positions = [];
       for (let gone = at - 190; gone < at; gone += 2) positions.push(40 + gone);
-      run.take({type: "evict", positions, at: 41 + at});
+      const slots = 41 + at - run.evicted - positions.length;
+      run.take({type: "evict", positions, at: 41 + at, slots});
     }
     if (at % 8 === 7) {
       const begun = performance.now();

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sparing.engine.events import scores_by_position
 from tests.server.page.browsing import DESKTOP, PHONE, Visit, visit
 from tests.server.wire import QUESTION
 
@@ -14,6 +15,11 @@ DANGEROUS = "<img src=x onerror=\"document.title='owned'\"><b>What is 12 + 34?</
 def runs_of(server: Any, last: int) -> list[Any]:
     """The last runs of a server, the latest at the end."""
     return list(server.service.runs._ended.values())[-last:]
+
+
+def scores_of(choice: Any) -> dict[int, float]:
+    """Predicted importance by position, as the choice's events tell it."""
+    return scores_by_position(e for e in choice.run.events if e.row == choice.index)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +77,8 @@ def test_shades_follow_importance(both):
         "one => Number([...one.classList].find(name => /^i[1-5]$/.test(name))?.slice(1) ?? 0))",
         column(1),
     )
-    scores = [token.score if token.score is not None else 0.0 for token in spared.tokens]
+    told = scores_of(spared)
+    scores = [told.get(token.position, 0.0) for token in spared.tokens]
     assert len(set(shades)) >= 4
     pairs = sorted(zip(scores, shades, strict=True))
     assert [shade for _, shade in pairs] == sorted(shades)
@@ -142,7 +149,7 @@ def test_a_token_tells_about_itself(both):
         seen.page.keyboard.press("ArrowRight")
     told = seen.text(f"{column(1)} .about")
     assert f"position {spared.tokens[2].position}" in told
-    assert f"importance {spared.tokens[2].score:.2f}" in told
+    assert f"importance {scores_of(spared)[spared.tokens[2].position]:.2f}" in told
 
 
 def test_what_is_said_is_told_to_who_cannot_see_it(both):
