@@ -29,12 +29,11 @@ from sparing.latent.fusion import LatentVector
 from sparing.latent.switch import find_switch
 from sparing.memory.find import find_policy
 from sparing.memory.predictor import ImportancePredictor, find_predictor, load_predictor
-from sparing.model.assemble import load_decoder
+from sparing.model.assemble import WEIGHTS, load_decoder
 from sparing.model.chat import ChatFormat, PromptLike, check_markers
 from sparing.model.checkpoint import read_config, reading
 from sparing.model.decoder import Decoder
 from sparing.model.fingerprint import files_fingerprint
-from sparing.model.matrix import KINDS
 from sparing.model.reference import ReferenceDecoder
 from sparing.model.sources import find_model
 from sparing.options import Depth, Latent, Memory, Options, Sampling
@@ -53,19 +52,21 @@ Each: TypeAlias = T | Sequence[T] | None
 
 def load(
     name_or_path: str | Path,
-    dtype: str = "float32",
+    weights: str = "auto",
+    dtype: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    decoder: str = "auto",
     *,
-    decoder: str = "sparing",
-    kind: str = "auto",
     markers: tuple[str, str] | None = None,
     predictor: str | Path | Literal[False] | None = None,
 ) -> "Engine":
-    """A model ready to decode: an embedded name, a directory, or a hub id.
+    """A model ready to decode: an embedded name, a GGUF file, a directory, or a hub id.
 
-    ``threads`` is torch's number of threads. ``decoder`` "reference" runs the model through
-    transformers, slowly, whatever its architecture. ``kind``: of matrix product, auto by timing.
+    ``weights``: their precision; auto keeps what the file has, see ``WEIGHTS`` of model/assemble.py.
+    ``dtype``: what is computed in; another one than float32 is torch's to compute. ``threads``: of
+    torch and of the kernels. ``decoder`` "hub" runs the model through transformers, slowly,
+    whatever its architecture; "fast" and "auto" run it by ours.
     ``markers``: start and end of a thought, where they are not found by themselves. ``predictor``:
     directory of an importance predictor; by default the model's own, if it has one; False: none.
 
@@ -73,13 +74,14 @@ def load(
     cannot be found or used.
     """
     wanted = Loading(
-        dtype=dtype,  # type: ignore[arg-type]
+        weights=weights,
+        dtype=dtype or "float32",  # type: ignore[arg-type]
         device=device,
         threads=threads,
         decoder=decoder,  # type: ignore[arg-type]
-        kind=kind,
         markers=markers,
     )
+    computed = DTYPES[wanted.dtype]
     directory = find_model(str(name_or_path))
     home = None if predictor is False else find_predictor(predictor, directory)
     if threads is not None:
@@ -88,11 +90,11 @@ def load(
         decoder_, chat = wanted.read(directory)
     learned = None
     if home:
-        learned = load_predictor(home, directory, chat.tokenizer, DTYPES[dtype], device)
+        learned = load_predictor(home, directory, chat.tokenizer, computed, device)
     sets = read_sets(directory, chat.tokenizer)
-    latents = load_latents(directory, chat.tokenizer, DTYPES[dtype], device)
+    latents = load_latents(directory, chat.tokenizer, computed, device)
     engine = Engine(decoder_, chat, str(name_or_path), learned, sets, latents)
-    setting = f"{platform.node()}, {torch.get_num_threads()} threads, {dtype}, {device}, {decoder}"
+    setting = f"{platform.node()}, {torch.get_num_threads()} threads, {wanted.dtype}, {weights}, {device}, {decoder}"
     engine.drafting.kept = Kept(files_fingerprint(directory), setting)
     return engine
 
@@ -100,11 +102,11 @@ def load(
 class Loading(Options):
     """The arguments of ``load``, checked."""
 
+    weights: str
     dtype: Literal["float32", "bfloat16", "float16", "float64"]
     device: str
     threads: Annotated[int, Field(ge=1)] | None
-    decoder: Literal["sparing", "reference"]
-    kind: str
+    decoder: Literal["auto", "fast", "hub"]
     markers: Any
 
     @field_validator("device")
@@ -117,25 +119,25 @@ class Loading(Options):
         return value
 
     @model_validator(mode="after")
-    def _kind_and_markers(self) -> "Loading":
+    def _weights_and_markers(self) -> "Loading":
         check_markers(self.markers)
-        known = ("auto", *KINDS) if self.decoder == "sparing" else ("auto",)
-        if self.kind not in known:
+        known = ("auto",) if self.decoder == "hub" else ("auto", *WEIGHTS)
+        if self.weights not in known:
             raise ValueError(
-                f"kind must be one of {', '.join(known)} with decoder {self.decoder}, "
-                f"got {self.kind!r}"
+                f"weights must be one of {', '.join(known)} with decoder {self.decoder}, "
+                f"got {self.weights!r}"
             )
         return self
 
     def read(self, directory: Path) -> tuple[Decoder | ReferenceDecoder, ChatFormat]:
         """Decoder and chat format of a checkpoint; cheap checks come before the weights."""
         dtype = DTYPES[self.dtype]
-        if self.decoder == "reference":
+        if self.decoder == "hub":
             reference = ReferenceDecoder.load(directory, dtype, self.device)
             vocabulary = reference.shape.vocabulary
             return reference, ChatFormat.load(directory, vocabulary, self.markers)
         chat = ChatFormat.load(directory, read_config(directory).vocabulary, self.markers)
-        return load_decoder(directory, dtype, self.device, self.kind), chat
+        return load_decoder(directory, self.weights, dtype, self.device), chat
 
 
 class Engine:
@@ -241,13 +243,15 @@ class Engine:
         limits = self._limits(sampling)
         budget = Budget.of(memory, question, limits.max_new_tokens)
         switch = self.switch(latent or Latent())
-        return Request(encoded, self._sampler(sampling), limits, budget, policy, tag, switch)
+        kv = None if memory.kv == "auto" else memory.kv
+        return Request(encoded, self._sampler(sampling), limits, budget, policy, tag, switch, kv)
 
     def loop(
         self,
         requests: Sequence[Request],
         depth: Depth | None = None,
         batch_size: int = 8,
+        kv: str | None = None,
     ) -> Loop:
         """A loop with room for any of ``requests``, ``batch_size`` of them at a time.
 
@@ -255,20 +259,38 @@ class Engine:
         """
         if batch_size < 1:
             raise OptionError(f"batch_size must be 1 or more, got {batch_size}")
-        shape = self.decoder.shape
-        cache = SlotCache(
-            shape.layers,
+        wanted = {r.kv for r in requests} - {None}
+        if len(wanted) > 1:
+            raise OptionError(
+                f"kv must be the same for all prompts of a call, got {', '.join(sorted(wanted))}"
+            )
+        cache = self.cache(
             max(min(batch_size, len(requests)), 1),
-            shape.kv_heads,
-            shape.head_dim,
             capacity=max((r.slots for r in requests if r.budget is not None), default=0),
             limit=max((r.slots for r in requests), default=0),
-            scores=len(self.horizons) if self.horizons else 1,
-            dtype=self.decoder.dtype,
-            device=self.decoder.device,
+            kv=next(iter(wanted), kv),
         )
         drafter = find_drafter(depth or Depth(), self.drafting, cache)
-        return Loop(self.decoder, self.chat, cache, shape.vocabulary, drafter, self.predictor)
+        vocabulary = self.decoder.shape.vocabulary
+        return Loop(self.decoder, self.chat, cache, vocabulary, drafter, self.predictor)
+
+    def cache(
+        self, rows: int, capacity: int, limit: int | None = None, kv: str | None = None
+    ) -> SlotCache:
+        """An empty cache for this model; ``kv``: as ``Memory.kv``, None is auto."""
+        shape, decoder = self.decoder.shape, self.decoder
+        known = {"float32": torch.float32, "float16": torch.float16, "q8": torch.int8}
+        return SlotCache(
+            shape.layers,
+            rows,
+            shape.kv_heads,
+            shape.head_dim,
+            capacity,
+            limit,
+            scores=len(self.horizons) if self.horizons else 1,
+            dtype=known.get(kv or "auto", decoder.cache_dtype),
+            device=decoder.device,
+        )
 
     def switch(self, latent: Latent) -> ThoughtSwitch:
         """What decides on latent steps; raises OptionError where the model has not learned them."""

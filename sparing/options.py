@@ -25,6 +25,7 @@ PolicyName = Literal[
 ]
 POLICY_GROUP = "sparing.policies"  # entry points of packages that bring a policy of their own
 DraftName = Literal["auto", "off", "lookup", "layers", "hybrid"]
+KvName = Literal["auto", "float32", "float16", "q8"]
 LatentMode = Literal["off", "learned", "confidence"]
 
 
@@ -82,7 +83,8 @@ class Memory(Options):
     budget leaves beside the question. ``selection``: how many of the unprotected survive an
     eviction, a count or a ratio of them. By default both are what the model's importance predictor
     says, else 0.4, the paper's. ``policy``: a name of ``known_policies``, or one's own
-    ``EvictionPolicy``.
+    ``EvictionPolicy``. ``kv``: how keys and values are stored; auto is float32 beside float32
+    weights, else float16; q8 has 8 bits and a scale for each head and slot.
     """
 
     budget: int | float | None = None
@@ -91,6 +93,7 @@ class Memory(Options):
     policy: Annotated[Any, Field(json_schema_extra=lambda s: s.update(enum=known_policies()))] = (
         "auto"
     )
+    kv: KvName = "auto"
 
     @field_validator("policy")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 import typer
 
 from sparing.errors import OptionError
-from sparing.options import Depth, DraftName, Latent, LatentMode, Memory, PolicyName, Sampling
+from sparing.options import Depth, DraftName, KvName, Latent, LatentMode, Memory, PolicyName, Sampling
 
 N = TypeVar("N", int, float)
 
@@ -47,16 +47,21 @@ class ModelFlags:
     model: Annotated[
         str, flag("a name of `sparing models`, a directory in Hugging Face format, or a hub id")
     ] = "pocket"
-    dtype: Annotated[str, flag("float32, bfloat16 or float16")] = "float32"
-    threads: Annotated[int | None, flag("threads of torch")] = None
+    weights: Annotated[
+        str,
+        flag("precision: auto as the file has it, float32, bfloat16, float16, q8_0, q5_0, q4_0 ..."),
+    ] = "auto"
+    dtype: Annotated[
+        str, flag("computed in float32, or by torch in bfloat16, float16 or float64")
+    ] = "float32"
+    threads: Annotated[int | None, flag("threads")] = None
     decoder: Annotated[
-        str, flag("sparing, or reference: any architecture, slowly, through transformers")
-    ] = "sparing"
+        str, flag("auto, fast, or hub: any architecture, slowly, through transformers")
+    ] = "auto"
 
     def load(self) -> Any:
-        """The engine. Its products are not picked by timing: every run and process gets the same
-        traces, to the bit."""
-        return load_quietly(self, False, "auto" if self.decoder == "reference" else "plain")
+        """The engine."""
+        return load_quietly(self, False)
 
 
 @dataclass
@@ -72,17 +77,17 @@ class LoadingFlags(ModelFlags):
         return load_quietly(self, self.predictor)
 
 
-def load_quietly(flags: ModelFlags, predictor: Any, kind: str = "auto") -> Any:
+def load_quietly(flags: ModelFlags, predictor: Any) -> Any:
     """The engine; transformers keeps quiet meanwhile."""
     from sparing.api import load
 
     quiet_transformers()
     return load(
         flags.model,
+        flags.weights,
         flags.dtype,
         threads=flags.threads,
         decoder=flags.decoder,
-        kind=kind,
         predictor=predictor,
     )
 
@@ -106,6 +111,9 @@ class SeedlessFlags:
     selection: Annotated[Any, number("how many of the unprotected survive an eviction")] = None
     policy: Annotated[
         str, flag(f"which slots stay: {', '.join(get_args(PolicyName))}, or an installed one")
+    ] = "auto"
+    kv: Annotated[
+        str, flag(f"how keys and values are stored: {', '.join(get_args(KvName))}")
     ] = "auto"
     draft: Annotated[str, flag(f"who drafts: {', '.join(get_args(DraftName))}")] = "auto"
     depth_task: Annotated[

@@ -3,11 +3,9 @@
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from sparing.model.decoder import Decoder
-from sparing.model.matrix import Matrix, TransposedMatrix
+from sparing.model.matrix import Matrix
 
 SIZE = 4096  # words
 SMALL = 4 * SIZE  # vocabularies up to it are scored whole
@@ -24,7 +22,7 @@ class Shortlist:
     def __init__(self, full: Matrix, vocabulary: int, size: int = SIZE) -> None:
         self._full, self.vocabulary = full, vocabulary
         self.ids = torch.arange(size)
-        self.head = TransposedMatrix(full.rows(self.ids))
+        self.head = full.take(self.ids)
         self._places = {token: token for token in range(size - 1, -1, -1)}  # oldest use first
 
     def use(self, tokens: Iterable[int]) -> None:
@@ -34,21 +32,11 @@ class Shortlist:
             if place is None:
                 place = self._places.pop(next(iter(self._places)))
                 self.ids[place] = token
-                self.head.weight[:, place] = self._full.rows(torch.tensor([token]))[0]
+                self.head.put(place, self._full, token)
             self._places[token] = place
-
-    def spread(self, logits: Float[Tensor, " K"]) -> Float[Tensor, " V"]:
-        """Over the whole vocabulary, words off the list at minus infinity."""
-        whole = logits.new_full((self.vocabulary,), float("-inf"))
-        whole[self.ids] = logits
-        return whole
 
 
 def shortlist(decoder: Decoder) -> Shortlist | None:
-    """Where scoring all words costs enough to do without most of them, and single rows of the head
-    can be read (of a packed one they cannot, but for the embedding that it is tied to)."""
+    """Where scoring all words costs enough to do without most of them."""
     vocabulary = decoder.shape.vocabulary
-    source = decoder.embedding if decoder.config.tied else decoder.head
-    if vocabulary <= SMALL or source.kind == "packed":
-        return None
-    return Shortlist(source, vocabulary)
+    return Shortlist(decoder.head, vocabulary) if vocabulary > SMALL else None

@@ -5,6 +5,7 @@ Slots are physical, positions logical: a kept key stays in the rotary position i
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ class Kind(IntEnum):
 
 class SlotCache:
     """Keys and values ``[2, B, G, S, D]`` a layer, with per slot a position, scores and a kind.
+
+    ``dtype`` is a float, or int8: then ``scales [2, B, G, S]``, float32, go with each layer, and a
+    key or value is its codes times its scale.
 
     ``lengths[row]`` slots of a row are in use, in position order; whatever lies behind them is
     free to drafts. ``capacity`` slots a row are allocated; up to ``limit`` are taken in blocks by
@@ -45,8 +49,9 @@ class SlotCache:
         device: torch.device | str = "cpu",
     ) -> None:
         self.rows, self.limit = rows, max(capacity, limit or 0)
-        self._empty = torch.empty(2, rows, kv_heads, 0, head_dim, dtype=dtype, device=device)
+        self._like = torch.empty(2, 0, kv_heads, 0, head_dim, dtype=dtype, device=device)
         self.kv = [self._slots(capacity) for _ in range(layers)]
+        self.scales = [self._scales(capacity) for _ in range(layers)] if self.packed else []
         self.nbytes = self._measure()
         self.lengths = [0] * rows
         self.positions = np.zeros((rows, capacity), np.int64)
@@ -61,8 +66,19 @@ class SlotCache:
     @property
     def slot_bytes(self) -> int:
         """What each further slot of a row takes, in all layers."""
-        two, _, heads, _, dim = self._empty.shape
-        return len(self.kv) * two * heads * dim * self._empty.element_size()
+        two, _, heads, _, dim = self._like.shape
+        a_head = dim * self._like.element_size() + (torch.float32.itemsize if self.packed else 0)
+        return len(self.kv) * two * heads * a_head
+
+    @property
+    def packed(self) -> bool:
+        """Whether keys and values are codes of 8 bits."""
+        return self._like.dtype == torch.int8
+
+    @property
+    def stored(self) -> str:
+        """How keys and values are stored, as ``Memory.kv`` calls it."""
+        return "q8" if self.packed else str(self._like.dtype).removeprefix("torch.")
 
     @property
     def keys(self) -> list[Tensor]:
@@ -74,9 +90,17 @@ class SlotCache:
         """Per layer ``[B, G, S, D]``."""
         return [layer[1] for layer in self.kv]
 
+    def row_keys(self, row: int) -> "Keys":
+        """A row's keys in use, layer by layer."""
+        return Keys(self, row)
+
     def _measure(self) -> int:
         """Bytes of all keys and values, read off their storages."""
-        return sum(t.untyped_storage().nbytes() for t in self.kv)
+        return sum(t.untyped_storage().nbytes() for t in self._tensors())
+
+    def _tensors(self) -> list[Tensor]:
+        """Everything that has slots as its fourth axis."""
+        return [*self.kv, *self.scales]
 
     def reserve(self, slots: int) -> None:
         """Make room for ``slots`` in every row, a layer at a time; raises beyond ``limit``."""
@@ -140,7 +164,7 @@ class SlotCache:
 
     def reset(self, row: int) -> None:
         """Empty a row, its old values zeroed so that nothing of them reaches the next one."""
-        for tensor in self.kv:
+        for tensor in self._tensors():
             tensor[:, row].zero_()
         self.lengths[row] = 0
 
@@ -157,8 +181,12 @@ class SlotCache:
         return min(-(-slots // BLOCK_SLOTS) * BLOCK_SLOTS, self.limit)
 
     def _slots(self, count: int) -> Tensor:
-        two, _, heads, _, dim = self._empty.shape
-        return self._empty.new_zeros(two, self.rows, heads, count, dim)
+        two, _, heads, _, dim = self._like.shape
+        return self._like.new_zeros(two, self.rows, heads, count, dim)
+
+    def _scales(self, count: int) -> Tensor:
+        two, _, heads, _, _ = self._like.shape
+        return self._like.new_zeros(two, self.rows, heads, count, dtype=torch.float32)
 
     def _lay_out(self, keep: Sequence[int], rows: int, capacity: int) -> None:
         """New storage, a layer at a time: the rows ``keep`` come first, as far as they reach."""
@@ -166,9 +194,10 @@ class SlotCache:
         chosen = list(keep)
         in_place = chosen == list(range(len(chosen)))
         taken = slice(0, len(chosen)) if in_place else chosen
-        for layer, old in enumerate(self.kv):
-            self.kv[layer] = self._slots(capacity)
-            self.kv[layer][:, : len(chosen), :, :shared] = old[:, taken, :, :shared]
+        for tensors, empty in ((self.kv, self._slots), (self.scales, self._scales)):
+            for layer, old in enumerate(tensors):
+                tensors[layer] = empty(capacity)
+                tensors[layer][:, : len(chosen), :, :shared] = old[:, taken, :, :shared]
         self.nbytes = self._measure()
         for name in ("positions", "scores", "kinds"):
             old = getattr(self, name)
@@ -179,6 +208,22 @@ class SlotCache:
 
     def _gather(self, row: int, source: Tensor, begin: int) -> None:
         """Move the slots ``source`` (rising, none before ``begin``) to ``begin`` and on."""
-        for tensor in self.kv:
+        for tensor in self._tensors():
             of_row = tensor[:, row]
             of_row[:, :, begin : begin + len(source)] = of_row.index_select(2, source)
+
+
+class Keys(Sequence[Tensor]):
+    """A row's keys ``[G, S, D]``, layer by layer, floats; each is read when it is asked for."""
+
+    def __init__(self, cache: SlotCache, row: int) -> None:
+        self.cache, self.row, self.length = cache, row, cache.lengths[row]
+
+    def __len__(self) -> int:
+        return len(self.cache.kv)
+
+    def __getitem__(self, layer: Any) -> Any:
+        found = self.cache.kv[layer][0, self.row, :, : self.length]
+        if self.cache.packed:
+            return found * self.cache.scales[layer][0, self.row, :, : self.length, None]
+        return found.float() if found.dtype == torch.float16 else found

@@ -14,7 +14,7 @@ from sparing.engine.drafting import Draft, Drafter, NoDrafter
 from sparing.engine.events import DoneEvent, Event, EvictEvent, ScoreEvent, TokenEvent
 from sparing.engine.row import Predictor, Request, Row
 from sparing.engine.switch import layer_of
-from sparing.errors import message
+from sparing.errors import OptionError, message
 from sparing.model.chat import ChatFormat
 from sparing.model.inputs import Forward, Output, RowInput, scored, split
 
@@ -53,6 +53,11 @@ class Loop:
         if request.slots > self.cache.limit:
             raise ValueError(
                 f"a request must fit the cache's {self.cache.limit} slots, got {request.slots}"
+            )
+        if request.kv not in (None, self.cache.stored):
+            raise OptionError(
+                f"kv must be {self.cache.stored}, as this cache stores it, got {request.kv}; "
+                "leave it out"
             )
         row = Row(self.free_rows[0], request, self.chat, self.vocabulary)
         self.live = sorted([*self.live, row], key=lambda live: live.index)
@@ -106,7 +111,7 @@ class Loop:
             Walk(row.transcript, draft, predictions, first, row.switch) if i.scored else None
             for row, draft, i, first in zip(rows, drafts, new, firsts, strict=False)
         ]
-        accept([walk for walk in walks if walk])
+        accept([walk for walk in walks if walk], predictions)
         for row, walk in zip(rows, walks, strict=True):
             if walk and walk.done.error:
                 row.fail(walk.done.error)

@@ -34,7 +34,8 @@ Predictor = Callable[[Float[Tensor, "N E"]], Float[Tensor, "N K"]]
 @dataclass(frozen=True)
 class Request:
     """A prompt and all its options, resolved. ``tag`` marks its events; ``policy`` None: full;
-    ``switch``: one for each mode of a model, all with the same token and layer."""
+    ``switch``: one for each mode of a model, all with the same token and layer; ``kv``: how keys and
+    values must be stored, None: as the cache has them."""
 
     prompt: Prompt
     sampler: Sampler
@@ -43,6 +44,7 @@ class Request:
     policy: EvictionPolicy | None = None
     tag: int = 0
     switch: ThoughtSwitch = field(default_factory=NoSwitch)
+    kv: str | None = None
 
     @property
     def slots(self) -> int:
@@ -93,6 +95,11 @@ class Row:
     def banned(self) -> int | None:
         """A token that it never even picks."""
         return self.switch.token if self.switch.silent else None
+
+    @property
+    def greedy(self) -> bool:
+        """Whether each token is the argmax of the bare logits."""
+        return self.request.sampler.is_argmax
 
     @property
     def sampled(self) -> bool:
@@ -232,6 +239,6 @@ class Row:
             ids=np.array(self._ids)[positions],
             scores=scores,
             seed=self.request.sampler.seed,
-            keys=[layer[self.index, :, :length] for layer in cache.keys],
+            keys=cache.row_keys(self.index),
             attention=self.watched,
         )

@@ -1,134 +1,207 @@
-"""From a checkpoint to a Decoder: what is stacked, and which kind of product each matrix gets."""
+"""From a model's file to a Decoder: which precision each matrix gets, and what computes."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sparing.errors import ModelError, OptionError, reason
-from sparing.model.config import ModelConfig, read_config
-from sparing.model.decoder import EXACT_DTYPES, ROLES, Decoder, Layer
-from sparing.model.matrix import KINDS, TIMED_MATRICES, Matrix, PlainMatrix, fastest_kind, runs
-from sparing.model.weights import EMBEDDING, HEAD, Checkpoint, expected_shapes
+from sparing.errors import OptionError
+from sparing.kernels.blocks import BLOCKS, encode
+from sparing.kernels.library import announce_absence, library
+from sparing.kernels.packed import Arena, KernelMatrix, Kernels, packed_bytes
+from sparing.kernels.twin import PackedMatrix
+from sparing.model.checkpoint import read_config
+from sparing.model.compiled import CompiledDecoder
+from sparing.model.config import ModelConfig
+from sparing.model.decoder import MATRICES, Decoder, Layer
+from sparing.model.gguf import is_gguf
+from sparing.model.matrix import Matrix, PlainMatrix
+from sparing.model.progress import Progress
+from sparing.model.tensors import CheckpointTensors, GgufTensors, Stored, Tensors
+from sparing.model.torch_decoder import TorchDecoder
+from sparing.model.weights import EMBEDDING, HEAD, Checkpoint
 
-# role -> the matrices of the checkpoint that are stacked into it
-PARTS = {
-    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "output": ("self_attn.o_proj",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "down": ("mlp.down_proj",),
+WEIGHTS = {
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "q8_0": "Q8_0",
+    "q5_1": "Q5_1",
+    "q5_0": "Q5_0",
+    "q4_1": "Q4_1",
+    "q4_0": "Q4_0",
 }
-# role -> the norm before it, whose weight is multiplied into it where the dtype is exact enough
-NORMS = {"qkv": "input_layernorm", "gate_up": "post_attention_layernorm"}
+NORM = "model.norm.weight"
+PARTS = dict(  # our name of a layer's matrix -> the checkpoint's
+    zip(
+        MATRICES,
+        (
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "mlp.gate_proj",
+            "mlp.up_proj",
+            "mlp.down_proj",
+        ),
+        strict=True,
+    )
+)
 
 
 def load_decoder(
-    directory: Path,
-    dtype: torch.dtype = torch.float32,
+    path: Path,
+    weights: str = "auto",
+    dtype: torch.dtype | None = None,
     device: str = "cpu",
-    kind: str = "auto",
+    *,
+    compiled: bool = True,
 ) -> Decoder:
-    """Read a Hugging Face checkpoint, matrix by matrix; ``kind`` auto picks each by timing.
+    """Read a GGUF or a Hugging Face checkpoint, matrix by matrix.
 
-    Raises ModelError where config or weights cannot be used, OptionError where this processor has
-    no product of that kind in that dtype.
+    ``weights``: a precision of ``WEIGHTS``, for what the file has as floats; auto keeps what it
+    has. ``dtype``: what torch computes in, where another one than float32 is asked for, or another
+    device than a CPU: compiled passes are of float32.
+
+    Raises ModelError where config or weights cannot be used, OptionError where a packed file is
+    asked for another precision.
     """
-    config = read_config(directory)
-    if kind != "auto" and not runs(kind, dtype, device):
-        raise OptionError(
-            f"kind must be one that runs in {dtype} on this {device}, got {kind}; "
-            "take another, or auto"
-        )
-    with Checkpoint(directory, config, dtype) as checkpoint:
-        config = replace(config, tied=config.tied and not checkpoint.has_own_head)
-        return Assembly(config, lambda name: checkpoint(name).to(device), kind).decoder()
+    config = read_config(path)
+    in_torch = not compiled or dtype not in (None, torch.float32) or device != "cpu"
+    kernels = None
+    if not in_torch:
+        found = library()
+        if found is None:
+            announce_absence()
+        else:
+            kernels = Kernels(found, torch.get_num_threads())
+    with opened(path, config) as (tensors, config):
+        assembly = Assembly(config, tensors, weights, path.name)
+        if kernels is None:
+            return assembly.torch_decoder(dtype or torch.float32, device)
+        return assembly.compiled_decoder(kernels)
+
+
+@contextmanager
+def opened(path: Path, config: ModelConfig) -> Iterator[tuple[Tensors, ModelConfig]]:
+    """A model's tensors, and its config, which may turn out to have a head of its own."""
+    if is_gguf(path):
+        yield GgufTensors(path, config), config
+        return
+    with Checkpoint(path, config) as checkpoint:
+        tied = config.tied and not checkpoint.has_own_head
+        yield CheckpointTensors(checkpoint), replace(config, tied=tied)
 
 
 class Assembly:
-    """Builds a Decoder from ``tensors``, which gives a tensor by its name in the checkpoint."""
+    """Builds a Decoder of ``weights``; ``name`` is the model's, for what is told of it."""
 
-    def __init__(self, config: ModelConfig, tensors: Callable[[str], Tensor], kind: str) -> None:
-        self.config, self.tensors, self.kind = config, tensors, kind
+    def __init__(self, config: ModelConfig, tensors: Tensors, weights: str, name: str) -> None:
+        self.config, self.tensors, self.weights, self.name = config, tensors, weights, name
+        self.kept = 0  # matrices whose width is no multiple of the block
 
-    @torch.inference_mode()
-    def decoder(self) -> Decoder:
-        kinds = {role: self._choose(role) for role in ROLES}
-        layers = [self._layer(index, kinds) for index in range(self.config.layers)]
-        embedding, head = self._embedding_and_head()
-        return Decoder(self.config, layers, embedding, head, self.tensors("model.norm.weight"))
+    def compiled_decoder(self, kernels: Kernels) -> CompiledDecoder:
+        shapes = [self.tensors.shape(name) for name in self._names()]
+        sizes = [
+            packed_bytes(kernels.library, self._type(type, columns), rows, columns)
+            for type, rows, columns in shapes
+        ]
+        arena = Arena(Arena.size(sizes))
 
-    def _layer(self, index: int, kinds: dict[str, str]) -> Layer:
-        matrices = {role: build(kinds[role], *self._stacked(index, role)) for role in ROLES}
+        def build(name: str, bias: Tensor | None) -> KernelMatrix:
+            stored = self.tensors.matrix(name)
+            type = self._type(stored.type, stored.columns)
+            matrix = KernelMatrix(kernels, type, stored.rows, stored.columns, bias, arena)
+            matrix.pack(stored.type, stored.data, stored.row_bytes, stored.order)
+            return matrix
+
+        def vector(name: str) -> Tensor:
+            return self.tensors.vector(name).contiguous()
+
+        layers, embedding, head = self._parts(build, vector)
+        return CompiledDecoder(kernels, self.config, layers, embedding, head, vector(NORM))
+
+    def torch_decoder(self, dtype: torch.dtype, device: str) -> TorchDecoder:
+        def build(name: str, bias: Tensor | None) -> Matrix:
+            stored = self.tensors.matrix(name)
+            type = self._type(stored.type, stored.columns)
+            if stored.is_float and type in BLOCKS and type not in WEIGHTS_OF_FLOATS:
+                data = encode(type, stored.floats(torch.float32)).numpy().reshape(-1)
+                stored = Stored(type, stored.rows, stored.columns, data)
+            if not stored.is_float:
+                return PackedMatrix(stored.type, stored.codes(), bias)
+            rounded = stored.floats(TORCH[type])
+            return PlainMatrix(rounded.to(dtype).to(device), bias)
+
+        def vector(name: str) -> Tensor:
+            return self.tensors.vector(name).to(dtype).to(device)
+
+        layers, embedding, head = self._parts(build, vector)
+        return TorchDecoder(self.config, layers, embedding, head, vector(NORM))
+
+    def _parts(self, build, vector):
+        """Layers, embedding and head. Where the head is tied, one matrix serves as both."""
+        with Progress(f"loading {self.name}", len(self._names())) as progress:
+
+            def matrix(name: str, bias: str | None = None) -> Matrix:
+                found = build(f"{name}.weight", vector(f"{name}.bias") if bias else None)
+                self.tensors.release(f"{name}.weight")
+                progress.advance()
+                return found
+
+            layers = [self._layer(index, matrix, vector) for index in range(self.config.layers)]
+            embedding = matrix(EMBEDDING.removesuffix(".weight"))
+            head = embedding if self.config.tied else matrix(HEAD.removesuffix(".weight"))
+        if self.kept:
+            print(
+                f"sparing: {self.kept} matrices of {self.name} keep their floats, as their width "
+                f"is no multiple of {self.weights}'s block of 32",
+                file=sys.stderr,
+            )
+        return layers, embedding, head
+
+    def _layer(self, index: int, matrix, vector) -> Layer:
+        prefix, config = f"model.layers.{index}", self.config
+        biased = dict.fromkeys(("query", "key", "value"), config.qkv_bias)
+        biased |= {"output": config.output_bias}
+        norms = {
+            "attention_norm": "input_layernorm",
+            "mlp_norm": "post_attention_layernorm",
+        }
+        if config.qk_norm:
+            norms |= {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"}
         return Layer(
-            **matrices,
-            qkv_norm=self._norm(index, "qkv"),
-            gate_up_norm=self._norm(index, "gate_up"),
-            qk_norm=self._head_norms(index),
+            **{
+                name: matrix(f"{prefix}.{part}", biased.get(name, config.mlp_bias))
+                for name, part in PARTS.items()
+            },
+            **{name: vector(f"{prefix}.{part}.weight") for name, part in norms.items()},
         )
 
-    def _stacked(self, layer: int, role: str) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of a role's product, the norm before it multiplied in."""
-        prefix = f"model.layers.{layer}"
-        weight = torch.cat([self.tensors(f"{prefix}.{part}.weight") for part in PARTS[role]])
-        if role in NORMS and weight.dtype in EXACT_DTYPES:
-            weight *= self.tensors(f"{prefix}.{NORMS[role]}.weight")
-        if not self._has_bias(role):
-            return weight, None
-        return weight, torch.cat([self.tensors(f"{prefix}.{part}.bias") for part in PARTS[role]])
+    def _names(self) -> list[str]:
+        layers = range(self.config.layers)
+        inner = [f"model.layers.{i}.{part}.weight" for i in layers for part in PARTS.values()]
+        return [*inner, EMBEDDING, *([] if self.config.tied else [HEAD])]
 
-    def _has_bias(self, role: str) -> bool:
-        config = self.config
-        return {"qkv": config.qkv_bias, "output": config.output_bias}.get(role, config.mlp_bias)
-
-    def _norm(self, layer: int, role: str) -> Tensor | None:
-        """The weight of the norm before a product; None where it has been multiplied in."""
-        weight = self.tensors(f"model.layers.{layer}.{NORMS[role]}.weight")
-        return None if weight.dtype in EXACT_DTYPES else weight
-
-    def _head_norms(self, layer: int) -> Tensor | None:
-        """Qwen3's norms of queries and keys as one weight a head ``[H + G, D]``."""
-        if not self.config.qk_norm:
-            return None
-        query, key = (
-            self.tensors(f"model.layers.{layer}.self_attn.{name}.weight").expand(heads, -1)
-            for name, heads in (("q_norm", self.config.heads), ("k_norm", self.config.kv_heads))
-        )
-        return torch.cat([query, key])
-
-    def _embedding_and_head(self) -> tuple[Matrix, Matrix]:
-        """Where the head is tied, one matrix serves as both, a packed one excepted."""
-        table = self.tensors(EMBEDDING)
-        weight = table if self.config.tied else self.tensors(HEAD)
-        kind = self._fastest([(weight, None)])
-        head = build(kind, weight, None)
-        return (head if self.config.tied and kind != "packed" else PlainMatrix(table)), head
-
-    def _choose(self, role: str) -> str:
-        """The kind of product for a role in every layer."""
-        if self.kind != "auto":
-            return self.kind
-        sample = range(min(self.config.layers, TIMED_MATRICES))
-        return self._fastest([self._stacked(layer, role) for layer in sample])
-
-    def _fastest(self, sample: list[tuple[Tensor, Tensor | None]]) -> str:
-        if self.kind != "auto":
-            return self.kind
-        return fastest_kind(sample, self._bytes())
-
-    def _bytes(self) -> int:
-        """What a step reads, at 4 bytes a weight."""
-        return 4 * sum(prod(shape) for shape in expected_shapes(self.config).values())
+    def _type(self, stored: str, columns: int) -> str:
+        """The precision that a matrix gets."""
+        wanted = WEIGHTS.get(self.weights, stored)
+        if wanted == stored:
+            return stored
+        if stored not in WEIGHTS_OF_FLOATS:
+            raise OptionError(
+                f"weights must be auto for a file whose matrices are packed, got {self.weights} "
+                f"for {stored}; take another file for another precision"
+            )
+        if columns % BLOCKS[wanted].weights:
+            self.kept += 1
+            return stored
+        return wanted
 
 
-def build(kind: str, weight: Tensor, bias: Tensor | None) -> Matrix:
-    """A product of this kind; raises ModelError where dtype or device refuse it."""
-    try:
-        return KINDS[kind](weight, bias)
-    except RuntimeError as error:
-        raise ModelError(
-            f"kind {kind} must be one that {weight.dtype} has on {weight.device}, "
-            f"got: {reason(error)}; pass kind auto"
-        ) from None
+TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+WEIGHTS_OF_FLOATS = tuple(TORCH)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int8, Shaped
 from torch import Tensor
 
-from sparing.model.inputs import RowInput
+from sparing.model.inputs import KeyValues, RowInput
 
 PADDED_TOKENS = 16  # rows with more new tokens are attended alone, so that padding stays cheap
 MANY, SHORT = 16, 1024  # from so many key heads of all rows on, over no more slots: two products
@@ -58,9 +58,16 @@ class Attention:
             self._rows = torch.tensor(rows, device=like.device)
             self._slots = torch.tensor(slots, device=like.device)
 
-    def write(self, kv: Float[Tensor, "2 B G S D"], new: Float[Tensor, "N 2*G D"]) -> None:
+    def write(self, cache: KeyValues, layer: int, new: Float[Tensor, "N 2*G D"]) -> None:
         """Put the new tokens' keys and values into the slots behind each row's cached ones."""
+        kv = cache.kv[layer]
         new = new.view(new.shape[0], 2, self.key_heads, -1)
+        if kv.dtype == torch.int8:
+            new, scales = quantized(new)
+            self._put(cache.scales[layer][..., None], scales)
+        self._put(kv, new)
+
+    def _put(self, kv: Shaped[Tensor, "2 B G S _D"], new: Shaped[Tensor, "N 2 G _D"]) -> None:
         if self._single is not None:
             begin, count = self._single.cached, len(self._single.ids)
             of_row = kv.select(1, self._single.row)
@@ -192,6 +199,21 @@ class Attention:
         cpu = like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
         few = tokens <= PADDED_TOKENS and slots <= SHORT
         return cpu and few and rows > 1 and rows * self.key_heads >= MANY
+
+
+def quantized(x: Float[Tensor, "N 2 G D"]) -> tuple[Int8[Tensor, "N 2 G D"], Tensor]:
+    """Codes of 8 bits and their scale, one a head: round(x / scale), scale = max |x| / 127."""
+    most = x.abs().amax(-1, keepdim=True)
+    by = (127 / most).nan_to_num(posinf=0.0)
+    return (x * by).round().to(torch.int8), most * (1 / 127)
+
+
+def floats(cache: KeyValues, layer: int, dtype: torch.dtype) -> Float[Tensor, "2 B G S D"]:
+    """A layer's keys and values as they are computed with."""
+    kv = cache.kv[layer]
+    if kv.dtype == torch.int8:
+        return kv.to(dtype) * cache.scales[layer][..., None].to(dtype)
+    return kv.to(dtype)
 
 
 def two_products(

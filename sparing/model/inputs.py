@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -37,6 +38,49 @@ class RowInput:
     visible: int | None = None
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The new tokens of all rows as arrays, int32: what a pass is, for compiled code.
+
+    By token ``ids`` and ``positions``; by row its cache ``row``, its ``count`` of tokens, and what
+    RowInput says; ``scored`` and ``vector_tokens``: which of all tokens.
+    """
+
+    ids: np.ndarray
+    positions: np.ndarray
+    row: np.ndarray
+    count: np.ndarray
+    cached: np.ndarray
+    visible: np.ndarray
+    attended: np.ndarray
+    scored: np.ndarray
+    vector_tokens: np.ndarray
+
+    @classmethod
+    def of(cls, inputs: Sequence[RowInput]) -> "Batch":
+        ids: list[int] = []
+        positions: list[int] = []
+        scored: list[int] = []
+        vectors: list[int] = []
+        for i in inputs:
+            first = len(ids)
+            ids += i.ids
+            positions += i.positions
+            scored += range(len(ids) - i.scored, len(ids))
+            vectors += (first + offset for offset in i.vectors)
+        by_row = [
+            (i.row, len(i.ids), i.cached, i.cached if i.visible is None else i.visible, i.attended)
+            for i in inputs
+        ]
+        of_rows = np.array(by_row, np.int32).T.copy()
+        tokens = (np.array(values, np.int32) for values in (ids, positions))
+        return cls(*tokens, *of_rows, *(np.array(v, np.int32) for v in (scored, vectors)))
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+
 @dataclass
 class Output:
     """Of one pass: ``hidden`` after the final norm, ``logits`` of the scored tokens, row by row.
@@ -55,9 +99,11 @@ class Output:
 
 @runtime_checkable
 class KeyValues(Protocol):
-    """Where a pass reads and writes: per layer keys and values, ``[2, B, G, S, D]``."""
+    """Where a pass reads and writes: per layer keys and values ``[2, B, G, S, D]``, and of those
+    of 8 bits their ``scales [2, B, G, S]``."""
 
     kv: list[Tensor]
+    scales: list[Tensor]
 
 
 @runtime_checkable

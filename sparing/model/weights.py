@@ -22,8 +22,8 @@ class Checkpoint:
     names and shapes are not those that ``config`` asks for.
     """
 
-    def __init__(self, directory: Path, config: ModelConfig, dtype: torch.dtype) -> None:
-        self.directory, self.dtype = directory, dtype
+    def __init__(self, directory: Path, config: ModelConfig) -> None:
+        self.directory = directory
         self._files = {name: self._open(name) for name in shard_names(directory)}
         self._where = {key: file for file in self._files.values() for key in file.keys()}  # noqa: SIM118
         expected = expected_shapes(config)
@@ -44,8 +44,14 @@ class Checkpoint:
         self._files.clear()
 
     def __call__(self, name: str) -> torch.Tensor:
-        """One tensor, in the dtype asked for; a copy, for the file may change under its pages."""
-        return self._where[name].get_tensor(name).to(self.dtype, copy=True)
+        """One tensor; a copy, for the file may change under its pages."""
+        tensor: torch.Tensor = self._where[name].get_tensor(name)
+        return tensor.clone()
+
+    def described(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """A tensor's dtype, as safetensors call it, and shape."""
+        found = self._where[name].get_slice(name)
+        return found.get_dtype(), tuple(found.get_shape())
 
     @property
     def has_own_head(self) -> bool:

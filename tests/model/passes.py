@@ -28,6 +28,7 @@ class Slots:
         self.kv = [
             3 * torch.randn(size, generator=noise).to(decoder.dtype) for _ in range(shape.layers)
         ]
+        self.scales: list[Tensor] = []
 
     def fill(self, row: int, past: DynamicCache, count: int) -> None:
         """Take a row's first ``count`` slots over from transformers."""
@@ -37,7 +38,7 @@ class Slots:
 
     def copy(self) -> "Slots":
         other = object.__new__(Slots)
-        other.kv = [layer.clone() for layer in self.kv]
+        other.kv, other.scales = [layer.clone() for layer in self.kv], []
         return other
 
 
@@ -48,8 +49,8 @@ def new(ids: Sequence[int], cached: int = 0, row: int = 0, **more: Any) -> RowIn
 
 
 @cache
-def decoder(path: Path, dtype: str = "float64", kind: str = "plain") -> Decoder:
-    return load_decoder(path, getattr(torch, dtype), kind=kind)
+def decoder(path: Path, dtype: str = "float64") -> Decoder:
+    return load_decoder(path, dtype=getattr(torch, dtype))
 
 
 @cache

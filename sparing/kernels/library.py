@@ -1,0 +1,146 @@
+"""The compiled kernels: which library this processor can run, and its functions by ctypes.
+
+The structs mirror those of ``src/pass.h`` and ``src/attention.h``.
+"""
+
+import ctypes
+import sys
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "lib"
+FORMATS = (
+    "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K",
+)  # in the order of src/formats.h  # fmt: skip
+STORED = ("float32", "float16", "q8")  # in the order of src/attention.h
+
+
+class MatrixStruct(Structure):
+    _fields_ = (
+        ("format", c_int32),
+        ("rows", c_int32),
+        ("columns", c_int32),
+        ("unused", c_int32),
+        ("data", c_void_p),
+        ("bias", c_void_p),
+    )
+
+
+NORMS = ("attention_norm", "mlp_norm", "query_norm", "key_norm")
+MATRICES = ("query", "key", "value", "output", "gate", "up", "down")
+
+
+class LayerStruct(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in NORMS),
+        *((name, MatrixStruct) for name in MATRICES),
+    )
+
+
+class ModelStruct(Structure):
+    _fields_ = (
+        *(
+            (name, c_int32)
+            for name in ("layers", "width", "heads", "key_heads", "dim", "mlp_width")
+        ),
+        ("norm_eps", c_float),
+        ("rope_scale", c_float),
+        ("frequencies", c_void_p),
+        ("norm", c_void_p),
+        ("layer", POINTER(LayerStruct)),
+        ("embedding", MatrixStruct),
+    )
+
+
+class BatchStruct(Structure):
+    _fields_ = (
+        *((name, c_int32) for name in ("rows", "tokens", "vectors", "scored")),
+        *(
+            (name, c_void_p)
+            for name in (
+                "ids", "positions", "row", "count", "cached", "visible", "attended", "ancestors",
+                "attention", "vector_tokens", "vector_values", "scored_tokens", "runs_attention",
+                "runs_mlp",
+            )  # fmt: skip
+        ),
+        ("wanted_layer", c_int32),
+        ("unused", c_int32),
+    )
+
+
+class CacheStruct(Structure):
+    _fields_ = (
+        ("stored", c_int32),
+        ("rows", c_int32),
+        ("slots", c_int64),
+        ("layer", c_void_p),
+        ("scales", c_void_p),
+    )
+
+
+class OutputStruct(Structure):
+    _fields_ = tuple((name, c_void_p) for name in ("hidden", "layer_hidden", "logits"))
+
+
+SIGNATURES = {
+    "open": (c_void_p, c_int32),
+    "close": (None, c_void_p),
+    "level": (c_int32,),
+    "packed_bytes": (c_int64, c_int32, c_int64, c_int64),
+    "pack": (
+        None, c_void_p, c_int32, c_int32, c_int64, c_int64, c_void_p, c_int64, c_void_p, c_void_p,
+    ),
+    "copy_row": (None, c_int32, c_int64, c_void_p, c_int64, c_void_p, c_int64),
+    "rows": (None, POINTER(MatrixStruct), c_void_p, c_int64, c_void_p),
+    "multiply": (None, c_void_p, POINTER(MatrixStruct), c_void_p, c_int32, c_void_p),
+    "pass": (
+        None, c_void_p, POINTER(ModelStruct), POINTER(BatchStruct), POINTER(CacheStruct),
+        POINTER(MatrixStruct), POINTER(OutputStruct),
+    ),
+}  # fmt: skip
+BEST_FIRST = ("avx512", "avx2", "neon", "plain")
+
+
+class Library:
+    """The functions of one build, called by their names without the prefix."""
+
+    def __init__(self, path: Path) -> None:
+        self.name, loaded = path.stem, ctypes.CDLL(str(path))
+        for name, (returns, *takes) in SIGNATURES.items():
+            function = getattr(loaded, f"sparing_{name}")
+            function.restype, function.argtypes = returns, takes
+            setattr(self, name, function)
+
+
+def variants() -> list[str]:
+    """The builds that are here and that this processor can run, the fastest first."""
+    built = [name for name in BEST_FIRST if (FOLDER / f"{name}.so").exists()]
+    if "plain" not in built:
+        return built
+    level = Library(FOLDER / "plain.so").level()
+    return [name for name in built if {"avx512": 2, "avx2": 1, "neon": 1}.get(name, 0) <= level]
+
+
+@cache
+def library(name: str | None = None) -> Library | None:
+    """The build ``name``, or the best one; None where none was built."""
+    usable = variants()
+    if not usable or (name is not None and name not in usable):
+        return None
+    return Library(FOLDER / f"{name or usable[0]}.so")
+
+
+def announce_absence() -> None:
+    """Say once that passes are computed in torch."""
+    global _announced
+    if not _announced:
+        _announced = True
+        print(
+            "sparing: no compiled kernels here, so torch computes, slowly; install a C++ compiler "
+            "and sparing again",
+            file=sys.stderr,
+        )
+
+
+_announced = False

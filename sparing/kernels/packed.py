@@ -1,0 +1,134 @@
+"""Weights in the kernels' own layout: packed once, in threads, and multiplied by compiled code."""
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sparing.kernels.library import FORMATS, Library, MatrixStruct
+
+ALIGNMENT = 64
+
+
+class Kernels:
+    """A library with a pool of threads; whatever computes with it shares them."""
+
+    def __init__(self, library: Library, threads: int) -> None:
+        self.library, self.threads = library, threads
+        self.context = library.open(threads)
+
+    def __del__(self) -> None:
+        if context := getattr(self, "context", None):
+            self.library.close(context)
+
+
+class Arena:
+    """One piece of memory for many matrices, in huge pages where the system has them."""
+
+    def __init__(self, size: int) -> None:
+        self._memory = mmap.mmap(-1, max(size, 1))
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self._bytes, self._used = np.frombuffer(self._memory, np.uint8), 0
+
+    @staticmethod
+    def size(sizes: Sequence[int]) -> int:
+        """Bytes for pieces of these sizes."""
+        return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
+
+    def take(self, size: int) -> np.ndarray:
+        """The next ``size`` bytes, zeroed and aligned."""
+        found = self._bytes[self._used : self._used + size]
+        assert len(found) == size
+        self._used += self.size([size])
+        return found
+
+
+class KernelMatrix:
+    """A ``Matrix`` ``[out, in]`` in panels of rows, as src/formats.h draws them."""
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        type: str,
+        rows: int,
+        columns: int,
+        bias: Float[Tensor, " out"] | None = None,
+        arena: Arena | None = None,
+    ) -> None:
+        """All zeros, until ``pack`` or ``put`` fills it."""
+        self.kernels, self.type, self.bias = kernels, type, bias
+        size = packed_bytes(kernels.library, type, rows, columns)
+        self.data = (arena or Arena(size)).take(size)
+        self.struct = MatrixStruct(
+            FORMATS.index(type),
+            rows,
+            columns,
+            0,
+            self.data.ctypes.data,
+            None if bias is None else bias.data_ptr(),
+        )
+
+    def pack(
+        self, type: str, data: np.ndarray, row_bytes: int, order: np.ndarray | None = None
+    ) -> None:
+        """Fill it from the rows of a file, of this type or of floats that are quantized to it.
+
+        ``order``: for each row the row of the file, int32; None: they are the same.
+        """
+        k, s = self.kernels, self.struct
+        k.library.pack(
+            k.context,
+            FORMATS.index(type),
+            s.format,
+            s.rows,
+            s.columns,
+            data.ctypes.data,
+            row_bytes,
+            None if order is None else order.ctypes.data,
+            s.data,
+        )
+
+    def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
+        x = x.contiguous()
+        out = x.new_empty(len(x), self.struct.rows)
+        k = self.kernels
+        k.library.multiply(
+            k.context, ctypes.byref(self.struct), x.data_ptr(), len(x), out.data_ptr()
+        )
+        return out
+
+    def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
+        wanted = ids.to(torch.int64).contiguous()
+        out = torch.empty(len(wanted), self.struct.columns)
+        self.kernels.library.rows(
+            ctypes.byref(self.struct), wanted.data_ptr(), len(wanted), out.data_ptr()
+        )
+        return out
+
+    def take(self, ids: Int[Tensor, " K"]) -> "KernelMatrix":
+        bias = None if self.bias is None else self.bias[ids].contiguous()
+        found = KernelMatrix(self.kernels, self.type, len(ids), self.struct.columns, bias)
+        for place, row in enumerate(ids.tolist()):
+            found.put(place, self, row)
+        return found
+
+    def put(self, place: int, source: object, row: int) -> None:
+        assert isinstance(source, KernelMatrix) and source.type == self.type
+        here, there = self.struct, source.struct
+        self.kernels.library.copy_row(
+            here.format, here.columns, there.data, row, here.data, place
+        )
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes + (0 if self.bias is None else self.bias.nbytes)
+
+
+def packed_bytes(library: Library, type: str, rows: int, columns: int) -> int:
+    """What a matrix takes in the kernels' layout."""
+    return int(library.packed_bytes(FORMATS.index(type), rows, columns))

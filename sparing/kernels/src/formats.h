@@ -1,0 +1,148 @@
+// The packed formats: how a weight matrix lies in memory, and how a block of it becomes codes.
+//
+// Eight rows (outputs) stand side by side in a panel; a panel is a run of blocks, a block covers the next 32
+// columns (inputs) of its eight rows. A block of codes is eight steps of four columns. Step s is one vector:
+//
+//     byte 4 r + j of step s = code of row r, column 4 s + j            r = 0..7, j = 0..3, s = 0..7
+//
+// so that one load serves eight rows, and a product needs four activations broadcast to all lanes.
+// Four bits: two steps in 32 bytes (low and high nibbles). A fifth bit: 32 bytes a block, bit s of a byte
+// for step s. A fifth and sixth bit: two times 32 bytes, two bits a step. Scales stand before the codes,
+// eight side by side, as the file has them: nothing is rounded again.
+//
+//     format  a block, in bytes                                                            bits a weight
+//     Q8_0    8 d (f16) | 8 steps                                                          8.5
+//     Q4_0    8 d | 4 x 2 steps                                                            4.5
+//     Q4_1    8 d, 8 m | 4 x 2 steps                                                       5
+//     Q5_0    8 d | fifth bits | 4 x 2 steps                                               5.5
+//     Q5_1    8 d, 8 m | fifth bits | 4 x 2 steps                                          6
+//     Q4_K    of 256 columns: 8 d, 8 dmin | 8 x (8 scales, 8 mins (u8) | 4 x 2 steps)      4.625
+//     Q5_K    of 256 columns: 8 d, 8 dmin | 8 x (8 scales, 8 mins | fifth bits | 4 x 2)    5.625
+//     Q6_K    of 256 columns: 8 d | 8 x (8 x 2 scales (s8) | 2 x upper bits | 4 x 2)       6.5625
+//
+// weight = d (code - 8), d code + m, d (code - 16), d code + m, d scale code - dmin min, d scale (code - 32).
+// Float formats have panels of 16 rows: for each column 16 weights (F32, F16 or BF16).
+#pragma once
+
+#include "lanes.h"
+
+namespace sparing {
+
+enum Format : int32_t { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, FORMATS };
+
+constexpr int ROWS = 8;         // of a packed panel
+constexpr int FLOAT_ROWS = 16;  // of a float panel
+constexpr int BLOCK = 32;       // columns
+
+INLINE bool is_float(int32_t format) { return format <= BF16; }
+
+// A run of cells of a block, eight of a size, one for each row: what a row's part of a panel is.
+struct Cells {
+    int size;   // bytes of a cell
+    int count;  // how many such runs of eight follow each other
+};
+
+// The shape of a format: ``group`` columns share what ``head`` holds, then come group / 32 blocks of ``body``.
+struct Shape {
+    int group;
+    Cells head[2];
+    Cells body[3];
+
+    constexpr int head_bytes() const { return 8 * (head[0].size * head[0].count + head[1].size * head[1].count); }
+    constexpr int body_bytes() const {
+        return 8 * (body[0].size * body[0].count + body[1].size * body[1].count + body[2].size * body[2].count);
+    }
+    constexpr int bytes() const { return head_bytes() + group / BLOCK * body_bytes(); }
+};
+
+constexpr Shape SHAPES[FORMATS] = {
+    {}, {}, {},
+    {32, {{2, 1}}, {{4, 8}}},                   // Q8_0
+    {32, {{2, 1}}, {{4, 4}}},                   // Q4_0
+    {32, {{2, 2}}, {{4, 4}}},                   // Q4_1
+    {32, {{2, 1}}, {{4, 1}, {4, 4}}},           // Q5_0
+    {32, {{2, 2}}, {{4, 1}, {4, 4}}},           // Q5_1
+    {256, {{2, 2}}, {{1, 2}, {4, 4}}},          // Q4_K
+    {256, {{2, 2}}, {{1, 2}, {4, 1}, {4, 4}}},  // Q5_K
+    {256, {{2, 1}}, {{2, 1}, {4, 2}, {4, 4}}},  // Q6_K
+};
+
+INLINE int64_t panel_bytes(int32_t format, int64_t columns) {
+    if (is_float(format)) return FLOAT_ROWS * columns * (format == F32 ? 4 : 2);
+    return columns / SHAPES[format].group * SHAPES[format].bytes();
+}
+INLINE int panel_rows(int32_t format) { return is_float(format) ? FLOAT_ROWS : ROWS; }
+INLINE int64_t panels(int32_t format, int64_t rows) { return (rows + panel_rows(format) - 1) / panel_rows(format); }
+
+// A matrix of packed weights [rows, columns]; the rows of its last panel that are too many are zero.
+struct Matrix {
+    int32_t format;
+    int32_t rows;
+    int32_t columns;
+    int32_t unused;
+    const uint8_t* data;
+    const float* bias;  // [rows] or null
+
+    const uint8_t* panel(int64_t index) const { return data + index * panel_bytes(format, columns); }
+};
+
+// Eight rows by 32 columns, ready to be multiplied.
+template <int FORMAT>
+struct Codes {
+    static constexpr Shape shape = SHAPES[FORMAT];
+    static constexpr bool six = FORMAT == Q6_K;
+    static constexpr bool k = FORMAT == Q4_K || FORMAT == Q5_K || FORMAT == Q6_K;
+    static constexpr bool shifted = FORMAT != Q8_0 && !six;
+    static constexpr int bits = FORMAT == Q8_0 ? 8 : six ? 6 : FORMAT == Q5_0 || FORMAT == Q5_1 || FORMAT == Q5_K ? 5 : 4;
+    static constexpr int zero = FORMAT == Q4_0 ? 8 : FORMAT == Q5_0 ? 16 : six ? 32 : 0;
+
+    b32 step[8];
+    f8 scale;             // of a code
+    f8 shift;             // added to each weight where ``shifted``
+    i8 first, second;     // Q6_K: the integer scales of columns 0..15 and 16..31 ...
+    f8 second_shift;      // ... where ``shift`` is that of the first 16
+
+    // ``head``: of the group; ``body``: of the block
+    INLINE void load_from(const uint8_t* head, const uint8_t* body) {
+        scale = halves((const uint16_t*)head);
+        if constexpr (zero && !six) shift = scale * all(-(float)zero);
+        if constexpr (FORMAT == Q4_1 || FORMAT == Q5_1) shift = halves((const uint16_t*)(head + 16));
+        if constexpr (FORMAT == Q4_K || FORMAT == Q5_K) {
+            shift = -(halves((const uint16_t*)(head + 16)) * to_float(bytes(body + 8)));
+            scale = scale * to_float(bytes(body));
+            body += 16;
+        }
+        if constexpr (six) {  // row r has its two scales side by side
+            i8 pairs = words(body);
+            first = pairs << 24 >> 24;
+            second = pairs << 16 >> 24;
+            shift = scale * to_float(first * all(-zero));
+            second_shift = scale * to_float(second * all(-zero));
+            body += 16;
+        }
+        if constexpr (bits == 8) {
+            for (int s = 0; s < 8; s++) step[s] = load<b32>(body + 32 * s);
+            return;
+        }
+        const uint8_t* upper = body;
+        if constexpr (bits > 4) body += 32 * (bits - 4);
+        for (int i = 0; i < 4; i++) {
+            b32 two = load<b32>(body + 32 * i);
+            step[2 * i] = masked(two, 0x0f);
+            step[2 * i + 1] = masked(right(two, 4), 0x0f);
+        }
+        if constexpr (bits == 5) {
+            b32 fifth = load<b32>(upper);
+            for (int s = 0; s < 8; s++) step[s] |= masked(s < 4 ? left(fifth, 4 - s) : right(fifth, s - 4), 0x10);
+        }
+        if constexpr (bits == 6) {
+            for (int half = 0; half < 2; half++) {
+                b32 up = load<b32>(upper + 32 * half);
+                for (int s = 0; s < 4; s++)
+                    step[4 * half + s] |= masked(s < 2 ? left(up, 4 - 2 * s) : right(up, 2 * s - 4), 0x30);
+            }
+        }
+    }
+};
+
+}  // namespace sparing

@@ -1,0 +1,66 @@
+// What Python calls.
+#include <algorithm>
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+#include "pack.h"
+#include "pass.h"
+
+using namespace sparing;
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+EXPORT Context* sparing_open(int threads) { return new Context(std::max(1, threads)); }
+EXPORT void sparing_close(Context* context) { delete context; }
+
+EXPORT int64_t sparing_packed_bytes(int32_t format, int64_t rows, int64_t columns) {
+    return panels(format, rows) * panel_bytes(format, columns);
+}
+
+EXPORT void sparing_pack(Context* context, int32_t type, int32_t format, int64_t rows, int64_t columns, const uint8_t* from,
+                         int64_t row_bytes, const int32_t* order, uint8_t* to) {
+    std::lock_guard<std::mutex> lock(context->busy);
+    pack(context->pool, type, format, rows, columns, from, row_bytes, order, to);
+}
+
+EXPORT void sparing_copy_row(int32_t format, int64_t columns, const uint8_t* from, int64_t from_row, uint8_t* to, int64_t to_row) {
+    copy_row(format, columns, from, from_row, to, to_row);
+}
+
+EXPORT void sparing_rows(const Matrix* matrix, const int64_t* ids, int64_t count, float* out) {
+    for (int64_t i = 0; i < count; i++) row(*matrix, ids[i], out + i * matrix->columns);
+}
+
+// out [tokens, rows] = x [tokens, columns] W^T + bias
+EXPORT void sparing_multiply(Context* context, const Matrix* matrix, const float* x, int32_t tokens, float* out) {
+    std::lock_guard<std::mutex> lock(context->busy);
+    std::vector<uint8_t> quantized;
+    if (!is_float(matrix->format)) quantized.resize(tokens * Activations::bytes(matrix->columns));
+    const Activations in{x, tokens, matrix->columns, quantized.data()};
+    if (!is_float(matrix->format))
+        for (int t = 0; t < tokens; t++) in.quantize(t);
+    const Product product{matrix, out, matrix->rows, false};
+    multiply(context->pool, in, &product, 1);
+}
+
+EXPORT void sparing_pass(Context* context, const Model* model, const Batch* batch, const Cache* cache, const Matrix* head, const Output* output) {
+    run(*context, *model, *batch, *cache, *head, *output);
+}
+
+// What this processor can run: 0 the plain build, 1 AVX2 or NEON with dot products, 2 AVX-512 with VNNI.
+EXPORT int32_t sparing_level() {
+#if defined(__x86_64__)
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    const bool avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+    return avx2 + (avx2 && avx512);
+#elif defined(__aarch64__) && defined(__linux__)
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__aarch64__)
+    return 1;  // every Apple processor
+#else
+    return 0;
+#endif
+}

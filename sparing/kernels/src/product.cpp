@@ -1,0 +1,283 @@
+#include "product.h"
+
+#include <algorithm>
+
+namespace sparing {
+
+namespace {
+
+constexpr int FLOAT_MOST = 6;  // and a float panel: 12 sums stay in registers
+constexpr int ABREAST = 4;     // float panels side by side for a lone token: its sums must not wait for each other
+constexpr int AHEAD = 1024;    // bytes that are fetched ahead
+constexpr int64_t TASK_BYTES = 1 << 15;
+
+// Writes the lanes of a panel that are rows of the matrix.
+INLINE void put(f8 y, const Matrix& w, int64_t first, const Product& p, int token) {
+    float* out = p.out + token * p.stride + first;
+    const int64_t count = w.rows - first;
+    if (count >= 8) {
+        if (w.bias) y += load<f8>(w.bias + first);
+        store(out, p.add ? load<f8>(out) + y : y);
+        return;
+    }
+    for (int64_t r = 0; r < count; r++) {
+        float value = w.bias ? y[r] + w.bias[first + r] : y[r];
+        out[r] = p.add ? out[r] + value : value;
+    }
+}
+
+// A panel of eight rows with the TOKENS tokens of a tile.
+template <int FORMAT, int TOKENS>
+void packed(const uint8_t* w, const uint8_t* tile, int blocks, f8* out) {
+    using C = Codes<FORMAT>;
+    using Quantized = Quantized<TOKENS>;
+    constexpr Shape shape = C::shape;
+    f8 y[TOKENS];
+    for (int m = 0; m < TOKENS; m++) y[m] = all(0.0f);
+    C codes;
+    const Quantized* x = (const Quantized*)tile;
+    for (const Quantized* end = x + blocks; x < end;) {
+        const uint8_t* head = w;
+        w += shape.head_bytes();
+        for (int inside = 0; inside < shape.group / BLOCK; inside++, x++) {
+            for (int line = 0; line < shape.body_bytes(); line += 64) prefetch(w + AHEAD + line);
+            codes.load_from(head, w);
+            w += shape.body_bytes();
+#pragma GCC unroll 8
+            for (int m = 0; m < TOKENS; m++) {
+                const int8_t* a = x->a[m];
+                i8 total;
+                if constexpr (C::bits == 8) {
+                    total = dot_signed<8>(codes.step, a);
+                } else if constexpr (C::six) {
+                    total = dot<6, 4>(codes.step, a) * codes.first + dot<6, 4>(codes.step + 4, a + 16) * codes.second;
+                } else {
+                    total = dot<C::bits, 8>(codes.step, a);
+                }
+                y[m] = fma(codes.scale * all(x->d[m]), to_float(total), y[m]);
+                if constexpr (C::six) {
+                    y[m] = fma(codes.shift, all(x->low[m]), y[m]);
+                    y[m] = fma(codes.second_shift, all(x->high[m]), y[m]);
+                } else if constexpr (C::shifted) {
+                    y[m] = fma(codes.shift, all(x->sum[m]), y[m]);
+                }
+            }
+        }
+    }
+    for (int m = 0; m < TOKENS; m++) out[m] = y[m];
+}
+
+template <int FORMAT>
+void packed(const uint8_t* w, const uint8_t* tile, int blocks, int tokens, f8* out) {
+    switch (tokens) {
+        case 1: return packed<FORMAT, 1>(w, tile, blocks, out);
+        case 2: return packed<FORMAT, 2>(w, tile, blocks, out);
+        case 3: return packed<FORMAT, 3>(w, tile, blocks, out);
+        case 4: return packed<FORMAT, 4>(w, tile, blocks, out);
+        case 5: return packed<FORMAT, 5>(w, tile, blocks, out);
+        case 6: return packed<FORMAT, 6>(w, tile, blocks, out);
+        case 7: return packed<FORMAT, 7>(w, tile, blocks, out);
+        default: return packed<FORMAT, 8>(w, tile, blocks, out);
+    }
+}
+
+template <int FORMAT>
+void packed_panels(const Product& p, const Activations& x, int64_t first, int64_t end) {
+    const Matrix& w = *p.matrix;
+    f8 y[TILE];
+    for (int token = 0; token < x.tokens; token += TILE) {
+        const int tokens = std::min(TILE, x.tokens - token);
+        const uint8_t* tile = x.tile(token);
+        for (int64_t panel = first; panel < end; panel++) {
+            packed<FORMAT>(w.panel(panel), tile, x.columns / BLOCK, tokens, y);
+            for (int m = 0; m < tokens; m++) put(y[m], w, panel * ROWS, p, token + m);
+        }
+    }
+}
+
+template <int FORMAT>
+struct Float {
+    using type = uint16_t;
+    static INLINE f8 get(const uint16_t* from) { return FORMAT == F16 ? halves(from) : bfloats(from); }
+};
+template <>
+struct Float<F32> {
+    using type = float;
+    static INLINE f8 get(const float* from) { return load<f8>(from); }
+};
+
+// PANELS panels of sixteen rows with TOKENS tokens.
+template <int FORMAT, int PANELS, int TOKENS>
+void floats(const Product& p, int64_t panel, const Activations& x, int token) {
+    using W = typename Float<FORMAT>::type;
+    const Matrix& w = *p.matrix;
+    const int columns = x.columns;
+    const W* from[PANELS];
+    for (int i = 0; i < PANELS; i++) from[i] = (const W*)w.panel(panel + i);
+    const float* in = x.x + (int64_t)token * columns;
+    f8 y[PANELS][TOKENS][2];
+    for (int i = 0; i < PANELS; i++)
+        for (int m = 0; m < TOKENS; m++) y[i][m][0] = y[i][m][1] = all(0.0f);
+    for (int c = 0; c < columns; c++) {
+#pragma GCC unroll 8
+        for (int i = 0; i < PANELS; i++) {
+            f8 low = Float<FORMAT>::get(from[i] + c * FLOAT_ROWS), high = Float<FORMAT>::get(from[i] + c * FLOAT_ROWS + 8);
+#pragma GCC unroll 8
+            for (int m = 0; m < TOKENS; m++) {
+                f8 one = all(in[(int64_t)m * columns + c]);
+                y[i][m][0] = fma(low, one, y[i][m][0]);
+                y[i][m][1] = fma(high, one, y[i][m][1]);
+            }
+        }
+    }
+    for (int i = 0; i < PANELS; i++)
+        for (int m = 0; m < TOKENS; m++)
+            for (int half = 0; half < 2; half++) put(y[i][m][half], w, (panel + i) * FLOAT_ROWS + 8 * half, p, token + m);
+}
+
+template <int FORMAT>
+void float_panels(const Product& p, const Activations& x, int64_t first, int64_t end) {
+    for (int token = 0; token < x.tokens; token += FLOAT_MOST) {
+        const int tokens = std::min(FLOAT_MOST, x.tokens - token);
+        int64_t panel = first;
+        if (tokens == 1)
+            for (; panel + ABREAST <= end; panel += ABREAST) floats<FORMAT, ABREAST, 1>(p, panel, x, token);
+        if (tokens == 2)
+            for (; panel + 2 <= end; panel += 2) floats<FORMAT, 2, 2>(p, panel, x, token);
+        for (; panel < end; panel++) switch (tokens) {
+                case 1: floats<FORMAT, 1, 1>(p, panel, x, token); break;
+                case 2: floats<FORMAT, 1, 2>(p, panel, x, token); break;
+                case 3: floats<FORMAT, 1, 3>(p, panel, x, token); break;
+                case 4: floats<FORMAT, 1, 4>(p, panel, x, token); break;
+                case 5: floats<FORMAT, 1, 5>(p, panel, x, token); break;
+                default: floats<FORMAT, 1, 6>(p, panel, x, token);
+            }
+    }
+}
+
+void some_panels(const Product& p, const Activations& x, int64_t first, int64_t end) {
+    switch (p.matrix->format) {
+        case F32: return float_panels<F32>(p, x, first, end);
+        case F16: return float_panels<F16>(p, x, first, end);
+        case BF16: return float_panels<BF16>(p, x, first, end);
+        case Q8_0: return packed_panels<Q8_0>(p, x, first, end);
+        case Q4_0: return packed_panels<Q4_0>(p, x, first, end);
+        case Q4_1: return packed_panels<Q4_1>(p, x, first, end);
+        case Q5_0: return packed_panels<Q5_0>(p, x, first, end);
+        case Q5_1: return packed_panels<Q5_1>(p, x, first, end);
+        case Q4_K: return packed_panels<Q4_K>(p, x, first, end);
+        case Q5_K: return packed_panels<Q5_K>(p, x, first, end);
+        case Q6_K: return packed_panels<Q6_K>(p, x, first, end);
+    }
+}
+
+}  // namespace
+
+template <int TOKENS>
+void quantize_into(const float* x, int blocks, uint8_t* tile, int m) {
+    typedef int8_t eight __attribute__((vector_size(8)));
+    Quantized<TOKENS>* to = (Quantized<TOKENS>*)tile;
+    for (int b = 0; b < blocks; b++, to++, x += BLOCK) {
+        f8 v[4];
+        i8 most = all(0);  // as integers magnitudes have the same order, and a NaN comes last: it stays one
+        for (int i = 0; i < 4; i++) {
+            v[i] = load<f8>(x + 8 * i);
+            const i8 magnitude = (i8)absolute(v[i]);
+            most = most > magnitude ? most : magnitude;
+        }
+        const float top = largest((f8)most), d = top * (1.0f / 127.0f), inverse = 127.0f / top;
+        const f8 by = all(inverse <= 3.0e38f ? inverse : 0.0f);
+        i8 q[4];
+        for (int i = 0; i < 4; i++) {
+            q[i] = to_int(v[i] * by);
+            store(to->a[m] + 8 * i, __builtin_convertvector(q[i], eight));
+        }
+        to->d[m] = d;
+        to->low[m] = d * sum(to_float(q[0] + q[1]));
+        to->high[m] = d * sum(to_float(q[2] + q[3]));
+        to->sum[m] = to->low[m] + to->high[m];
+    }
+}
+
+void Activations::quantize(int token) const {
+    const float* from = x + (int64_t)token * columns;
+    uint8_t* to = quantized + (token - token % TILE) * bytes(columns);
+    const int blocks = columns / BLOCK, m = token % TILE;
+    switch (std::min(TILE, tokens - (token - m))) {
+        case 1: return quantize_into<1>(from, blocks, to, m);
+        case 2: return quantize_into<2>(from, blocks, to, m);
+        case 3: return quantize_into<3>(from, blocks, to, m);
+        case 4: return quantize_into<4>(from, blocks, to, m);
+        case 5: return quantize_into<5>(from, blocks, to, m);
+        case 6: return quantize_into<6>(from, blocks, to, m);
+        case 7: return quantize_into<7>(from, blocks, to, m);
+        default: return quantize_into<8>(from, blocks, to, m);
+    }
+}
+
+void multiply(Pool& pool, const Activations& x, const Product* products, int count) {
+    int64_t total = 0;  // panels' bytes
+    for (int i = 0; i < count; i++) {
+        const Matrix& w = *products[i].matrix;
+        total += panels(w.format, w.rows) * panel_bytes(w.format, w.columns);
+    }
+    const int64_t work = total * std::max(1, x.tokens / 8);
+    const int wanted = (int)std::clamp<int64_t>(work / TASK_BYTES, 1, 8 * pool.threads());
+    struct Task {
+        int product;
+        int64_t first, end;
+    };
+    Task tasks[256];
+    int made = 0;
+    for (int i = 0; i < count; i++) {
+        const Matrix& w = *products[i].matrix;
+        const int64_t all = panels(w.format, w.rows);
+        const int64_t bytes = all * panel_bytes(w.format, w.columns);
+        const int64_t parts = std::clamp<int64_t>(bytes * wanted / std::max<int64_t>(total, 1), 1, all);
+        const int64_t most = std::min<int64_t>(parts, 64);
+        for (int64_t part = 0; part < most; part++) tasks[made++] = {i, all * part / most, all * (part + 1) / most};
+    }
+    pool.run(made, [&](int task, int) { some_panels(products[tasks[task].product], x, tasks[task].first, tasks[task].end); });
+}
+
+void row(const Matrix& w, int64_t index, float* out) {
+    const int64_t panel = index / panel_rows(w.format);
+    const int r = index % panel_rows(w.format);
+    const uint8_t* from = w.panel(panel);
+    if (is_float(w.format)) {
+        for (int c = 0; c < w.columns; c++) {
+            const int64_t at = (int64_t)c * FLOAT_ROWS + r;
+            out[c] = w.format == F32   ? ((const float*)from)[at]
+                     : w.format == F16 ? half_to_float(((const uint16_t*)from)[at])
+                                       : bfloat_to_float(((const uint16_t*)from)[at]);
+        }
+        return;
+    }
+    const auto unpack = [&](auto format) {
+        using C = Codes<decltype(format)::value>;
+        constexpr Shape shape = C::shape;
+        C codes;
+        for (int c = 0; c < w.columns;) {
+            const uint8_t* head = from;
+            from += shape.head_bytes();
+            for (int inside = 0; inside < shape.group / BLOCK; inside++, from += shape.body_bytes()) {
+                codes.load_from(head, from);
+                for (int s = 0; s < 8; s++)
+                    for (int j = 0; j < 4; j++, c++) {
+                        const int code = C::bits == 8 ? (int8_t)codes.step[s][4 * r + j] : codes.step[s][4 * r + j] - C::zero;
+                        float scale = codes.scale[r];
+                        if constexpr (C::six) scale *= (float)(s < 4 ? codes.first[r] : codes.second[r]);
+                        out[c] = scale * code;
+                        if constexpr (C::shifted && !C::zero) out[c] += codes.shift[r];
+                    }
+            }
+        }
+    };
+    switch (w.format) {
+#define UNPACK(F) case F: return unpack(std::integral_constant<int, F>())
+        UNPACK(Q8_0); UNPACK(Q4_0); UNPACK(Q4_1); UNPACK(Q5_0); UNPACK(Q5_1); UNPACK(Q4_K); UNPACK(Q5_K); UNPACK(Q6_K);
+#undef UNPACK
+    }
+}
+
+}  // namespace sparing

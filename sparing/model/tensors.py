@@ -1,0 +1,124 @@
+"""The tensors of a model as its file has them, whichever format it is in."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from sparing.kernels.blocks import BLOCKS, Codes, decode, floats
+from sparing.model.checkpoint import open_gguf
+from sparing.model.config import ModelConfig
+from sparing.model.gguf import GgufTensor
+from sparing.model.gguf_config import gguf_name, row_order
+from sparing.model.weights import Checkpoint
+
+FLOATS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A matrix ``[rows, columns]`` of blocks of ``type``, row after row in ``data``, uint8.
+
+    ``order``: for each row which of the file's it is, int32; None: they are the same.
+    """
+
+    type: str
+    rows: int
+    columns: int
+    data: np.ndarray
+    order: np.ndarray | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        return BLOCKS[self.type].row_bytes(self.columns)
+
+    @property
+    def is_float(self) -> bool:
+        return self.type in FLOATS.values()
+
+    def floats(self, dtype: torch.dtype) -> Tensor:
+        """Of a float type: the values."""
+        return floats(self.type, self._in_order(), self.columns).to(dtype)
+
+    def codes(self) -> Codes:
+        """Of a packed type: the codes and their scales."""
+        return decode(self.type, self._in_order(), self.columns)
+
+    def _in_order(self) -> np.ndarray:
+        rows = self.data.reshape(self.rows, self.row_bytes)
+        return rows if self.order is None else rows[self.order]
+
+
+@runtime_checkable
+class Tensors(Protocol):
+    """By our names, which are those of transformers."""
+
+    def matrix(self, name: str) -> Stored: ...
+
+    def shape(self, name: str) -> tuple[str, int, int]:
+        """Type, rows and columns of a matrix, without reading it."""
+        ...
+
+    def vector(self, name: str) -> Float32[Tensor, " n"]: ...
+
+    def release(self, name: str) -> None:
+        """A matrix is not needed any more."""
+        ...
+
+
+class GgufTensors:
+    """Of a GGUF: views into the file."""
+
+    def __init__(self, path: Path, config: ModelConfig) -> None:
+        self.gguf, self.config = open_gguf(path), config
+
+    def matrix(self, name: str) -> Stored:
+        return Stored(*self.shape(name), self._tensor(name).data, row_order(self.config, name))
+
+    def shape(self, name: str) -> tuple[str, int, int]:
+        tensor = self._tensor(name)
+        rows, columns = tensor.shape
+        return tensor.type, rows, columns
+
+    def vector(self, name: str) -> Float32[Tensor, " n"]:
+        tensor = self._tensor(name)
+        found = floats(tensor.type, tensor.data[None], tensor.shape[0])[0].float()
+        # biases of q and k are in the order of their rows
+        order = row_order(self.config, name)
+        return (found if order is None else found[torch.from_numpy(order).long()]).contiguous()
+
+    def release(self, name: str) -> None:
+        self.gguf.release(self._tensor(name))
+
+    def _tensor(self, name: str) -> GgufTensor:
+        return self.gguf.tensors[gguf_name(name)]
+
+
+class CheckpointTensors:
+    """Of safetensors files: copies, one tensor at a time."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+
+    def matrix(self, name: str) -> Stored:
+        tensor = self.checkpoint(name)
+        if tensor.dtype not in FLOATS:
+            tensor = tensor.float()
+        rows, columns = tensor.shape
+        data = tensor.contiguous().view(torch.uint8).numpy().reshape(-1)
+        return Stored(FLOATS[tensor.dtype], rows, columns, data)
+
+    def shape(self, name: str) -> tuple[str, int, int]:
+        dtype, (rows, columns) = self.checkpoint.described(name)
+        return dtype if dtype in FLOATS.values() else "F32", rows, columns
+
+    def vector(self, name: str) -> Float32[Tensor, " n"]:
+        return self.checkpoint(name).float()
+
+    def release(self, name: str) -> None:
+        pass
+
