@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from sparing.depth.search import LayerSearch
 from sparing.depth.shortlist import Shortlist
 from sparing.depth.trees import breadth
@@ -15,6 +12,7 @@ from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import PENDING, Draft
 from sparing.engine.events import Event
 from sparing.engine.row import Row
+from sparing.engine.sampling import draw
 from sparing.model.decoder import Decoder
 from sparing.model.inputs import RowInput
 
@@ -77,15 +75,25 @@ class LayerDrafter:
         inputs = [draft.input(self.cache) for draft in live]
         output = self.decoder(inputs, self.cache, self.search.layer_set, head=head)
         words = Predictions(output.logits, output.hidden)
-        for at, draft in enumerate(live):
-            logits, likeliest = words.logits[at], words.argmax[at]
-            if self.shortlist:
-                likeliest = int(self.shortlist.ids[likeliest])
-                logits = self.shortlist.spread(logits)
-            count = breadth(words.confidence[at], draft.row.sampled) if self.trees else 1
-            draft.extend(logits, likeliest, count)
-            if words.confidence[at] < self.confidence:
+        for draft, found, confidence in zip(
+            live, self._guesses(live, words), words.confidence, strict=True
+        ):
+            draft.extend(found)
+            if confidence < self.confidence:
                 draft.most = 0
+
+    def _guesses(self, live: Sequence["Growing"], words: Predictions) -> list[list[int]]:
+        """The token that each row would pick and, in a tree, the next best."""
+        ids = self.shortlist.ids if self.shortlist else None
+        if not self.trees and all(draft.row.greedy for draft in live):
+            return [[at if ids is None else int(ids[at])] for at in words.argmax]
+        counts = [
+            breadth(confidence, draft.row.sampled) if self.trees else 1
+            for draft, confidence in zip(live, words.confidence, strict=True)
+        ]
+        draws = [draft.row.transcript.draw(len(draft.stem)) for draft in live]
+        drawn = draw(draws, words.logits, max(counts), ids)
+        return [found[:count] for found, count in zip(drawn, counts, strict=True)]
 
 
 @dataclass
@@ -120,18 +128,13 @@ class Growing:
             vectors=vectors,
         )
 
-    def extend(self, logits: Float[Tensor, " V"], likeliest: int, count: int) -> None:
-        """Append the token that would be picked and, where ``count`` is over 1, the next best.
+    def extend(self, found: list[int]) -> None:
+        """Append the token that would be picked and its siblings.
 
         Where that is the one that is never said, a thought without words is likely to come: the
         draft ends.
         """
-        ahead, parent = len(self.stem), self.stem[-1] if self.stem else PENDING
-        words = self.row.transcript
-        if count > 1:
-            found = words.ranked(logits, ahead, min(count, self.room))
-        else:
-            found = [words.guess(logits, likeliest, ahead)]
+        parent, found = self.stem[-1] if self.stem else PENDING, found[: self.room]
         if found[0] == self.row.unsaid:
             self.most = 0
             return

@@ -10,6 +10,7 @@ from sparing.depth.costs import VERIFIED, Costs, measure
 from sparing.engine.cache import SlotCache
 from sparing.engine.eviction import NO_TOKEN
 from sparing.engine.row import Row
+from sparing.engine.sampling import draw
 from sparing.model.decoder import Decoder
 from sparing.model.inputs import RowInput
 from sparing.model.layer_set import LayerSet
@@ -61,11 +62,11 @@ class Replay:
         given the same past (SWIFT, arXiv 2410.06916, eq. 3), in one parallel pass."""
         self.cache.reserve(self.new.cached + len(self.new.ids))
         logits = decoder([self.new], self.cache, layer_set).logits
-        picks = logits.argmax(-1).tolist()
         if self.row.sampled:
             now = self.row.transcript.position
-            ahead = [position + 1 - now for position in self.new.positions]
-            guess = self.row.transcript.guess
-            picks = [guess(*each) for each in zip(logits, picks, ahead, strict=True)]
+            draws = [self.row.transcript.draw(p + 1 - now) for p in self.new.positions]
+            picks = [token for [token] in draw(draws, logits)]
+        else:
+            picks = logits.argmax(-1).tolist()
         counted = self.said != NO_TOKEN
         return float((torch.tensor(picks) == self.said)[counted].float().mean())

@@ -10,6 +10,9 @@ from torch import Tensor
 from sparing.engine.cache import Kind
 from sparing.engine.drafting import PENDING, Draft
 from sparing.engine.events import LatentEvent, StepEvent, TokenEvent
+from sparing.engine.filters import rows_of
+from sparing.engine.sampling import draw
+from sparing.engine.sums import top_probability
 from sparing.engine.switch import Thought, ThoughtSwitch
 from sparing.engine.transcript import Transcript
 from sparing.errors import ModelError
@@ -56,8 +59,9 @@ class Predictions:
         if places := [at for at, token in enumerate(banned) if token is not None]:
             logits = without(logits, places, [token for token in banned if token is not None])
         self.logits, self.hidden = logits, hidden
-        self.argmax: list[int] = logits.max(-1).indices.tolist()
-        self.confidence: list[float] = logits.softmax(-1).amax(-1).tolist()
+        highest, argmax = logits.max(-1)
+        self.argmax: list[int] = argmax.tolist()
+        self.confidence: list[float] = top_probability(logits, highest).tolist()
 
 
 class Walk:
@@ -82,21 +86,24 @@ class Walk:
         self.node, self.done = PENDING, Accepted(Pending([], Kind.ANSWER))
         self.goes_on = True
 
-    def step(self) -> None:
-        """One more position."""
+    @property
+    def at(self) -> int:
+        """Which prediction is next."""
+        return self.first + 1 + self.node
+
+    def step(self, token: int, forced: bool) -> None:
+        """One more position, for which ``token`` has been picked."""
         self.goes_on = False
         try:
-            self._take()
+            self._take(token, forced)
         except Exception as error:
             self.done.error = error
 
-    def _take(self) -> None:
+    def _take(self, token: int, forced: bool) -> None:
         transcript, done, predictions = self.transcript, self.done, self.predictions
-        at = self.first + 1 + self.node
         position = transcript.position
-        confidence = checked(predictions.confidence[at], position)
-        hidden, logits = predictions.hidden[at], predictions.logits[at]
-        token, forced = transcript.pick(logits, predictions.argmax[at])
+        confidence = checked(predictions.confidence[self.at], position)
+        hidden, logits = predictions.hidden[self.at], predictions.logits[self.at]
         if not forced:
             thought = self.switch.think(hidden, logits, token, confidence, transcript.latents)
             if thought is not None:
@@ -105,8 +112,7 @@ class Walk:
                 done.pending = Pending([PLACEHOLDER], Kind.LATENT, thought)
                 return
             if token == self.switch.token:
-                [words] = without(logits[None], [0], [token])
-                token, _ = transcript.pick(words, int(words.argmax()))
+                [[token]] = draw([transcript.draw()], without(logits[None], [0], [token]))
         logprobs = transcript.logprobs(logits, token)
         text, kind = transcript.append(token)
         child = self.draft.child(self.node, token)
@@ -123,11 +129,24 @@ class Walk:
         self.goes_on = True
 
 
-def accept(walks: Sequence[Walk]) -> None:
-    """Walk down the drafts of all rows, each as far as it goes."""
+def accept(walks: Sequence[Walk], predictions: Predictions) -> None:
+    """Walk down the drafts of all rows, a position of each at a time: its tokens are drawn at once,
+    and none that no draft leads to."""
     while going := [walk for walk in walks if walk.goes_on]:
-        for walk in going:
-            walk.step()
+        for walk, pick in zip(going, picks(going, predictions), strict=True):
+            walk.step(*pick)
+
+
+def picks(walks: Sequence[Walk], predictions: Predictions) -> list[tuple[int, bool]]:
+    """The next token of each walk, and whether it was forced."""
+    settled = [walk.transcript.settled(predictions.argmax[walk.at]) for walk in walks]
+    drawn = [walk for walk, pick in zip(walks, settled, strict=True) if pick is None]
+    if not drawn:
+        return [pick for pick in settled if pick]
+    places = [walk.at for walk in drawn]
+    draws = [walk.transcript.draw() for walk in drawn]
+    tokens = iter(draw(draws, rows_of(predictions.logits, places)))
+    return [pick or (next(tokens)[0], False) for pick in settled]
 
 
 @torch.inference_mode()

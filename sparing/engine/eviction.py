@@ -3,6 +3,7 @@
 A policy only scores slots; what is protected and how many survive is one rule for all of them.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -155,17 +156,33 @@ class AttentionRecord:
     """
 
     def __init__(self, last: int) -> None:
-        self.last = last
-        self.total = np.zeros(0, np.float64)
-        self.recent = np.zeros((0, 0), np.float64)
+        self._slots = 0
+        self._sums = np.zeros(0, np.float64)  # of more slots than are in use, so that it may grow
+        self._recent = deque[Float[np.ndarray, " _S"]](maxlen=last)  # each as long as it was
+
+    @property
+    def total(self) -> Float[np.ndarray, " S"]:
+        return self._sums[: self._slots]
+
+    @property
+    def recent(self) -> Float[np.ndarray, "m S"]:
+        rows = np.zeros((len(self._recent), self._slots))
+        for row, attention in zip(rows, self._recent, strict=True):
+            row[: len(attention)] = attention
+        return rows
 
     def add(self, attention: Float[np.ndarray, "m S"]) -> None:
         """Take in the committed tokens of a pass, over the slots that are in use after it."""
-        more = attention.shape[1] - len(self.total)
-        self.total = np.pad(self.total, (0, more)) + attention.sum(0)
-        self.recent = np.concatenate([np.pad(self.recent, ((0, 0), (0, more))), attention])
-        self.recent = self.recent[-self.last :]
+        self._slots = attention.shape[1]
+        if self._slots > len(self._sums):
+            self._sums = np.pad(self._sums, (0, 2 * self._slots - len(self._sums)))
+        self._sums[: self._slots] += attention.sum(0)
+        self._recent.extend(attention)
 
     def keep(self, kept: Bool[np.ndarray, " S"]) -> None:
         """An eviction: only these slots go on."""
-        self.total, self.recent = self.total[kept], self.recent[:, kept]
+        sums, self._sums = self.total[kept[: self._slots]], np.zeros_like(self._sums)
+        self._slots = len(sums)
+        self._sums[: len(sums)] = sums
+        recent = [attention[kept[: len(attention)]] for attention in self._recent]
+        self._recent.extend(recent)  # takes the place of those before

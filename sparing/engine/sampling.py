@@ -5,15 +5,20 @@ filtered distribution p (the Gumbel-max trick; drafter-invariant speculation, ar
 a seed gives the same tokens with drafting on or off, in any batch, on any run.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sparing.engine.events import Logprobs
+from sparing.engine.filters import column, passing, rows_of
 
+AT_ONCE = 1 << 21  # logits that are looked at together
 GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64: splitmix64's increment
+Finder: TypeAlias = Callable[..., list[list[int]]]
 MIX_1, MIX_2 = -4658895280553007687, -7723592293110705685  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
@@ -29,26 +34,30 @@ def mix(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
     return x ^ _shift(x, 31)
 
 
-def uniform(seed: int, position: int, ids: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
+def uniform(
+    seed: int | Int[Tensor, "M 1"], position: int | Int[Tensor, "M 1"], ids: Int[Tensor, "*M K"]
+) -> Float[Tensor, "*M K"]:
     """Noise in (0, 1), float64, one number for each (seed, position, id)."""
-    state = mix(torch.tensor(seed, device=ids.device) + GOLDEN)
+    state = mix(torch.as_tensor(seed, device=ids.device) + GOLDEN)
     state = mix((state ^ position) + GOLDEN)
     bits = _shift(mix((state ^ ids) + GOLDEN), 11)  # 53 bits
     return (bits.double() + 0.5) * 2.0**-53
 
 
-def gumbel(seed: int, position: int, ids: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
+def gumbel(
+    seed: int | Int[Tensor, "M 1"], position: int | Int[Tensor, "M 1"], ids: Int[Tensor, "*M K"]
+) -> Float[Tensor, "*M K"]:
     """-log(-log u), u uniform: Gumbel noise for the token ids."""
     return -torch.log(-torch.log(uniform(seed, position, ids)))
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a row's tokens are picked. Temperature 0 is greedy. Filters as in transformers:
-    temperature, then top-k, then top-p (the token that crosses p stays), then min-p.
+    """How a row's tokens are picked. Temperature 0 is greedy; see ``filters`` for the others.
 
     ``logprobs``: how many of the likeliest tokens are named beside a picked one; None: not even its
-    own log p is told."""
+    own log p is told.
+    """
 
     temperature: float = 0.0
     top_k: int | None = None
@@ -63,31 +72,16 @@ class Sampler:
         """The token is the argmax of the bare logits."""
         return self.temperature == 0 and self.repetition_penalty == 1.0
 
+    @property
+    def filters(self) -> bool:
+        """Whether some tokens cannot be drawn."""
+        return self.top_k is not None or self.top_p < 1 or self.min_p > 0
+
     def pick(
         self, logits: Float[Tensor, " V"], position: int, seen: Bool[Tensor, " V"] | None
     ) -> int:
         """The token for ``position``; ``seen``: the ids of prompt and output, for the penalty."""
-        return self.ranked(logits, position, seen, 1)[0]
-
-    def ranked(
-        self, logits: Float[Tensor, " V"], position: int, seen: Bool[Tensor, " V"] | None, n: int
-    ) -> list[int]:
-        """The ``n`` best tokens for ``position``, or as many as pass the filters; the first is the
-        one to pick."""
-        logits = logits.double() if logits.dtype == torch.float64 else logits.float()
-        if self.repetition_penalty != 1.0 and seen is not None:
-            logits = penalized(logits, seen, self.repetition_penalty)
-        if self.temperature == 0:
-            return (
-                [int(logits.argmax())]
-                if n == 1
-                else logits.topk(min(n, len(logits))).indices.tolist()
-            )
-        ids, log_p = self.filtered(logits)
-        noisy = log_p + gumbel(self.seed, position, ids)
-        best = noisy.argmax()[None] if n == 1 else noisy.topk(min(n, len(ids))).indices
-        found: list[int] = ids[best].tolist()
-        return found
+        return draw([Draw(self, position, seen)], logits[None])[0][0]
 
     def told(self, logits: Float[Tensor, " V"], token: int) -> Logprobs | None:
         """log p of the token and of the likeliest, as the model has them; None unless wanted."""
@@ -98,31 +92,105 @@ class Sampler:
         pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
         return Logprobs(float(log_p[token]), list(pairs))
 
-    def filtered(
-        self, logits: Float[Tensor, " V"]
-    ) -> tuple[Int[Tensor, " K"], Float[Tensor, " K"]]:
-        """Ids that pass the filters, one at least, and their log p up to a constant.
 
-        The likeliest token's is 0, so that no temperature is too low. What is not a number, as
-        behind a penalty beyond all bounds, stays: a step that fails would end all rows.
-        """
-        logits = logits.double()
-        scaled = (logits - logits.max()) / self.temperature
-        if self.top_k is None and self.top_p == 1.0 and self.min_p == 0.0:
-            return torch.arange(len(scaled), device=scaled.device), scaled
-        ids = torch.arange(len(scaled), device=scaled.device)
-        if self.top_k is not None:
-            least = scaled.topk(min(self.top_k, len(scaled))).values[-1]
-            ids = (~(scaled < least)).nonzero()[:, 0]
-            scaled = scaled[ids]
-        p = scaled.softmax(0)
-        # what is below this share is behind the nucleus, even all of it together: it is not sorted
-        least_p = (self.min_p * p.max()).clamp(min=(1 - self.top_p) / (2 * len(p)))
-        some = (~(p < least_p)).nonzero()[:, 0]
-        scaled, order = scaled[some].sort(descending=True, stable=True)
-        ids, p = ids[some[order]], p[some[order]]
-        gone = (p.cumsum(0) - p >= self.top_p) | (p < self.min_p * p[0])
-        return ids[~gone], scaled[~gone]
+@dataclass(frozen=True)
+class Draw:
+    """A token to be drawn: how, for which position, after which ``seen`` ids."""
+
+    sampler: Sampler
+    position: int
+    seen: Bool[Tensor, " _V"] | None = None
+
+    @property
+    def penalized(self) -> bool:
+        return self.seen is not None and self.sampler.repetition_penalty != 1.0
+
+    @property
+    def found_by(self) -> "Finder":
+        if self.sampler.temperature == 0:
+            return likeliest
+        return of_some if self.sampler.filters else of_all
+
+    def after(
+        self, logits: Float[Tensor, " V"], words: Int[Tensor, " V"] | None
+    ) -> Float[Tensor, " V"]:
+        """The logits of ``words`` after what was seen."""
+        if self.seen is None or not self.penalized:
+            return logits
+        seen = self.seen if words is None else self.seen[words]
+        return penalized(logits, seen, self.sampler.repetition_penalty)
+
+
+@torch.inference_mode()
+def draw(
+    draws: Sequence[Draw],
+    logits: Float[Tensor, "M V"],
+    count: int = 1,
+    words: Int[Tensor, " V"] | None = None,
+) -> list[list[int]]:
+    """The ``count`` best tokens of each draw, fewer where fewer pass its filters; the first is the
+    one to pick. Many at once, and each as if it were alone.
+
+    ``words``: the token ids that the logits are of; None: all, in order.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if any(one.penalized for one in draws):
+        logits = torch.stack([one.after(x, words) for one, x in zip(draws, logits, strict=True)])
+    if words is None:
+        words = torch.arange(logits.shape[1], device=logits.device)
+    found: dict[int, list[int]] = {}
+    for find in (likeliest, of_some, of_all):
+        places = [at for at, one in enumerate(draws) if one.found_by is find]
+        rows = max(AT_ONCE // len(words), 1)
+        for begin in range(0, len(places), rows):
+            part = places[begin : begin + rows]
+            ids = find([draws[at] for at in part], rows_of(logits, part), count, words)
+            found |= zip(part, ids, strict=True)
+    return [found[at] for at in range(len(draws))]
+
+
+def likeliest(
+    draws: Sequence[Draw], logits: Float[Tensor, "M V"], count: int, words: Int[Tensor, " V"]
+) -> list[list[int]]:
+    """At temperature 0."""
+    if count == 1:
+        best = logits.argmax(-1, keepdim=True)
+    else:
+        best = logits.topk(min(count, len(words))).indices
+    ids: list[list[int]] = words[best].tolist()
+    return ids
+
+
+def of_all(
+    draws: Sequence[Draw], logits: Float[Tensor, "M V"], count: int, words: Int[Tensor, " V"]
+) -> list[list[int]]:
+    """Without filters."""
+    temperature = column(logits, [one.sampler.temperature for one in draws])
+    log_p = (logits.double() - logits.amax(-1, keepdim=True).double()) / temperature
+    return noisiest(draws, words.expand(len(draws), -1), log_p, count)
+
+
+def of_some(
+    draws: Sequence[Draw], logits: Float[Tensor, "M V"], count: int, words: Int[Tensor, " V"]
+) -> list[list[int]]:
+    """Of what passes the filters."""
+    places, log_p = passing(logits, [one.sampler for one in draws])
+    return noisiest(draws, words[places], log_p, count)
+
+
+def noisiest(
+    draws: Sequence[Draw], ids: Int[Tensor, "M K"], log_p: Float[Tensor, "M K"], count: int
+) -> list[list[int]]:
+    """argmax(log p + g), and the next best."""
+    settings = [[one.sampler.seed, one.position] for one in draws]
+    seed, position = torch.tensor(settings, device=ids.device)[:, :, None].unbind(1)
+    noisy = log_p + gumbel(seed, position, ids)
+    if count == 1:
+        drawn: list[list[int]] = ids.gather(1, noisy.argmax(-1, keepdim=True)).tolist()
+        return drawn
+    best = noisy.topk(min(count, noisy.shape[1])).indices
+    there = ~torch.isneginf(log_p.gather(1, best))
+    return [row[mask].tolist() for row, mask in zip(ids.gather(1, best), there, strict=True)]
 
 
 def penalized(

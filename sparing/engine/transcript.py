@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sparing.engine.cache import Kind
 from sparing.engine.events import Logprobs
-from sparing.engine.sampling import Sampler
+from sparing.engine.sampling import Draw, Sampler
 from sparing.engine.switch import Latents
 from sparing.engine.text import TextStream
 from sparing.model.chat import ChatFormat, Prompt
@@ -51,6 +51,7 @@ class Transcript:
         self.thinking_tokens = 0
         self._text = TextStream(chat.tokenizer, limits.stop)
         self._spans: list[tuple[int, bool]] = [(0, self.thinking)]  # from which character: thought?
+        self._searched = 0  # up to which character the next marker was looked for
         self._seen = self._ids_seen(vocabulary) if sampler.repetition_penalty != 1.0 else None
         self._close_thought_in_time()
 
@@ -73,24 +74,16 @@ class Transcript:
     def text(self) -> str:
         return self._text.text
 
-    def pick(self, logits: Tensor, argmax: int) -> tuple[int, bool]:
-        """The next token and whether it was forced; ``argmax`` of the bare ``logits [V]``."""
+    def settled(self, argmax: int) -> tuple[int, bool] | None:
+        """The next token and whether it was forced, where it needs no draw; ``argmax``: of the
+        bare logits."""
         if self.forced:
             return self.forced.pop(0), True
-        if self._sampler.is_argmax:
-            return argmax, False
-        return self._sampler.pick(logits, self.position, self._seen), False
+        return (argmax, False) if self._sampler.is_argmax else None
 
-    def guess(self, logits: Tensor, argmax: int, ahead: int) -> int:
-        """What would be picked ``ahead`` positions on, if these were the logits there: the same
-        noise, but a repetition penalty as it is now."""
-        if self._sampler.is_argmax:
-            return argmax
-        return self._sampler.pick(logits, self.position + ahead, self._seen)
-
-    def ranked(self, logits: Tensor, ahead: int, count: int) -> list[int]:
-        """The ``count`` tokens that ``guess`` would name, best first."""
-        return self._sampler.ranked(logits, self.position + ahead, self._seen, count)
+    def draw(self, ahead: int = 0) -> Draw:
+        """How the token is drawn that comes ``ahead`` positions on, a repetition penalty as now."""
+        return Draw(self._sampler, self.position + ahead, self._seen)
 
     def logprobs(self, logits: Tensor, token: int) -> Logprobs | None:
         """What is to be told of a token that was picked from these logits."""
@@ -156,25 +149,30 @@ class Transcript:
         if not self.thinking and self._ends_with(
             token, self._markers.start, self._markers.start_ids
         ):
-            self.thinking = True
             start = len(self._text.decoded)
             found = self._text.decoded.rfind(self._markers.start, self._spans[-1][0])
-            self._spans = [*self._spans, (start if found < 0 else found, True)]
+            self._begin(start if found < 0 else found)
             return Kind.THOUGHT
         if self.thinking and self._ends_with(token, self._markers.end, self._markers.end_ids):
-            self.thinking = False
             found = self._text.decoded.rfind(self._markers.end, self._spans[-1][0])
             end = found + len(self._markers.end) if found >= 0 else len(self._text.decoded)
-            self._spans = [*self._spans, (end, False)]
+            self._begin(end)
         return kind
+
+    def _begin(self, start: int) -> None:
+        """From that character on it is a thought, or no longer."""
+        self.thinking, self._searched = not self.thinking, start
+        self._spans = [*self._spans, (start, self.thinking)]
 
     def _ends_with(self, token: int, marker: str, ids: tuple[int, ...]) -> bool:
         """Whether this token completed a marker: by its id, or by the text where it has several."""
         if len(ids) == 1:
             return token == ids[0]
+        begin = max(self._spans[-1][0], self._searched - len(marker) + 1)
+        self._searched = len(self._text.decoded)
         if tuple(self.tokens[-len(ids) :]) == ids:
             return True
-        return marker in self._text.decoded[self._spans[-1][0] :]
+        return self._text.decoded.find(marker, begin) >= 0
 
     def _close_thought_in_time(self) -> None:
         """Force the end marker where the thinking budget leaves room for no more than that.

@@ -1,6 +1,8 @@
 """The sampler draws from the distribution that transformers' processors make, and nothing else
 than (seed, position, token id) decides what it draws."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers.generation import logits_process as theirs
 
-from sparing.engine.sampling import Sampler, gumbel, penalized, uniform
+from sparing.engine.filters import passing
+from sparing.engine.sampling import Draw, Sampler, draw, gumbel, penalized, uniform
+from sparing.engine.sums import top_probability
 from tests.tiny import unchecked
 
 VOCABULARY = 60
@@ -17,6 +21,34 @@ IDS = torch.arange(VOCABULARY)
 
 def logits_of(seed: int, spread: float = 2.0) -> Tensor:
     return spread * torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def passed(sampler: Sampler, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The ids that pass and their log p up to a constant, likeliest first."""
+    ids, log_p = passing(logits[None], [sampler])
+    there = log_p > -torch.inf
+    return ids[there], log_p[there]
+
+
+def one_by_one(
+    sampler: Sampler, logits: Tensor, position: int, seen: Tensor | None, count: int
+) -> list[int]:
+    """The sampler in the words of its definition, over the whole vocabulary in float64."""
+    if sampler.repetition_penalty != 1.0 and seen is not None:
+        logits = penalized(logits, seen, sampler.repetition_penalty)
+    if sampler.temperature == 0:
+        return logits.topk(count).indices.tolist()
+    scaled = (logits.double() - logits.double().max()) / sampler.temperature
+    ids = torch.arange(len(scaled))
+    if sampler.top_k is not None:
+        least = scaled.topk(min(sampler.top_k, len(scaled))).values[-1]
+        ids = (scaled >= least).nonzero()[:, 0]
+    p, order = scaled[ids].softmax(0).sort(descending=True, stable=True)
+    stays = (p.cumsum(0) - p < sampler.top_p) & (p >= sampler.min_p * p[0])
+    ids = ids[order[stays]]
+    noisy = scaled[ids] + gumbel(sampler.seed, position, ids)
+    best: list[int] = ids[noisy.topk(min(count, len(ids))).indices].tolist()
+    return best
 
 
 def target(sampler: Sampler, logits: Tensor, seen: Tensor | None = None) -> Tensor:
@@ -68,7 +100,7 @@ def test_frequencies_of_20_000_draws():
 def test_filters_are_those_of_transformers(seed, temperature, top_k, top_p, min_p):
     sampler = Sampler(temperature, top_k, top_p, min_p)
     logits = logits_of(seed)
-    ids, log_p = sampler.filtered(logits)
+    ids, log_p = passed(sampler, logits)
     found = torch.zeros(VOCABULARY).double().index_put((ids,), log_p.softmax(0))
     torch.testing.assert_close(found, target(sampler, logits), rtol=0, atol=1e-12)
 
@@ -163,15 +195,16 @@ def test_a_penalty_beyond_all_bounds_still_leaves_a_token(penalty, every, filter
     sampler = Sampler(temperature=1.0, repetition_penalty=penalty, seed=2, **filters)
     logits = logits_of(3).float() - 9 * (penalty > 1)
     assert 0 <= sampler.pick(logits, 7, IDS % every == 0) < VOCABULARY
-    assert len(sampler.ranked(logits, 7, IDS % every == 0, 3)) >= 1
+    [best] = draw([Draw(sampler, 7, IDS % every == 0)], logits[None], 3)
+    assert 1 <= len(best) <= 3
 
 
 def test_ties_at_the_edge_of_a_filter():
     """top_k keeps all that tie with the last; top_p keeps as few as reach it."""
     logits = torch.zeros(8).double()
-    assert len(Sampler(1.0, top_k=3).filtered(logits)[0]) == 8
-    assert len(Sampler(1.0, top_p=0.5).filtered(logits)[0]) == 4
-    assert len(Sampler(1.0, min_p=1.0).filtered(logits)[0]) == 8
+    assert len(passed(Sampler(1.0, top_k=3), logits)[0]) == 8
+    assert len(passed(Sampler(1.0, top_p=0.5), logits)[0]) == 4
+    assert len(passed(Sampler(1.0, min_p=1.0), logits)[0]) == 8
 
 
 @pytest.mark.parametrize(
@@ -190,7 +223,7 @@ def test_what_is_not_sorted_is_behind_the_nucleus(spread, filters):
     kept = scaled > -torch.inf
     kept &= p.cumsum(0) - p < sampler.top_p
     kept &= p >= sampler.min_p * p[0]
-    ids, _ = sampler.filtered(logits)
+    ids, _ = passed(sampler, logits)
     assert ids.equal(order[kept])
 
 
@@ -209,3 +242,65 @@ def test_logprobs_are_the_models_own_before_any_filter(count):
 
 def test_logprobs_are_not_told_unless_asked_for():
     assert Sampler(temperature=1.0).told(logits_of(0), 0) is None
+
+
+@st.composite
+def samplers(pick: Any) -> Sampler:
+    return Sampler(
+        temperature=pick(st.sampled_from([0.0, 0.3, 0.8, 1.0, 1.7])),
+        top_k=pick(st.none() | st.integers(1, 400)),
+        top_p=pick(st.sampled_from([1.0, 0.99, 0.9, 0.3])),
+        min_p=pick(st.sampled_from([0.0, 0.0, 0.02, 0.3])),
+        repetition_penalty=pick(st.sampled_from([1.0, 1.0, 1.3])),
+        seed=pick(st.integers(0, 2**63 - 1)),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    options=st.lists(samplers(), min_size=32, max_size=32),
+    seed=st.integers(0, 99),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    count=st.sampled_from([1, 1, 5]),
+)
+@unchecked()
+def test_32_rows_at_once_are_drawn_as_each_alone_and_as_defined(options, seed, dtype, count):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(32, 300, generator=generator, dtype=dtype)
+    seen = torch.rand(32, 300, generator=generator) < 0.2
+    draws = [Draw(o, 7 + at, seen[at]) for at, o in enumerate(options)]
+    together = draw(draws, logits, count)
+    for one, row, found in zip(draws, logits, together, strict=True):
+        assert [found] == draw([one], row[None], count)
+        assert found == one_by_one(one.sampler, row, one.position, one.seen, count)
+
+
+@unchecked()
+def test_of_some_words_it_draws_what_it_draws_of_all_when_the_others_cannot_be_drawn():
+    words = torch.randperm(300, generator=torch.Generator().manual_seed(1))[:40]
+    logits, seen = logits_of(5)[:40].float(), torch.arange(300) % 3 == 0
+    whole = torch.full((300,), -torch.inf).scatter(0, words, logits)
+    for at, filters in enumerate([{}, {"top_k": 7}, {"top_p": 0.8}, {"min_p": 0.1}]):
+        one = Draw(Sampler(1.0, repetition_penalty=1.2, seed=at, **filters), at, seen)
+        assert draw([one], logits[None], 3, words) == draw([one], whole[None], 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@unchecked()
+def test_confidence_is_the_softmax_of_the_likeliest(dtype):
+    logits = (4 * torch.randn(9, 5_001, generator=torch.Generator().manual_seed(1))).to(dtype)
+    found = top_probability(logits, logits.amax(-1))
+    truth = logits.double().softmax(-1).amax(-1)
+    torch.testing.assert_close(found.double(), truth, rtol=1e-5, atol=0)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            for row, expected in zip(logits.repeat(1, 40), found, strict=True):
+                wide = top_probability(row[None], row.amax()[None])
+                assert torch.allclose(40 * wide[0], expected, rtol=1e-5)
+                assert torch.equal(
+                    wide[0], top_probability(row.expand(7, -1), row.amax()[None].expand(7))[3]
+                )
+    finally:
+        torch.set_num_threads(threads)

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sparing.engine.cache import Kind
-from sparing.engine.sampling import Sampler
+from sparing.engine.sampling import Sampler, draw
 from sparing.engine.transcript import Limits, Transcript
 from sparing.model.chat import ChatFormat, Defaults
 from tests.tiny import tokenizer
@@ -47,7 +47,7 @@ class Row:
 
     def step(self, likeliest: int) -> None:
         assert self.transcript.room > 0
-        token, forced = self.transcript.pick(LOGITS, likeliest)
+        token, forced = self.transcript.settled(likeliest)
         assert forced or token == likeliest
         piece, kind = self.transcript.append(token)
         self.pieces.append(piece)
@@ -104,6 +104,33 @@ def test_thoughts_and_answers_in_turn(markers):
     row = Row("Q", markers).say("x<think>a</think>y<think>b</think><think>c</think>z")
     row.transcript.end("length")
     assert row.split == ("a\nb\nc", "x\ny\nz")
+
+
+def test_a_marker_is_looked_for_where_it_may_end():
+    """Not in all of a thought, at every token of it."""
+    looked_at = []
+
+    class Text(str):
+        def __add__(self, other: str) -> "Text":
+            return Text(str(self) + other)
+
+        def __getitem__(self, part: Any) -> str:
+            found = super().__getitem__(part)
+            looked_at.append(len(found))
+            return found
+
+        def find(self, what: str, start: int = 0) -> int:  # type: ignore[override]
+            looked_at.append(len(self) - start)
+            return super().find(what, start)
+
+    row = Row("Q<think>", "several")
+    row.transcript._text.decoded = Text()
+    row.say("a" * 500)
+    assert max(looked_at) <= len(END)
+    row.say(END + "b")
+    assert row.transcript.kind == Kind.ANSWER
+    row.transcript.end("length")
+    assert row.split == ("a" * 500, "b")
 
 
 @pytest.mark.parametrize("markers", ["single", "several"])
@@ -241,7 +268,8 @@ def test_penalty_sees_every_token_of_prompt_and_output(tokens, question):
     for token in tokens[question + 1 :]:
         transcript.append(token)
     unseen = sorted(set(range(300)) - set(tokens))
-    assert transcript.pick(torch.ones(300), 0) == (unseen[0], False)
+    assert transcript.settled(0) is None
+    assert draw([transcript.draw()], torch.ones(1, 300)) == [[unseen[0]]]
 
 
 def test_kinds_are_known_before_the_token_is():

@@ -192,8 +192,9 @@ def test_the_record_goes_with_its_slots(last, seed, steps):
         fresh = range(next_position, next_position + tokens + more)
         next_position = fresh.stop
         held += fresh
-        attention = random.random((tokens, len(held)))
+        attention, room = random.random((tokens, len(held))), record._sums
         record.add(attention)
+        assert record._sums is room or len(record._sums) >= 2 * len(held), "it grows by doubling"
         said += [dict(zip(held, row, strict=True)) for row in attention.tolist()]
         if share < 0.5:
             keep = random.random(len(held)) < share

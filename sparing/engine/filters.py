@@ -1,0 +1,100 @@
+"""Which tokens may be drawn, for many rows at once: as transformers' processors have it.
+
+Temperature first, then top-k, then top-p (the token that crosses p stays), then min-p.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sparing.engine.sums import sum_rows
+
+
+@runtime_checkable
+class Filters(Protocol):
+    """The options of a row; ``temperature`` is above 0."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_k(self) -> int | None: ...
+    @property
+    def top_p(self) -> float: ...
+    @property
+    def min_p(self) -> float: ...
+
+
+def passing(
+    logits: Float[Tensor, "M V"], options: Sequence[Filters]
+) -> tuple[Int[Tensor, "M K"], Float[Tensor, "M K"]]:
+    """The places of the tokens that pass, likeliest first, and their log p up to a constant.
+
+    One passes at least. ``K``: of the row with the most candidates; -inf stands behind a row's
+    last one. The likeliest token's log p is 0, so that no temperature is too low. What is not a
+    number, as behind a penalty beyond all bounds, stays.
+
+    Few tokens are sorted: ``least`` drops most of them in one comparison.
+    """
+    highest = logits.amax(-1, keepdim=True)
+    places, values = packed(logits, ~(logits < least(logits, highest, options)))
+    temperature = column(logits, [o.temperature for o in options])
+    log_p = (values.double() - highest.double()) / temperature
+    log_p, order = log_p.sort(descending=True, stable=True)
+    power = log_p.exp()
+    top_p, min_p = (column(logits, [getattr(o, n) for o in options]) for n in ("top_p", "min_p"))
+    whole = power.cumsum(-1)[:, -1:].clone()
+    if open_ended := [at for at, o in enumerate(options) if o.top_k is None and o.top_p < 1]:
+        bare = (rows_of(logits, open_ended).double() - highest[open_ended].double()).div_(
+            temperature[open_ended]
+        )
+        whole[open_ended] = sum_rows(bare.exp_())[:, None]
+    p = power / whole
+    gone = (p.cumsum(-1) - p >= top_p) & (top_p < 1) | (p < min_p * p[:, :1])
+    return places.gather(1, order), log_p.masked_fill(gone, float("-inf"))
+
+
+def least(
+    logits: Float[Tensor, "M V"], highest: Float[Tensor, "M 1"], options: Sequence[Filters]
+) -> Float[Tensor, "M 1"]:
+    """A logit below which nothing passes: the k-th best, else a bound on p without its sum.
+
+    p_i <= exp((x_i - max) / T). So what is below min_p of the likeliest goes, and what is below
+    (1 - top_p) / 2V is behind the nucleus, even all of it together.
+    """
+    size = logits.shape[1]
+    bounds = [max((1 - o.top_p) / (2 * size), o.min_p) for o in options]
+    below = [math.log(bound) if bound else -math.inf for bound in bounds]
+    below = [o.temperature * log_p for o, log_p in zip(options, below, strict=True)]
+    floor = (highest.double() + column(logits, below) * (1 + 1e-9)).to(logits.dtype)
+    floor = torch.nextafter(floor, torch.full_like(floor, -math.inf))
+    if ranked := [at for at, o in enumerate(options) if o.top_k is not None]:
+        ks = [min(options[at].top_k or size, size) for at in ranked]
+        best = rows_of(logits, ranked).topk(max(ks)).values
+        floor[ranked] = best.gather(1, torch.tensor(ks, device=best.device)[:, None] - 1)
+    return floor
+
+
+def packed(
+    logits: Float[Tensor, "M V"], kept: Bool[Tensor, "M V"]
+) -> tuple[Int[Tensor, "M K"], Float[Tensor, "M K"]]:
+    """Places and logits of what is kept, at the front of each row; -inf behind them."""
+    rows, places = kept.nonzero(as_tuple=True)
+    counts = kept.sum(-1)
+    at = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    shape = (len(logits), int(counts.max()))
+    where, values = places.new_zeros(shape), logits.new_full(shape, float("-inf"))
+    where[rows, at], values[rows, at] = places, logits[rows, places]
+    return where, values
+
+
+def rows_of(values: Float[Tensor, "M V"], rows: Sequence[int]) -> Float[Tensor, "_m V"]:
+    """Some rows, without a copy where they are all."""
+    return values if len(rows) == len(values) else values[list(rows)]
+
+
+def column(like: Tensor, values: Sequence[float]) -> Float[Tensor, "M 1"]:
+    return torch.tensor(values, dtype=torch.float64, device=like.device)[:, None]

@@ -1,0 +1,29 @@
+"""Sums over the vocabulary, each row's in an order that depends on nothing but its length."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LANES = 64  # partial sums; torch shares out rows among threads, and one long row as well
+AT_ONCE = 1 << 18  # numbers of which there is a copy
+
+
+def sum_rows(x: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
+    """The sum of each row, the same to the last bit in any batch and with any number of threads."""
+    even = x.shape[1] // LANES * LANES
+    lanes = x[:, :even].unflatten(1, (LANES, -1)).sum(-1)
+    return torch.cat([lanes, x[:, even:]], 1).sum(-1)
+
+
+def top_probability(
+    logits: Float[Tensor, "M V"], highest: Float[Tensor, " M"]
+) -> Float[Tensor, " M"]:
+    """p of the likeliest token: exp(max - logsumexp) = 1 / sum_i exp(x_i - max).
+
+    A few rows at a time: there is never a second ``[M, V]``.
+    """
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    rows = max(AT_ONCE // logits.shape[1], 1)
+    parts = zip(logits.split(rows), highest.split(rows), strict=True)
+    powers = (part.to(wide).sub(high.to(wide)[:, None]).exp_() for part, high in parts)
+    return torch.cat([sum_rows(part).reciprocal() for part in powers])
