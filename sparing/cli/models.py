@@ -16,7 +16,7 @@ from sparing.tasks.families import FAMILIES, LEVELS
 def models(
     json_: Annotated[bool, flag("print one JSON object instead of a table", "--json")] = False,
 ) -> None:
-    """List the embedded models; any Hugging Face directory or hub id works as well."""
+    """List the embedded models; a GGUF, a Hugging Face directory or a hub id works as well."""
     found = list_models()
     if json_:
         print(json.dumps({model.name: as_json(model) for model in found}))
@@ -24,7 +24,7 @@ def models(
     table = Table("model", "where", "licence", "what it is")
     for model in found:
         table.add_row(
-            model.name, str(model.path or "made at first use"), model.licence, model.description
+            model.name, str(model.path or "not installed"), model.licence, model.description
         )
     console = Console()
     console.print(table)

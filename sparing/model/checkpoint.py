@@ -14,7 +14,7 @@ from sparing.model import config as hugging_face
 from sparing.model.config import ModelConfig
 from sparing.model.fingerprint import files_fingerprint
 from sparing.model.gguf import Gguf, is_gguf
-from sparing.model.gguf_config import gguf_config
+from sparing.model.gguf_config import Fields, as_transformers, gguf_config
 from sparing.model.gguf_tokenizer import gguf_tokenizer
 
 _OPEN: WeakValueDictionary[tuple[Path, str], Gguf] = WeakValueDictionary()
@@ -85,17 +85,18 @@ def transformers_source(path: Path) -> tuple[Path, dict[str, Any]]:
         return path, {}
     import transformers
 
-    if find_spec("gguf") is None:
+    if absent := [name for name in ("gguf", "accelerate") if find_spec(name) is None]:
         raise ModelError(
-            f"transformers must have the package gguf to read {path.name}, got none; "
-            "run: pip install gguf"
+            f"transformers must have the package {absent[0]} to read {path.name}, got none; "
+            "run: pip install gguf accelerate"
         )
-    if len(open_gguf(path).paths) > 1:
+    gguf = open_gguf(path)
+    if len(gguf.paths) > 1:
         raise ModelError(
             f"transformers must have a GGUF in one file, got {path.name} in several; "
             "join them with llama-gguf-split --merge"
         )
-    more: dict[str, Any] = {"gguf_file": path.name}
+    more: dict[str, Any] = {"gguf_file": path.name, "config": as_transformers(Fields(gguf))}
     if unpacked := getattr(transformers, "GgufConfig", None):
         # versions that have it keep the blocks packed where a kernel for them is installed
         more["quantization_config"] = unpacked(dequantize=True)

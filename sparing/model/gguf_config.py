@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparing.errors import ModelError
+from sparing.errors import ModelError, reason
 from sparing.model.config import FAMILIES, ModelConfig, from_transformers
 from sparing.model.gguf import Gguf, GgufTensor
 from sparing.model.weights import EMBEDDING, HEAD, expected_shapes
@@ -57,11 +57,18 @@ def gguf_config(gguf: Gguf) -> ModelConfig:
     """
     fields = Fields(gguf)
     fields.refuse_unsupported()
-    config = from_transformers(as_transformers(fields))
+    try:
+        config = from_transformers(as_transformers(fields))
+    except ModelError:
+        raise
+    except Exception as error:  # transformers raises whatever its checks of single fields raise
+        raise ModelError(
+            f"{gguf.path}: the metadata must be of a model that can be, got: {reason(error)}; "
+            "fetch the file again"
+        ) from None
     has = gguf.tensors.__contains__
     config = replace(
         config,
-        tied=not has(OUTER[HEAD]),
         qkv_bias=has("blk.0.attn_q.bias"),
         output_bias=has("blk.0.attn_output.bias"),
         mlp_bias=has("blk.0.ffn_down.bias"),
@@ -81,14 +88,14 @@ class Fields:
     @property
     def architecture(self) -> str:
         name = self.metadata.get("general.architecture")
-        if name not in FAMILIES:
+        if not isinstance(name, str) or name not in FAMILIES:
             raise ModelError(
                 f"{self.path}: general.architecture must be one of {', '.join(FAMILIES)}, "
                 f"got {name!r}; take a model of one of these"
             )
         return name
 
-    def number(self, name: str, default: float | None = None) -> Any:
+    def number(self, name: str, default: int | float | None = None) -> Any:
         """A number; raises ModelError where it is missing without a default, or is no number."""
         value = self.metadata.get(self._key(name), default)
         if value is None:
@@ -119,7 +126,7 @@ class Fields:
     def refuse_unsupported(self) -> None:
         for name, neutral in NEUTRAL_FIELDS.items():
             value = self.metadata.get(self._key(name), neutral)
-            if value != neutral and value != 1.0:
+            if isinstance(value, np.ndarray) or value not in (neutral, 1.0):
                 raise self.refuse(name, neutral, value)
         window = self.number("attention.sliding_window", 0)
         if 0 < window < self.number("context_length"):
@@ -147,8 +154,11 @@ def as_transformers(fields: Fields) -> Any:
         num_hidden_layers=layers(fields),
         vocab_size=fields.rows(OUTER[EMBEDDING]),
         max_position_embeddings=fields.size("context_length"),
-        rms_norm_eps=fields.number("attention.layer_norm_rms_epsilon"),
+        rms_norm_eps=float(fields.number("attention.layer_norm_rms_epsilon")),
         rope_parameters=rope_parameters(fields),
+        tie_word_embeddings=OUTER[HEAD] not in fields.tensors,
+        attention_bias="blk.0.attn_q.bias" in fields.tensors,
+        mlp_bias="blk.0.ffn_down.bias" in fields.tensors,
         use_sliding_window=False,
         sliding_window=None,
     )
@@ -157,15 +167,15 @@ def as_transformers(fields: Fields) -> Any:
 def head_sizes(fields: Fields) -> dict[str, int]:
     """Number and size of the heads, no larger than the file's tensors."""
     heads = fields.size("attention.head_count")
+    size = fields.size("attention.key_length", max(fields.size("embedding_length") // heads, 1))
+    if (rows := fields.rows("blk.0.attn_q.weight")) != heads * size:
+        raise fields.refuse("attention.head_count", f"{rows} rows of blk.0.attn_q / {size}", heads)
     kv_heads = fields.size("attention.head_count_kv", heads)
     if heads % kv_heads:
         raise fields.refuse("attention.head_count_kv", f"a divisor of the {heads} heads", kv_heads)
-    size = fields.size("attention.key_length", max(fields.size("embedding_length") // heads, 1))
     for name in ("attention.value_length", "rope.dimension_count"):
         if (other := fields.size(name, size)) != size:
             raise fields.refuse(name, f"the size of a head, {size}", other)
-    if (rows := fields.rows("blk.0.attn_q.weight")) != heads * size:
-        raise fields.refuse("attention.head_count", f"{rows} rows of blk.0.attn_q / {size}", heads)
     return {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": size}
 
 
@@ -178,11 +188,12 @@ def layers(fields: Fields) -> int:
 
 def rope_parameters(fields: Fields) -> dict[str, Any]:
     """Base and scaling, with llama.cpp's defaults: linear, where only a factor is given."""
-    base = {"rope_theta": fields.number("rope.freq_base", 10000.0)}
+    base = {"rope_theta": float(fields.number("rope.freq_base", 10000.0))}
     kind = fields.text("rope.scaling.type", "linear")
     if kind not in SCALING_TYPES:
         raise fields.refuse("rope.scaling.type", f"one of {', '.join(SCALING_TYPES)}", kind)
-    factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 0.0)) or 1.0
+    given = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 0.0))
+    factor = float(given) or 1.0
     if kind == "none" or factor == 1.0:
         return base | {"rope_type": "default"}
     if kind == "linear":

