@@ -152,7 +152,7 @@ def run(engine: None, plan: Plan, job: Job) -> Iterator[Done]:
 @lru_cache(maxsize=1)
 def engine_of(folder: Path, dtype: str) -> Engine:
     """A model, loaded with plain products: the same rows on every run."""
-    return load(folder, dtype, kind="plain")
+    return load(folder, dtype=dtype)
 
 
 def as_row(model: Trained, problem: Problem, answered: Answered, correct: bool) -> Row:

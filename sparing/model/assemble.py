@@ -1,10 +1,11 @@
 """From a model's file to a Decoder: which precision each matrix gets, and what computes."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,9 @@ WEIGHTS = {
     "q4_1": "Q4_1",
     "q4_0": "Q4_0",
 }
+TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NORM = "model.norm.weight"
+LANES = 8  # that the kernels work with
 PARTS = dict(  # our name of a layer's matrix -> the checkpoint's
     zip(
         MATRICES,
@@ -51,6 +54,9 @@ PARTS = dict(  # our name of a layer's matrix -> the checkpoint's
         strict=True,
     )
 )
+
+Build = Callable[[str, Tensor | None], Matrix]  # of a tensor's name and a bias
+Vector = Callable[[str], Tensor]
 
 
 def load_decoder(
@@ -72,6 +78,7 @@ def load_decoder(
     """
     config = read_config(path)
     in_torch = not compiled or dtype not in (None, torch.float32) or device != "cpu"
+    in_torch = in_torch or config.head_dim % LANES != 0
     kernels = None
     if not in_torch:
         found = library()
@@ -129,7 +136,7 @@ class Assembly:
         def build(name: str, bias: Tensor | None) -> Matrix:
             stored = self.tensors.matrix(name)
             type = self._type(stored.type, stored.columns)
-            if stored.is_float and type in BLOCKS and type not in WEIGHTS_OF_FLOATS:
+            if stored.is_float and type in BLOCKS and type not in TORCH:
                 data = encode(type, stored.floats(torch.float32)).numpy().reshape(-1)
                 stored = Stored(type, stored.rows, stored.columns, data)
             if not stored.is_float:
@@ -147,7 +154,7 @@ class Assembly:
         """Layers, embedding and head. Where the head is tied, one matrix serves as both."""
         with Progress(f"loading {self.name}", len(self._names())) as progress:
 
-            def matrix(name: str, bias: str | None = None) -> Matrix:
+            def matrix(name: str, bias: bool = False) -> Matrix:
                 found = build(f"{name}.weight", vector(f"{name}.bias") if bias else None)
                 self.tensors.release(f"{name}.weight")
                 progress.advance()
@@ -192,7 +199,7 @@ class Assembly:
         wanted = WEIGHTS.get(self.weights, stored)
         if wanted == stored:
             return stored
-        if stored not in WEIGHTS_OF_FLOATS:
+        if stored not in TORCH:
             raise OptionError(
                 f"weights must be auto for a file whose matrices are packed, got {self.weights} "
                 f"for {stored}; take another file for another precision"
@@ -201,7 +208,3 @@ class Assembly:
             self.kept += 1
             return stored
         return wanted
-
-
-TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-WEIGHTS_OF_FLOATS = tuple(TORCH)

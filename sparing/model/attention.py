@@ -58,7 +58,7 @@ class Attention:
             self._rows = torch.tensor(rows, device=like.device)
             self._slots = torch.tensor(slots, device=like.device)
 
-    def write(self, cache: KeyValues, layer: int, new: Float[Tensor, "N 2*G D"]) -> None:
+    def write(self, cache: KeyValues, layer: int, new: Float[Tensor, "N KV D"]) -> None:
         """Put the new tokens' keys and values into the slots behind each row's cached ones."""
         kv = cache.kv[layer]
         new = new.view(new.shape[0], 2, self.key_heads, -1)

@@ -112,7 +112,7 @@ def refuse_family(family: str | None) -> None:
     if family not in FAMILIES:
         raise ModelError(
             f"config field model_type must be one of {', '.join(FAMILIES)}, got {family!r}; pass "
-            "decoder='reference' (--decoder reference) to run it slowly through transformers"
+            "decoder='hub' (--decoder hub) to run it slowly through transformers"
         )
 
 

@@ -24,6 +24,7 @@ class ReferenceDecoder:
         refuse_sliding_windows(model.config)
         self.model, self.shape = model.eval(), Shape.of(model.config)
         self.dtype, self.device = model.dtype, model.device
+        self.cache_dtype = self.dtype
 
     @classmethod
     def load(

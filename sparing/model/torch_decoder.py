@@ -84,7 +84,7 @@ class TorchDecoder(Decoder):
         x: Float[Tensor, "N E"],
         cos: Tensor,
         sin: Tensor,
-    ) -> tuple[Float[Tensor, "N H D"], Float[Tensor, "N 2*G D"]]:
+    ) -> tuple[Float[Tensor, "N H D"], Float[Tensor, "N KV D"]]:
         """Queries of the new tokens; their keys, and values behind them."""
         h, dim = self._normed(x, block.attention_norm), self.config.head_dim
         q = block.query(h).view(len(x), -1, dim)

@@ -14,7 +14,7 @@ SAMPLING = Sampling(temperature=0, max_new_tokens=120, ignore_eos=True)
 
 
 def loaded(**options):
-    return load(str(planted()), "float64", kind="plain", **options)
+    return load(str(planted()), dtype="float64", **options)
 
 
 def only_file(state):
@@ -102,5 +102,5 @@ def test_a_record_comes_back_as_it_was():
 
 
 def test_plain_decoding_learns_nothing(state):
-    load(str(tiny()), kind="plain").generate(["Q"], None, Depth(draft="off"), None, SAMPLING)
+    load(str(tiny())).generate(["Q"], None, Depth(draft="off"), None, SAMPLING)
     assert not (state / "sparing").exists()

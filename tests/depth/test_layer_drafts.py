@@ -91,7 +91,7 @@ def test_a_draft_ends_behind_the_first_token_that_it_is_not_sure_of():
 @pytest.fixture(scope="module")
 def surer():
     """Its logits are larger: now it is sure, now it is not."""
-    model = load(str(planted()), "float64", kind="plain")
+    model = load(str(planted()), dtype="float64")
     with torch.inference_mode():
         model.decoder.norm[:] *= 3
     return model

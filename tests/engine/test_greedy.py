@@ -101,11 +101,10 @@ def test_the_drafts_of_these_tests_do_what_they_say():
     assert 0.05 < shares["tree"] < 0.95
 
 
-@pytest.mark.parametrize("kind", ["plain", "transposed", "packed"])
-def test_any_kind_of_product(kind):
+def test_the_compiled_pass():
     path = model(1)
     outputs = expected(path, "float32")
-    loaded = load(str(path), "float32", kind=kind)
+    loaded = load(str(path), dtype="float32")
     results = run(loaded, PROMPTS, greedy(COUNT), drafter=PromptLookup(), chunk=5)
     assert_as_reference(results, path, "float32", outputs)
 
@@ -146,7 +145,7 @@ def test_repetition_penalty(number):
 def test_reference_decoder_in_the_loop():
     path = model(7)
     outputs = expected(path, "float64")
-    loaded = load(str(path), "float64", decoder="reference")
+    loaded = load(str(path), dtype="float64", decoder="hub")
     texts = [prompt + output for prompt, output in zip(PROMPTS, outputs, strict=True)]
     for drafter in all_drafters(texts).values():
         results = run(loaded, PROMPTS, greedy(COUNT), drafter=drafter, chunk=9)

@@ -49,7 +49,7 @@ def test_saved_and_loaded(changed):
 
 def refused(path):
     with pytest.raises(ModelError) as error:
-        load(str(path), "float64", kind="plain")
+        load(str(path), dtype="float64")
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -63,7 +63,7 @@ def test_another_model_s_config_is_refused_naming_both(copied):
     said = refused(path)
     assert f"is of the model {config['fingerprint']}, this model is " in said
     (path / "latent.json").unlink()
-    assert load(str(path), kind="plain").latents is None
+    assert load(str(path)).latents is None
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_broken_configs_are_refused(copied, changed, said):
     content = json.loads((path / "latent.json").read_text())
     (path / "latent.json").write_text(json.dumps(content | changed))
     with pytest.raises(ModelError, match=said):
-        load(str(path), kind="plain")
+        load(str(path))
 
 
 def test_broken_vectors_are_refused(copied):
@@ -127,7 +127,7 @@ def test_a_token_more(tmp_path, tied, spare):
             assert torch.equal(new[260:], old[260:])
     model.save_pretrained(tmp_path / "out")
     tokenizer.save_pretrained(tmp_path / "out")
-    assert load(str(tmp_path / "out"), kind="plain").decoder.shape.vocabulary == 259 + max(spare, 1)
+    assert load(str(tmp_path / "out")).decoder.shape.vocabulary == 259 + max(spare, 1)
 
 
 def test_a_base_that_has_the_token_is_refused():

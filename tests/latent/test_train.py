@@ -70,7 +70,7 @@ def test_a_model_that_thinks_latents(tmp_path, family, tied):
         0.5,
     )
     assert (config["switch"], config["in_a_row"], config["most"]) == ("learned", 2, 8)
-    engine = load(str(tmp_path / "out"), kind="plain")
+    engine = load(str(tmp_path / "out"))
     for mode in ("learned", "confidence", "off"):
         [result] = engine.generate(
             ["7 and 7?"], None, Depth(draft="off"), Latent(mode=mode), Sampling(max_new_tokens=20)
@@ -121,7 +121,7 @@ def test_lora_learns_the_token_s_row_and_adapters(tmp_path, targets):
     name = "model.layers.0.self_attn.q_proj.weight"
     assert not torch.equal(after[name], before[name])
     assert {"down.weight", "up.weight"} <= after.keys()
-    assert load(str(tmp_path / "out"), kind="plain").latents[0].adapter == 6
+    assert load(str(tmp_path / "out")).latents[0].adapter == 6
 
 
 def test_refused(tmp_path):

@@ -47,9 +47,8 @@ def _thinking(family: str, source: Path | None, changed: tuple[tuple[str, Any], 
 
 
 @cache
-def thinker(path: Path, dtype: str = "float64", decoder: str = "sparing") -> Engine:
-    kind = "plain" if decoder == "sparing" else "auto"
-    return load(str(path), dtype, kind=kind, decoder=decoder)
+def thinker(path: Path, dtype: str = "float64", decoder: str = "auto") -> Engine:
+    return load(str(path), dtype=dtype, decoder=decoder)
 
 
 def said(result: Result) -> dict[str, Any]:

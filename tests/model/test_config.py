@@ -179,7 +179,7 @@ def test_a_config_that_is_not_text_is_refused(tmp_path):
 
 
 def test_an_unknown_architecture_hears_of_the_reference_decoder(write):
-    with pytest.raises(ModelError, match="--decoder reference"):
+    with pytest.raises(ModelError, match="--decoder hub"):
         read_config(write("llama", model_type="gpt2"))
 
 

@@ -12,7 +12,6 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sparing.model.matrix import KINDS
 from tests.model.passes import Slots, assert_close, decoder, new, oracle, random_ids
 from tests.tiny import tiny
 
@@ -122,22 +121,21 @@ def test_a_prompt_in_chunks_of_any_size(counts):
             assert_close(output.logits, logits[done - 1 : done], 1e-9)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_pass_that_scores_nothing(kind):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_pass_that_scores_nothing(dtype):
     path = PATHS["group of 3"]
-    ours = decoder(path, "float32", kind)
+    ours = decoder(path, dtype)
     output = ours([new([1, 2, 3], scored=0)], Slots(ours))
     assert output.logits.shape == (0, ours.shape.vocabulary)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_row_does_not_depend_on_the_others(kind):
+def test_a_row_does_not_depend_on_the_others():
     path = PATHS["group of 3"]
-    ours = decoder(path, "float32", kind)
+    ours = decoder(path, "float32")
     inputs = [new(random_ids(n, seed=n), row=n) for n in (1, 4, 5)]
     together = ours(inputs, Slots(ours, ROWS)).logits.split([1, 4, 5])
     for alone, logits in zip(inputs, together, strict=True):
-        assert_close(ours([alone], Slots(ours, ROWS)).logits, logits, 1e-4)
+        assert torch.equal(ours([alone], Slots(ours, ROWS)).logits, logits)
 
 
 @st.composite
@@ -226,7 +224,6 @@ def test_vectors_stand_in_for_embeddings():
     assert_close(output.logits[5:], truth[:4], 1e-9)
     output = ours([new(ids[4:], 4, row=2, vectors={7: vectors[11]})], slots)
     assert_close(output.logits, truth[4:], 1e-9)
-    assert torch.equal(ours.embed([new(ids)]), theirs.get_input_embeddings()(torch.tensor(ids)))
 
 
 @torch.inference_mode()

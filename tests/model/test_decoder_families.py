@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from sparing.model.matrix import KINDS, runs
+from sparing.model.compiled import CompiledDecoder
+from sparing.model.torch_decoder import TorchDecoder
 from tests.model.passes import (
     Slots,
     assert_close,
@@ -62,9 +63,9 @@ CASES = {
 IDS = random_ids(50)
 
 
-def _logits(path, dtype, kind="plain"):
+def _logits(path, dtype):
     """Half of the tokens as a first chunk, then the rest one by one and in a few more."""
-    ours = decoder(path, dtype, kind)
+    ours = decoder(path, dtype)
     slots, done, parts = Slots(ours), 0, []
     for count in (25, 1, 4, 1, 19):
         parts.append(ours([new(IDS[done : done + count], done)], slots).logits)
@@ -84,36 +85,19 @@ def test_float32_logits_equal_transformers(case):
     family, config = CASES[case]
     path = tiny(family, **config)
     theirs = expected(reference(path, "float32"), IDS).logits[0]
-    assert_close(_logits(path, "float32", "auto"), theirs, 1e-4)
+    assert_close(_logits(path, "float32"), theirs, 1e-4)
+    compiled = case != "narrow heads"  # of 4: the kernels want a multiple of 8
+    assert isinstance(decoder(path, "float32"), CompiledDecoder if compiled else TorchDecoder)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "auto"])
-@pytest.mark.parametrize("case", ["llama biases", "qwen3", "tied", "group of 9"])
-def test_every_kind_of_product_gives_the_same_logits(case, kind):
-    family, config = CASES[case]
-    path = tiny(family, **config)
-    theirs = expected(reference(path, "float32"), IDS).logits[0]
-    assert_close(_logits(path, "float32", kind), theirs, 1e-4)
-    kinds = set(decoder(path, "float32", kind).kinds.values())
-    assert kinds <= set(KINDS) if kind == "auto" else kinds == {kind}
-
-
-HALVES = [
-    (dtype, kind)
-    for dtype in ("bfloat16", "float16")
-    for kind in [*KINDS, "auto"]
-    if kind == "auto" or runs(kind, getattr(torch, dtype))
-]
-
-
-@pytest.mark.parametrize(("dtype", "kind"), HALVES)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
-def test_half_precision_is_as_near_the_truth_as_transformers(family, dtype, kind):
+def test_half_precision_is_as_near_the_truth_as_transformers(family, dtype):
     path = tiny(family)
     rounded = reference(path, dtype)
     theirs = expected(rounded, IDS).logits[0].double()
     truth = expected(_widened(path, rounded), IDS).logits[0]
-    error = (_logits(path, dtype, kind).double() - truth).square().mean().sqrt()
+    error = (_logits(path, dtype).double() - truth).square().mean().sqrt()
     assert error < 1.25 * (theirs - truth).square().mean().sqrt()
     assert error < 0.05 * truth.square().mean().sqrt()
 

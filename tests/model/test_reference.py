@@ -89,8 +89,8 @@ def test_both_decoders_say_the_same():
     """Greedy, through the engine, with drafts."""
     path, sampling = PATHS["qwen3"], Sampling(max_new_tokens=24, ignore_eos=True)
     prompts = ["A", "the the the the", "Some longer words before it."]
-    fast = sparing.load(str(path), "float64")
-    slow = sparing.load(str(path), "float64", decoder="reference")
+    fast = sparing.load(str(path), dtype="float64")
+    slow = sparing.load(str(path), dtype="float64", decoder="hub")
     for mine, yours in zip(
         fast.generate(prompts, sampling=sampling),
         slow.generate(prompts, sampling=sampling),
@@ -105,7 +105,7 @@ def test_another_architecture_through_transformers(family):
     with pytest.raises(ModelError, match="decoder='reference'"):
         sparing.load(str(path))
     dtype = "float32" if "moe" in family else "float64"  # its experts refuse float64
-    engine = sparing.load(str(path), dtype, decoder="reference")
+    engine = sparing.load(str(path), dtype=dtype, decoder="hub")
     prompts = ["Hello, you", "B"]
     results = engine.generate(prompts, sampling=Sampling(max_new_tokens=20, ignore_eos=True))
     for result in results:
@@ -119,10 +119,10 @@ def test_a_window_in_use_is_refused(tmp_path, family):
     options = {"pad_token_id": 0, "num_local_experts": 2} if family != "mistral" else {}
     path = checkpoint(tmp_path, family, sliding_window=16, **options)
     with pytest.raises(ModelError, match="sliding_window"):
-        sparing.load(str(path), decoder="reference")
+        sparing.load(str(path), decoder="hub")
     settings = json.loads((path / "config.json").read_text()) | {"sliding_window": 2048}
     (path / "config.json").write_text(json.dumps(settings))
-    sparing.load(str(path), decoder="reference")
+    sparing.load(str(path), decoder="hub")
 
 
 # No key and value a head and slot: a state space, a latent that all heads share; or no SDPA.
@@ -166,7 +166,7 @@ def test_a_config_that_says_nothing_is_refused(tmp_path, config):
 
 def _refused(path):
     with pytest.raises(ModelError) as error:
-        sparing.load(str(path), decoder="reference")
+        sparing.load(str(path), decoder="hub")
     message = str(error.value)
     assert "\n" not in message
     assert str(path) in message

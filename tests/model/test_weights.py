@@ -98,7 +98,7 @@ def test_a_tensor_too_many(single, name):
 
 def test_frequencies_in_old_checkpoints_are_no_weights(single):
     _change(single, **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(4)})
-    load_decoder(single, kind="plain")
+    load_decoder(single)
 
 
 def test_a_missing_shard(sharded):
@@ -164,7 +164,7 @@ def test_weights_in_half_precision_are_widened(tmp_path):
 
 def test_a_loaded_model_does_not_depend_on_its_file(single):
     """Training may save to the same directory; pages of a mapped file would change, or vanish."""
-    ours, ids = load_decoder(single, kind="plain"), [new(random_ids(20))]
+    ours, ids = load_decoder(single), [new(random_ids(20))]
     before = ours(ids, Slots(ours)).logits
     size = (single / "model.safetensors").stat().st_size
     with (single / "model.safetensors").open("r+b") as file:
@@ -178,10 +178,10 @@ def test_a_head_beside_tied_embeddings(tmp_path, own):
     shutil.copytree(tiny("qwen2", tie_word_embeddings=True), tmp_path / "m")
     table = load_file(tmp_path / "m" / "model.safetensors")["model.embed_tokens.weight"]
     _change(tmp_path / "m", **{"lm_head.weight": table.flip(0).contiguous() if own else table})
-    ours, ids = load_decoder(tmp_path / "m", kind="plain"), random_ids(20)
+    ours, ids = load_decoder(tmp_path / "m"), random_ids(20)
     truth = expected(reference(tmp_path / "m", "float32"), ids).logits[0]
     assert_close(ours([new(ids)], Slots(ours)).logits, truth, 1e-4)
-    assert (ours.head.weight is ours.embedding.weight) != own
+    assert (ours.head is ours.embedding) != own
 
 
 def test_a_tied_head_of_another_shape(tmp_path):
