@@ -9,9 +9,17 @@ import sys
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCES = [f"sparing/kernels/src/{name}.cpp" for name in (
-    "attention", "library", "pack", "pass", "product", "threads",
-)]
+SOURCES = [
+    f"sparing/kernels/src/{name}.cpp"
+    for name in (
+        "attention",
+        "library",
+        "pack",
+        "pass",
+        "product",
+        "threads",
+    )
+]
 FLAGS = "-std=c++17 -O3 -ffp-contract=off -fvisibility=hidden -Wno-psabi -pthread".split()
 VARIANTS = {
     "x86_64": {

@@ -59,8 +59,19 @@ class BatchStruct(Structure):
         *(
             (name, c_void_p)
             for name in (
-                "ids", "positions", "row", "count", "cached", "visible", "attended", "ancestors",
-                "attention", "vector_tokens", "vector_values", "scored_tokens", "runs_attention",
+                "ids",
+                "positions",
+                "row",
+                "count",
+                "cached",
+                "visible",
+                "attended",
+                "ancestors",
+                "attention",
+                "vector_tokens",
+                "vector_values",
+                "scored_tokens",
+                "runs_attention",
                 "runs_mlp",
             )  # fmt: skip
         ),

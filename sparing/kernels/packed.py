@@ -120,9 +120,7 @@ class KernelMatrix:
     def put(self, place: int, source: object, row: int) -> None:
         assert isinstance(source, KernelMatrix) and source.type == self.type
         here, there = self.struct, source.struct
-        self.kernels.library.copy_row(
-            here.format, here.columns, there.data, row, here.data, place
-        )
+        self.kernels.library.copy_row(here.format, here.columns, there.data, row, here.data, place)
 
     @property
     def nbytes(self) -> int:

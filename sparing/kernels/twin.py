@@ -27,25 +27,30 @@ BLOCK = 32
 
 
 class PackedMatrix:
-    """A packed weight that multiplies rows; the kind is the type's name, as in ``q4_0``.
+    """A packed weight that multiplies rows.
 
     A weight takes a byte here, and 8 bytes a group: more than in the file, less than in float32.
     """
 
-    def __init__(self, name: str, codes: Codes, bias: Float32[Tensor, " N"] | None = None) -> None:
-        assert name in BLOCKS
-        self.kind, self.codes, self.bias = name.lower(), codes, bias
+    def __init__(self, type: str, codes: Codes, bias: Float32[Tensor, " N"] | None = None) -> None:
+        assert type in BLOCKS
+        self.type, self.codes, self.bias = type, codes, bias
 
-    def __call__(self, x: Float32[Tensor, "M K"], scale: float = 1.0) -> Float32[Tensor, "M N"]:
-        y = product(self.codes, *quantize(x if scale == 1 else x * scale))
+    def __call__(self, x: Float32[Tensor, "M K"]) -> Float32[Tensor, "M N"]:
+        y = product(self.codes, *quantize(x))
         return y if self.bias is None else y.add_(self.bias)
-
-    def add(self, y: Float32[Tensor, "M N"], x: Float32[Tensor, "M K"]) -> None:
-        y += self(x)
 
     def rows(self, ids: Int[Tensor, " R"]) -> Float32[Tensor, "R K"]:
         """Rows of the weight itself; no activation is rounded for them."""
         return weights(self.codes.rows(ids))
+
+    def take(self, ids: Int[Tensor, " R"]) -> "PackedMatrix":
+        bias = None if self.bias is None else self.bias[ids]
+        return PackedMatrix(self.type, self.codes.rows(ids), bias)
+
+    def put(self, place: int, source: "PackedMatrix", row: int) -> None:
+        for part in ("codes", "scale", "shift"):
+            getattr(self.codes, part)[place] = getattr(source.codes, part)[row]
 
     @property
     def nbytes(self) -> int:

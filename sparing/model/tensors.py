@@ -121,4 +121,3 @@ class CheckpointTensors:
 
     def release(self, name: str) -> None:
         pass
-

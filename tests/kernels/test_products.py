@@ -42,7 +42,10 @@ def twin(name, raw, columns, bias=None):
 @pytest.mark.parametrize(("rows", "columns"), [(8, 256), (29, 512), (1, 256), (70, 1280)])
 def test_a_product_equals_its_twin(variant, name, rows, columns):
     raw, bias = blocks(name, rows, columns), noise(rows, seed=1)
-    ours, theirs = compiled(name, raw, columns, bias, variant=variant), twin(name, raw, columns, bias)
+    ours, theirs = (
+        compiled(name, raw, columns, bias, variant=variant),
+        twin(name, raw, columns, bias),
+    )
     x = noise(13, columns, seed=2)
     expected = theirs(x)
     assert (ours(x) - expected).abs().max() < 1e-5 * expected.abs().max()
@@ -54,7 +57,9 @@ def test_any_width(name):
     for columns in (32, 96, 992) if name in PACKED else (1, 7, 48, 100):
         raw, x = blocks(name, 20, columns), noise(3, columns)
         expected = twin(name, raw, columns)(x)
-        assert (compiled(name, raw, columns)(x) - expected).abs().max() < 2e-5 * expected.abs().max()
+        assert (
+            compiled(name, raw, columns)(x) - expected
+        ).abs().max() < 2e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", FORMATS)
