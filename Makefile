@@ -123,9 +123,12 @@ models: build/predictor  ## train every shipped weight from nothing (7 hours on 
 
 clean:  ## remove the environment and whatever tools left behind (the model cache stays)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f sparing/kernels/lib/*.so
 	find sparing tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): requirements.lock pyproject.toml
+KERNELS := $(wildcard sparing/kernels/src/*.cpp sparing/kernels/src/*.h)
+
+$(INSTALLED): requirements.lock pyproject.toml setup.py $(KERNELS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .

@@ -20,14 +20,14 @@ SOURCES = [
         "threads",
     )
 ]
-FLAGS = "-std=c++17 -O3 -ffp-contract=off -fvisibility=hidden -Wno-psabi -pthread".split()
+FLAGS = "-std=c++17 -g0 -ffp-contract=off -fvisibility=hidden -Wno-psabi -pthread".split()
 VARIANTS = {
     "x86_64": {
-        "plain": "",
-        "avx2": "-mavx2 -mfma -mf16c -mtune=haswell",
-        "avx512": "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mprefer-vector-width=256",
+        "plain": "-O2",  # no lanes to fill: more would only take longer
+        "avx2": "-O3 -mavx2 -mfma -mf16c -mtune=haswell",
+        "avx512": "-O3 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mprefer-vector-width=256",
     },
-    "aarch64": {"plain": "", "neon": "-march=armv8.2-a+dotprod"},
+    "aarch64": {"plain": "-O2", "neon": "-O3 -march=armv8.2-a+dotprod"},
 }
 VARIANTS["AMD64"], VARIANTS["arm64"] = VARIANTS["x86_64"], VARIANTS["aarch64"]
 
@@ -49,10 +49,10 @@ setup(
             f"sparing.kernels.lib.{variant}",
             SOURCES,
             extra_compile_args=[*FLAGS, *flags.split()],
-            extra_link_args=["-pthread", *([] if sys.platform == "darwin" else ["-static-libgcc"])],
+            extra_link_args=["-pthread", *([] if sys.platform == "darwin" else ["-Wl,-s"])],
             language="c++",
             optional=True,
         )
-        for variant, flags in VARIANTS.get(platform.machine(), {"plain": ""}).items()
+        for variant, flags in VARIANTS.get(platform.machine(), {"plain": "-O2"}).items()
     ],
 )
