@@ -184,5 +184,5 @@ class AttentionRecord:
         sums, self._sums = self.total[kept[: self._slots]], np.zeros_like(self._sums)
         self._slots = len(sums)
         self._sums[: len(sums)] = sums
-        recent = [attention[kept[: len(attention)]] for attention in self._recent]
-        self._recent.extend(recent)  # takes the place of those before
+        for at, attention in enumerate(self._recent):
+            self._recent[at] = attention[kept[: len(attention)]]
