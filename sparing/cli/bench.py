@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +14,13 @@ from rich.table import Table
 from sparing.cli.flags import LoadingFlags, flag, takes_flags
 from sparing.cli.progress import Progress
 from sparing.errors import OptionError, reason
-from sparing.evaluate.report import against_bar, origin_line, report, write_json
+from sparing.evaluate.report import against_bar, origin_line, report, without_home, write_json
 from sparing.evaluate.timing import alternating
 
 CHAT = frozenset(  # categories of MT-bench, in Spec-Bench
     ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"]
 )
+MOST_BYTES = 1_000_000_000  # of a model that is compared with transformers unasked
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
 
 
@@ -26,24 +29,77 @@ def _group() -> None:
     """Measure speed and memory on this machine."""
 
 
+@dataclass
+class BaselineFlags:
+    """Other engines to measure beside."""
+
+    llama_cpp: Annotated[
+        str | None, flag("a Python interpreter that has llama-cpp-python", "--llama-cpp")
+    ] = None
+    openvino: Annotated[str | None, flag("a Python interpreter that has openvino-genai")] = None
+
+    def start(
+        self, model: str, budget: int | float | None = None, threads: int | None = None
+    ) -> Any:
+        """Those asked for, each said to be left out where it cannot be measured."""
+        from sparing.evaluate.baselines.start import Baselines
+
+        threads = threads or torch_threads()
+        found = Baselines.start(model, threads, self.llama_cpp, self.openvino, budget)
+        tell_left_out(found.left_out)
+        return found
+
+    def check(self) -> None:
+        """Raises OptionError, before any work."""
+        from sparing.evaluate.baselines.process import check_interpreter
+
+        for name, python in (("--llama-cpp", self.llama_cpp), ("--openvino", self.openvino)):
+            if python is not None:
+                check_interpreter(name, python)
+
+
+def torch_threads() -> int:
+    """Baselines run on as many."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def tell_left_out(left_out: Mapping[str, str]) -> None:
+    """A line each, on stderr."""
+    for name, why in left_out.items():
+        typer.echo(f"{name} is left out: {why}", err=True)
+
+
 @bench.command("decode")
 @takes_flags
 def decode(
     loading: LoadingFlags,
+    baselines: BaselineFlags,
     task: Annotated[str | None, flag("ask a task's questions, as of `sparing eval`")] = None,
     prompts: Annotated[Path | None, flag("a file with a prompt a line")] = None,
     n: Annotated[int, flag("rounds; each figure is a median over them", "--n", min=1)] = 5,
+    text: Annotated[
+        Path | None, flag("take perplexity of this .jsonl file's questions and answers")
+    ] = None,
+    transformers: Annotated[
+        bool | None, flag("compare with transformers; by default with models of up to 1 GB")
+    ] = None,
+    long: Annotated[bool, flag("add a run of 4,096 sampled tokens; minutes", "--long")] = False,
     json_: Annotated[Path | None, flag("write the figures to this file", "--json")] = None,
     plot: Annotated[Path | None, flag("draw the bounded run into this file")] = None,
 ) -> None:
-    """Plain decoding against transformers, verification, and a long run under a budget."""
-    from sparing.evaluate.bench_decode import PROMPTS, bench_decode
+    """Plain decoding, verification, a long run under a budget; beside transformers, llama.cpp and
+    OpenVINO GenAI."""
+    from sparing.evaluate.bench_decode import PROMPTS, Bench, bench_decode
+    from sparing.evaluate.bench_decode_long import BUDGET
+    from sparing.evaluate.bench_decode_parts import FILL_TOKENS, parts
+    from sparing.evaluate.bench_decode_text import distinct_ids, read_text, windows
     from sparing.evaluate.plots import check_picture, draw_decode
-    from sparing.model.reference import ReferenceDecoder
-    from sparing.model.sources import find_model
     from sparing.tasks.find import find_tasks
 
     check_one(task, prompts)
+    baselines.check()
     chosen = read_prompts(prompts) if prompts else PROMPTS
     if task:
         problems = [found.problems(len(PROMPTS), 0) for found in find_tasks(task)]
@@ -52,16 +108,50 @@ def decode(
         check_writable(path)
     if plot:
         check_picture(plot)
+    written = read_text(text) if text else None
     engine = loading.load()
-    other = ReferenceDecoder.load(find_model(loading.model), engine.decoder.dtype).model
-    with Progress() as progress:
-        figures, raw = bench_decode(engine, other, chosen, n, progress)
-    content = report(figures, {**raw, "kinds": engine.decoder.kinds}, engine.decoder.dtype)
+    other = in_transformers(loading.model, engine, transformers)
+    how = {name: getattr(loading, name) for name in ("weights", "dtype", "decoder")}
+    with (
+        Progress() as progress,
+        baselines.start(loading.model, BUDGET if long else None) as started,
+    ):
+        measured = Bench(
+            engine,
+            other,
+            chosen,
+            n,
+            distinct_ids(engine, FILL_TOKENS, written),
+            windows(engine, written) if written else [],
+            how,
+            started,
+        )
+        told = dict(started.left_out)
+        figures, raw = bench_decode(measured, parts(long), progress)
+    tell_left_out({name: why for name, why in raw["left_out"].items() if name not in told})
+    raw["loading"] = how
+    content = {"model": without_home(loading.model), **report(figures, raw, engine.decoder.dtype)}
     show(content)
     if json_:
         write_json(json_, content)
     if plot:
         draw_decode(content, plot)
+
+
+def in_transformers(model: str, engine: Any, wanted: bool | None) -> Any:
+    """The model in transformers, in float32 where ours is packed; None: not compared with."""
+    import torch
+
+    from sparing.evaluate.bench_decode_load import weight_bytes
+    from sparing.model.gguf import is_gguf
+    from sparing.model.reference import ReferenceDecoder
+    from sparing.model.sources import find_model
+
+    path = find_model(model)
+    if wanted is False or (wanted is None and weight_bytes(path) > MOST_BYTES):
+        return None
+    dtype = torch.float32 if is_gguf(path) else engine.decoder.dtype
+    return ReferenceDecoder.load(path, dtype).model
 
 
 @bench.command("pocket")
@@ -88,7 +178,7 @@ def pocket(
     engine = loading.load()
     other = ReferenceDecoder.load(find_model(loading.model), engine.decoder.dtype).model
     named = {"with": short_with, "without": short_without}
-    controls = {how: load(name, loading.dtype) for how, name in named.items() if name}
+    controls = {how: load(name, dtype=loading.dtype) for how, name in named.items() if name}
     with Progress() as progress:
         figures, raw = bench_pocket(engine, other, controls, family_tasks(), n, seed, progress)
     content = report(figures, raw, engine.decoder.dtype)

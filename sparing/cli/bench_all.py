@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from sparing.cli.bench import check_one, check_writable, read_prompts, show
+from sparing.cli.bench import BaselineFlags, check_one, check_writable, read_prompts, show
 from sparing.cli.bench_memory import kept
 from sparing.cli.flags import LoadingFlags, flag, number
 from sparing.cli.progress import Progress
@@ -74,6 +74,7 @@ class AskedFlags:
 def all_(
     loading: LoadingFlags,
     asking: AskedFlags,
+    baselines: BaselineFlags,
     arms: Annotated[
         str | None, flag("which, with commas; by default all that can be measured")
     ] = None,
@@ -82,8 +83,8 @@ def all_(
     ] = None,
     plot: Annotated[Path | None, flag("draw time, KV bytes and words into this file")] = None,
 ) -> None:
-    """Time, KV bytes and words against transformers and OpenVINO GenAI: each saving alone, each
-    pair, all together."""
+    """Time, KV bytes and words against transformers, llama.cpp and OpenVINO GenAI: each saving
+    alone, each pair, all together."""
     from sparing.evaluate.bench_all_arms import chosen_arms
     from sparing.evaluate.part import Part
     from sparing.evaluate.plots import check_picture
@@ -92,15 +93,17 @@ def all_(
     from sparing.latent.config import has_latents
     from sparing.model.sources import find_model
 
+    baselines.check()
     for path in filter(None, (json_, plot)):
         check_writable(path)
     if plot:
         check_picture(plot)
     directory = find_model(loading.model)
-    names = chosen_arms(arms, loading.model, has_latents(directory))
-    plan = asking.plan(names, directory)
-    part = Part(json_, plan.fingerprint(decisive(loading, directory))) if json_ else None
-    content = measured(loading, directory, plan, part)
+    plan = asking.plan((), directory)
+    with baselines.start(loading.model, plan.budget, loading.threads) as started:
+        plan = replace(plan, arms=chosen_arms(arms, started, has_latents(directory)))
+        part = Part(json_, plan.fingerprint(decisive(loading, directory))) if json_ else None
+        content = measured(loading, directory, plan, part, started)
     show_headline([as_headline(content)])
     if barred := [row for row in content["rows"] if row["bar"] is not None]:
         show(content | {"rows": barred})
@@ -122,7 +125,9 @@ def decisive(loading: LoadingFlags, directory: Path) -> dict[str, Any]:
     return model_fingerprint(loading) | {"threads": loading.threads, "predictor": predictor}
 
 
-def measured(loading: LoadingFlags, directory: Path, plan: Any, part: Any) -> dict[str, Any]:
+def measured(
+    loading: LoadingFlags, directory: Path, plan: Any, part: Any, started: Any
+) -> dict[str, Any]:
     """The report, every arm on the same engine; interrupted, ``part`` keeps what there is."""
     from sparing.cli.run import INTERRUPTED
     from sparing.evaluate.bench_all import headline_figures, left_out, promised
@@ -134,14 +139,16 @@ def measured(loading: LoadingFlags, directory: Path, plan: Any, part: Any) -> di
     progress = Progress()
     try:
         with part or nullcontext():
-            rows = collect(load_arms(plan.arms, engine, directory), engine, plan, part, progress)
+            loaded = load_arms(plan.arms, engine, directory, started)
+            rows = collect(loaded, engine, plan, part, progress)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {kept(part)}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     figures = headline_figures(rows, promised(loading.model, plan))
     raw = {
         "plan": plan.to_dict(),
-        "left_out": left_out(rows, loading.model, has_latents(directory)),
+        "left_out": left_out(rows, started, has_latents(directory)),
+        "baselines": started.described(),
         **in_effect(engine),
         "rows": columns(rows),
     }
@@ -149,14 +156,11 @@ def measured(loading: LoadingFlags, directory: Path, plan: Any, part: Any) -> di
 
 
 def in_effect(engine: Any) -> dict[str, Any]:
-    """What the arms came to use of what the model brings: policy, layer sets, switch; and peers."""
-    from sparing.evaluate.peers import openvino_version
-
+    """What the arms came to use of what the model brings: policy, layer sets, switch."""
     return {
         "policy": "learned" if engine.predictor else "window",
         "layer_sets": sorted(engine.drafting.sets),
         "switch": engine.latents[0].switch if engine.latents else None,
-        "openvino_genai": openvino_version(),
     }
 
 

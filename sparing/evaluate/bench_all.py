@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from sparing.evaluate.baselines.start import Baselines
 from sparing.evaluate.bench_all_arms import (
+    BASELINES,
     DEPTH,
+    ELSEWHERE,
+    LLAMA_CPP,
     OFF,
     OPENVINO,
-    PEERS,
     TRANSFORMERS,
-    no_openvino,
     savings,
     sparing_arms,
 )
@@ -34,6 +36,7 @@ RATIOS = {  # of totals, over whom
     "time_vs_transformers": (TRANSFORMERS, "seconds", "seconds an answer"),
     "kv_bytes_vs_transformers": (TRANSFORMERS, "kv_bytes", "KV bytes"),
     "time_vs_openvino": (OPENVINO, "seconds", "seconds an answer"),
+    "time_vs_llama_cpp": (LLAMA_CPP, "seconds", "seconds an answer"),
 }
 
 
@@ -53,11 +56,11 @@ def headline_figures(rows: Mapping[str, Sequence[Row]], bars: Mapping[str, float
     ]
 
 
-def left_out(rows: Mapping[str, Sequence[Row]], model: str, latent: bool) -> dict[str, str]:
+def left_out(rows: Mapping[str, Sequence[Row]], started: Baselines, latent: bool) -> dict[str, str]:
     """Arms that a reader would look for and does not find, and those without ratios; and why."""
-    found = {arm: "not asked for" for arm in (*PEERS, *sparing_arms(latent)) if arm not in rows}
-    if OPENVINO in found:
-        found[OPENVINO] = no_openvino(model) or found[OPENVINO]
+    found = {arm: "not asked for" for arm in (*BASELINES, *sparing_arms(latent)) if arm not in rows}
+    for name in found.keys() & set(ELSEWHERE):
+        found[name] = started.missing(name) or found[name]
     cut = {arm: "cut short by its budget" for arm, of_arm in rows.items() if cut_short(of_arm)}
     return found | cut
 

@@ -1,4 +1,4 @@
-"""The arms of `sparing bench all`: peers, and Sparing with every set of savings."""
+"""The arms of `sparing bench all`: baselines, and Sparing with every set of savings."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,20 @@ from pathlib import Path
 from sparing.api import Engine
 from sparing.depth.phrases import Phrases
 from sparing.errors import OptionError
+from sparing.evaluate.baselines.llama_cpp import LLAMA_CPP
+from sparing.evaluate.baselines.openvino import OPENVINO, OPENVINO_EVICTION
+from sparing.evaluate.baselines.said import Baseline, heard
+from sparing.evaluate.baselines.start import Baselines
+from sparing.evaluate.baselines.transformers import Transformers
 from sparing.evaluate.bench_depth import LOOKUP_TOKENS
-from sparing.evaluate.peers import OpenVINO, Peer, Transformers, heard, openvino_version
 from sparing.model.chat import PromptLike
-from sparing.model.sources import find_gguf
 from sparing.options import Depth, Latent, Memory, Sampling
 
 MEMORY, DEPTH, LATENT = "memory", "depth", "latent"
 OFF = "off"  # Sparing with every saving off
-TRANSFORMERS, LOOKUP, OPENVINO = "transformers", "transformers-lookup", "openvino"
-PEERS = (TRANSFORMERS, LOOKUP, OPENVINO)
+TRANSFORMERS, LOOKUP = "transformers", "transformers-lookup"
+ELSEWHERE = (LLAMA_CPP, OPENVINO, OPENVINO_EVICTION)  # in other interpreters
+BASELINES = (TRANSFORMERS, LOOKUP, *ELSEWHERE)
 
 
 def sparing_arms(latent: bool) -> list[str]:
@@ -30,30 +34,22 @@ def sparing_arms(latent: bool) -> list[str]:
 
 
 def savings(arm: str) -> set[str]:
-    """What an arm spares; a peer nothing."""
-    return set() if arm in (OFF, *PEERS) else set(arm.split("+"))
+    """What an arm spares; a baseline nothing."""
+    return set() if arm in (OFF, *BASELINES) else set(arm.split("+"))
 
 
-def no_openvino(model: str) -> str | None:
-    """Why OpenVINO GenAI cannot be measured on a model; None where it can."""
-    if find_gguf(model) is None:
-        return f"{Path(model).name} comes from no GGUF"
-    return None if openvino_version() else "openvino_genai is not installed"
-
-
-def chosen_arms(given: str | None, model: str, latent: bool) -> list[str]:
+def chosen_arms(given: str | None, started: Baselines, latent: bool) -> list[str]:
     """Those named, with commas; by default all that can be measured. Raises OptionError."""
-    known, missing = [*PEERS, *sparing_arms(latent)], no_openvino(model)
+    known = [*BASELINES, *sparing_arms(latent)]
+    missing = {name: why for name in ELSEWHERE if (why := started.missing(name))}
     if given is None:
-        return [arm for arm in known if not (arm == OPENVINO and missing)]
+        return [arm for arm in known if arm not in missing]
     names = list(dict.fromkeys(name.strip() for name in given.split(",")))
     if wrong := [name for name in names if name not in known]:
         raise OptionError(f"arms must be among {', '.join(known)}, got {wrong[0]!r}")
-    if OPENVINO in names and missing:
-        raise OptionError(
-            f"arm openvino needs OpenVINO GenAI and a model from a GGUF, but {missing}; leave it "
-            "out, or pip install openvino-genai"
-        )
+    for name in names:
+        if name in missing:
+            raise OptionError(f"arm {name} must be measurable, but {missing[name]}; leave it out")
     return names
 
 
@@ -124,18 +120,18 @@ class Ours:
 
 
 class Theirs:
-    """A peer, asked and heard as ``engine`` is."""
+    """A baseline, asked and heard as ``engine`` is."""
 
-    def __init__(self, engine: Engine, peer: Peer) -> None:
-        self.engine, self.peer = engine, peer
+    def __init__(self, engine: Engine, baseline: Baseline) -> None:
+        self.engine, self.baseline = engine, baseline
 
     def remember(self) -> None:
-        """Peers keep nothing between requests."""
+        """Baselines keep nothing between requests."""
 
     def __call__(self, asked: Asked) -> Answer:
         request = self.engine.request(asked.prompt, None, asked.sampling)
         begun = time.perf_counter()
-        said = self.peer(request)
+        said = self.baseline(request)
         seconds = time.perf_counter() - begun
         found = heard(self.engine.chat, request, said.ids, self.engine.decoder.shape.vocabulary)
         _, answer = found.split(found.text)
@@ -151,22 +147,20 @@ class Theirs:
 Arms = Mapping[str, Ours | Theirs]
 
 
-def load_arms(names: Sequence[str], engine: Engine, directory: Path) -> Arms:
-    """The arms by name, in one process; raises ModelError where transformers cannot load it.
+def load_arms(
+    names: Sequence[str], engine: Engine, directory: Path, started: Baselines | None = None
+) -> Arms:
+    """The arms by name; raises ModelError where transformers cannot load it.
 
     The token of latent steps is no word to transformers either.
     """
-    peers: dict[str, Peer] = {}
+    baselines: dict[str, Baseline] = dict(started.engines) if started else {}
     if {TRANSFORMERS, LOOKUP} & set(names):
         more = {"suppress_tokens": [engine.latents[0].id]} if engine.latents else {}
         plain = Transformers.load(directory, engine.decoder.dtype, **more)
         looking = Transformers(plain.model, prompt_lookup_num_tokens=LOOKUP_TOKENS, **more)
-        peers |= {TRANSFORMERS: plain, LOOKUP: looking}
-    if OPENVINO in names:
-        gguf = find_gguf(engine.name)
-        assert gguf is not None
-        peers[OPENVINO] = OpenVINO(gguf)
+        baselines |= {TRANSFORMERS: plain, LOOKUP: looking}
     return {
-        name: Theirs(engine, peers[name]) if name in peers else Ours(engine, savings(name))
+        name: Theirs(engine, baselines[name]) if name in baselines else Ours(engine, savings(name))
         for name in names
     }

@@ -1,7 +1,8 @@
-"""`sparing bench decode`: plain decoding against transformers; what a budget costs and saves."""
+"""`sparing bench decode`: plain decoding, verification, a long run under a budget."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -12,9 +13,12 @@ from rich.progress import Progress
 from sparing.api import Engine
 from sparing.engine.cache import SlotCache
 from sparing.engine.events import TokenEvent
+from sparing.evaluate import own
+from sparing.evaluate.baselines.process import BaselineError
+from sparing.evaluate.baselines.start import Baselines
+from sparing.evaluate.bench_decode_text import distinct_ids
 from sparing.evaluate.report import Figure
 from sparing.evaluate.timing import READ_BYTES, interleaved, large_read, paired_ratio
-from sparing.model.inputs import RowInput
 from sparing.options import Depth, Memory, Sampling
 
 PROMPTS = (
@@ -33,82 +37,91 @@ VERIFIED = 8
 CACHED = (64, 4096)
 LONG_TOKENS, LONG_BUDGET = 2048, 512
 OFF = Depth(draft="off")
+ORDER = (
+    "speedup_vs_transformers",
+    "bandwidth_share",
+    "verify8_over_step_64",
+    "verify8_over_step_4096",
+    "last_over_first_quarter",
+    "kv_bytes_share",
+    "batch8_over_batch1",
+    "vs_llama_cpp/64",
+    "vs_llama_cpp/4096",
+    "batch8_vs_llama_cpp",
+    "prefill_vs_llama_cpp",
+    "perplexity_vs_llama_cpp",
+    "vs_openvino",
+)  # these first, then what else there is
+Measured = tuple[list[Figure], dict[str, Any]]
 
 
-def bench_decode(
-    engine: Engine, transformers_model: Any, prompts: Sequence[str], rounds: int, progress: Progress
-) -> tuple[list[Figure], dict[str, Any]]:
-    """All rows of the table, each with the raw seconds that it is computed from."""
+@dataclass
+class Bench:
+    """What is measured, and how often.
+
+    ``other``: the model in transformers, or None.
+    ``ids``: of a text without repetitions, which fills caches.
+    ``windows``: of ids, whose perplexity is taken.
+    ``loading``: the options of ``load``, for other processes.
+    ``left_out``: what a reader would look for and does not find, and why.
+    """
+
+    engine: Engine
+    other: Any
+    prompts: Sequence[str]
+    rounds: int
+    ids: list[int]
+    windows: list[list[int]] = field(default_factory=list)
+    loading: dict[str, Any] = field(default_factory=dict)
+    baselines: Baselines = field(default_factory=Baselines)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+Part = Callable[[Bench], Measured]
+
+
+def bench_decode(bench: Bench, parts: Sequence[Part], progress: Progress) -> Measured:
+    """The rows of all parts, each with the raw seconds that it is computed from."""
     figures: list[Figure] = []
     raw: dict[str, Any] = {}
-    parts: list[Callable[[], tuple[list[Figure], dict[str, Any]]]] = [
-        lambda: plain(engine, transformers_model, prompts, rounds),
-        lambda: verification(engine, 4 * rounds),
-        lambda: bounded(engine, prompts[0]),
-    ]
     for part in progress.track(parts, description="bench decode"):
-        rows, seconds = part()
+        rows, seconds = unbroken(part, bench)
         figures += rows
         raw |= seconds
-    order = (
-        "speedup_vs_transformers",
-        "bandwidth_share",
-        "verify8_over_step_64",
-        "verify8_over_step_4096",
-        "last_over_first_quarter",
-        "kv_bytes_share",
-        "batch8_over_batch1",
-    )
-    return sorted(figures, key=lambda figure: order.index(figure.name)), raw
+    about = {"baselines": bench.baselines.described()}
+    about["left_out"] = bench.left_out | bench.baselines.left_out
+    figures.sort(key=lambda f: ORDER.index(f.name) if f.name in ORDER else len(ORDER))
+    return figures, raw | about
 
 
-def plain(
-    engine: Engine, model: Any, prompts: Sequence[str], rounds: int
-) -> tuple[list[Figure], dict[str, Any]]:
+def unbroken(part: Part, bench: Bench) -> Measured:
+    """A part's rows; where a baseline breaks down in it, once more without."""
+    while True:
+        try:
+            return part(bench)
+        except BaselineError as error:
+            if error.name not in bench.baselines.engines:  # a second Sparing
+                bench.left_out[part.__name__] = str(error)
+                return [], {}
+            bench.baselines.drop(error)
+
+
+def plain(bench: Bench) -> Measured:
     """Batch 1 against transformers.generate, against the machine's bandwidth, against batch 8."""
-    read = large_read()
-    single = prompts[0]
-    batch = [prompts[i % len(prompts)] for i in range(BATCH)]
+    engine, rounds, model = bench.engine, bench.rounds, bench.other
+    single = bench.prompts[0]
+    batch = [bench.prompts[i % len(bench.prompts)] for i in range(BATCH)]
     tokens = torch.tensor([prompt_ids(engine, single)])
     step_seconds: list[float] = []
-    arms = {
-        "transformers": lambda: generate(model, tokens, NEW_TOKENS),
+    arms: dict[str, Callable[[], Any]] = {
         "ours": lambda: step_seconds.append(decode_step_seconds(engine, single)),
         "batch8": lambda: decode(engine, batch),
-        "read": read,
+        "read": large_read(torch.get_num_threads()),
     }
+    if model is not None:
+        arms = {"transformers": lambda: generate(model, tokens, NEW_TOKENS)} | arms
     seconds = interleaved(arms, rounds)
     steps = step_seconds[-rounds:]
-    shares = [
-        engine.decoder.step_bytes / step / (READ_BYTES / r)
-        for step, r in zip(steps, seconds["read"], strict=True)
-    ]
-    figures = [
-        Figure(
-            "speedup_vs_transformers",
-            paired_ratio(seconds["transformers"], seconds["ours"]),
-            "x",
-            "higher",
-            2.0,
-            f"plain decode, {NEW_TOKENS} new tokens, batch 1, tokens/s over transformers.generate",
-        ),
-        Figure(
-            "bandwidth_share",
-            median(shares),
-            "share",
-            "higher",
-            0.85,
-            "bytes of weights per second over a measured large read",
-        ),
-        Figure(
-            "batch8_over_batch1",
-            BATCH * paired_ratio(seconds["ours"], seconds["batch8"]),
-            "x",
-            "higher",
-            4.0,
-            "batch 8 over batch 1, tokens/s",
-        ),
-    ]
     raw = {
         "plain_seconds": seconds,
         "plain_step_seconds": steps,
@@ -116,28 +129,41 @@ def plain(
         "weight_bytes": engine.decoder.step_bytes,
         "new_tokens": NEW_TOKENS,
     }
-    return figures, raw
+    return list(plain_figures(engine.decoder.step_bytes, seconds, steps)), raw
 
 
-def verification(engine: Engine, rounds: int) -> tuple[list[Figure], dict[str, Any]]:
-    """One pass over 8 tokens against one over 1, behind a cache of a given length."""
-    figures, raw = [], {}
-    for cached, bar in zip(CACHED, (1.6, 1.9), strict=True):
-        cache = filled_cache(engine, cached, VERIFIED)
-        arms = {
-            f"{count} tokens": pass_over(engine, cache, cached, count) for count in (1, VERIFIED)
-        }
-        seconds = interleaved(arms, rounds, warm_up=3)
-        ratio = paired_ratio(seconds[f"{VERIFIED} tokens"], seconds["1 tokens"])
-        name = f"verify{VERIFIED}_over_step_{cached}"
-        what = f"{VERIFIED}-token verify over 1-token step at {cached:,} cached"
-        figures.append(Figure(name, ratio, "x", "lower", bar, what))
-        raw[name] = seconds
-    return figures, raw
+def plain_figures(
+    weight_bytes: int, seconds: dict[str, list[float]], steps: Sequence[float]
+) -> Iterator[Figure]:
+    if "transformers" in seconds:
+        yield Figure(
+            "speedup_vs_transformers",
+            paired_ratio(seconds["transformers"], seconds["ours"]),
+            "x",
+            "higher",
+            what=f"plain decode, {NEW_TOKENS} new tokens, batch 1, tokens/s over "
+            "transformers.generate",
+        )
+    bandwidth = READ_BYTES / median(seconds["read"])
+    yield Figure(
+        "bandwidth_share",
+        weight_bytes / median(steps) / bandwidth,
+        "share",
+        "higher",
+        what="bytes of weights per second over a measured large read",
+    )
+    yield Figure(
+        "batch8_over_batch1",
+        BATCH * paired_ratio(seconds["ours"], seconds["batch8"]),
+        "x",
+        "higher",
+        what="batch 8 over batch 1, tokens/s",
+    )
 
 
-def bounded(engine: Engine, prompt: str) -> tuple[list[Figure], dict[str, Any]]:
+def bounded(bench: Bench) -> Measured:
     """A long run under a budget: does it keep its speed, and what does it hold?"""
+    engine, prompt = bench.engine, bench.prompts[0]
     room = engine.decoder.shape.context - len(prompt_ids(engine, prompt))
     sampling = Sampling(temperature=0, max_new_tokens=min(LONG_TOKENS, room), ignore_eos=True)
     stream = engine.stream(
@@ -148,33 +174,36 @@ def bounded(engine: Engine, prompt: str) -> tuple[list[Figure], dict[str, Any]]:
     first, last = times[quarter] - times[0], times[-1] - times[-1 - quarter]
     stats = stream.result().stats
     full = engine.request(engine.chat.question(prompt), None, sampling)
-    full_cache = engine.loop([full], OFF).cache
-    full_cache.reserve(full.slots)
+    full_bytes = float32_bytes(engine, full.slots)
     figures = [
         Figure(
             "last_over_first_quarter",
             first / last,
             "x",
             "higher",
-            0.95,
-            f"{stats.new_tokens:,} new tokens at budget {LONG_BUDGET}: tokens/s of the last "
+            what=f"{stats.new_tokens:,} new tokens at budget {LONG_BUDGET}: tokens/s of the last "
             "quarter over the first",
         ),
         Figure(
             "kv_bytes_share",
-            stats.kv_bytes_peak / full_cache.nbytes,
+            stats.kv_bytes_peak / full_bytes,
             "share",
             "lower",
-            0.30,
-            "the same run's peak KV bytes over the full cache's",
+            what="the same run's peak KV bytes over the full cache's at float32",
         ),
     ]
     raw = {
         "bounded_token_seconds": [t - times[0] for t in times],
         "bounded_stats": stats.to_dict(),
-        "full_kv_bytes": full_cache.nbytes,
+        "full_kv_bytes": full_bytes,
     }
     return figures, raw
+
+
+def float32_bytes(engine: Engine, slots: int) -> int:
+    """Of the keys and values of so many slots."""
+    shape = engine.decoder.shape
+    return 4 * 2 * shape.layers * shape.kv_heads * shape.head_dim * slots
 
 
 def prompt_ids(engine: Engine, prompt: str) -> list[int]:
@@ -215,29 +244,13 @@ def decode_step_seconds(engine: Engine, prompt: str) -> float:
 
 
 def filled_cache(engine: Engine, cached: int, room: int) -> SlotCache:
-    """A cache of one row with noise in its slots; the time of a pass does not depend on values."""
-    shape = engine.decoder.shape
-    cache = SlotCache(
-        shape.layers,
-        1,
-        shape.kv_heads,
-        shape.head_dim,
-        cached + room,
-        dtype=engine.decoder.dtype,
-        device=engine.decoder.device,
-    )
-    for tensor in cache.kv:
-        tensor.normal_(generator=torch.Generator(tensor.device).manual_seed(0))
-    return cache
+    """A cache of one row, ``cached`` slots of it in use, with room behind them."""
+    full = own.Own(engine)
+    full.fill([distinct_ids(engine, cached)], room)
+    full.cache.reserve(cached + room)
+    return full.cache
 
 
 def pass_over(engine: Engine, cache: SlotCache, cached: int, count: int) -> Callable[[], Any]:
     """One pass over ``count`` new tokens, all of them scored."""
-    new = RowInput(
-        row=0,
-        cached=cached,
-        ids=list(range(1, count + 1)),
-        positions=list(range(cached, cached + count)),
-        scored=count,
-    )
-    return lambda: engine.decoder([new], cache)
+    return own.pass_over(engine, cache, cached, range(1, count + 1))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparing.evaluate.bench_all_arms import PEERS, TRANSFORMERS, savings
+from sparing.evaluate.bench_all_arms import BASELINES, TRANSFORMERS, savings
 from sparing.evaluate.plots import pyplot
 from sparing.evaluate.tables_headline import arm_label, model_label
 
@@ -72,8 +72,8 @@ def share(content: Mapping[str, Any], cost: str, arm: str) -> float | None:
 
 
 def colour(arm: str, most: int) -> str:
-    """Grey for peers; the more is spared the stronger; all together stands out."""
-    if arm in PEERS:
+    """Grey for baselines; the more is spared the stronger; all together stands out."""
+    if arm in BASELINES:
         return PEER
     on = len(savings(arm))
     return ALL if on and on == most else COLOURS[on]

@@ -21,7 +21,7 @@ def grid(rows: Sequence[Sequence[str]]) -> str:
 def markdown(path: str, *, bars: bool = False) -> str:
     """A benchmark's figures beside their bars, and where and how they were taken; ``bars``: only
     those figures that have one."""
-    content = json.loads(Path(path).read_text())
+    content = judged(Path(path))
     lines = ["| measured | value | bar | |", "|---|---|---|---|"]
     lines += [line(row) for row in content["rows"] if row["bar"] is not None or not bars]
     versions = content["versions"]
@@ -32,6 +32,24 @@ def markdown(path: str, *, bars: bool = False) -> str:
         f"transformers {versions['transformers']}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def judged(path: Path) -> dict[str, Any]:
+    """A report, its rows with the bars of ``bars.json`` beside it.
+
+    There they lie by command, by how a model's name begins (none: every model's) and by row.
+    """
+    content = json.loads(path.read_text())
+    file, model = path.with_name("bars.json"), content.get("model")
+    if model is None or not file.exists():
+        return content
+    _, _, command, *_ = content["command"].split()
+    found: dict[str, float] = {}
+    for name, bars in json.loads(file.read_text()).get(command, {}).items():
+        if Path(model).name.lower().startswith(name):
+            found |= bars
+    rows = [row | {"bar": found.get(row["name"], row["bar"])} for row in content["rows"]]
+    return content | {"rows": rows}
 
 
 def accuracy_table(path: str) -> str:

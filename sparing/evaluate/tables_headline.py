@@ -46,7 +46,11 @@ def headline_cells(contents: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """A header and a row for each arm of each model; shares are of transformers' figures."""
     compared = ("time", "token_time", "kv_bytes")
     header = ["model", "", "time", "time a token", "KV bytes", "words", "distinct-4", "solved"]
-    beside = any("time_vs_openvino/off" in content["values"] for content in contents)
+    beside = {
+        name: header
+        for name, header in BESIDE.items()
+        if any(f"{name}/off" in content["values"] for content in contents)
+    }
     rows = []
     for content in contents:
         for arm in content["arms"]:
@@ -57,15 +61,16 @@ def headline_cells(contents: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             words, new = found["text_tokens"]["value"], found["distinct4"]["value"]
             cells = [model_label(content), arm_label(arm), *shares, f"{words:,.0f}", f"{new:.2f}"]
             cells.append(solved_cell(found["accuracy"]))
-            rows.append(cells + [share_of(found["time_vs_openvino"])] * beside)
-    return [header + ["time over OpenVINO"] * beside, *rows]
+            rows.append(cells + [share_of(found[name]) for name in beside])
+    return [[*header, *beside.values()], *rows]
 
 
+BESIDE = {"time_vs_openvino": "time over OpenVINO", "time_vs_llama_cpp": "time over llama.cpp"}
 HEADLINE = (  # what the table takes of an arm
     "time_vs_transformers",
     "token_time_vs_transformers",
     "kv_bytes_vs_transformers",
-    "time_vs_openvino",
+    *BESIDE,
     "text_tokens",
     "distinct4",
     "accuracy",
@@ -104,7 +109,9 @@ def arm_label(arm: str) -> str:
 ARM_LABELS = {
     "transformers": "transformers",
     "transformers-lookup": "transformers, prompt lookup",
+    "llama-cpp": "llama.cpp",
     "openvino": "OpenVINO GenAI",
+    "openvino-eviction": "OpenVINO GenAI, its eviction",
     "off": "everything off",
 }
 

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from statistics import median
 from typing import Any, TypeVar
 
-import torch
+import numpy as np
 
 READ_BYTES = 1 << 30
 T = TypeVar("T")
@@ -36,7 +37,37 @@ def paired_ratio(over: list[float], under: list[float]) -> float:
     return median(a / b for a, b in zip(over, under, strict=True))
 
 
-def large_read() -> Callable[[], Any]:
-    """A read of ``READ_BYTES``, far beyond the caches, by all threads: the machine's bandwidth."""
-    block = torch.ones(READ_BYTES // 4)
-    return block.sum
+def in_turns(
+    arms: Mapping[str, Callable[[], list[float]]], rounds: int
+) -> dict[str, list[list[float]]]:
+    """The seconds that each arm gives in each round, A B C, A B C, ..., after an uncounted one.
+
+    An arm times itself, so what it does before and where it runs is not in its seconds.
+    """
+    seconds: dict[str, list[list[float]]] = {name: [] for name in arms}
+    for round_ in range(1 + rounds):
+        for name, run in arms.items():
+            found = run()
+            if round_:
+                seconds[name].append(found)
+    return seconds
+
+
+def ratio(over: list[list[float]], under: list[list[float]]) -> float:
+    """Of the medians of all seconds."""
+    return middle(over) / middle(under)
+
+
+def middle(rounds: list[list[float]]) -> float:
+    return median(second for of_round in rounds for second in of_round)
+
+
+def large_read(threads: int) -> Callable[[], Any]:
+    """A read of ``READ_BYTES``, far beyond the caches: the machine's bandwidth.
+
+    Each thread sums a part of its own. The sums are of integers, whose additions do not wait for
+    each other.
+    """
+    parts = np.array_split(np.ones(READ_BYTES // 8, np.int64), threads)
+    pool = ThreadPoolExecutor(threads)
+    return lambda: list(pool.map(np.sum, parts))

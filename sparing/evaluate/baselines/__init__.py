@@ -1,0 +1,1 @@
+"""Other engines that Sparing is measured against."""

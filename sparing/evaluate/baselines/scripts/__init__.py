@@ -1,0 +1,1 @@
+"""What other interpreters run: files that import nothing of Sparing."""

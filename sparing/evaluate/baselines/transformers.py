@@ -1,0 +1,48 @@
+"""``generate`` of transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparing.engine.row import Request
+from sparing.engine.sampling import Sampler
+from sparing.evaluate.baselines.said import Said, room
+from sparing.evaluate.bench_decode import cache_bytes, generate
+from sparing.model.reference import ReferenceDecoder
+
+
+class Transformers:
+    """``generate`` of a transformers model; ``more``: of its own options."""
+
+    def __init__(self, model: Any, **more: Any) -> None:
+        self.model, self.more = model, more
+
+    @classmethod
+    def load(cls, source: Path, dtype: torch.dtype, **more: Any) -> "Transformers":
+        """From a directory or a GGUF; raises ModelError where transformers cannot load it."""
+        model = ReferenceDecoder.load(source, dtype).model
+        model.generation_config.eos_token_id = None  # requests say where they end
+        return cls(model, **more)
+
+    def __call__(self, request: Request) -> Said:
+        ends = sorted(request.limits.end_ids)
+        options = options_of(request.sampler) | ({"eos_token_id": ends} if ends else {}) | self.more
+        prompt = torch.tensor([request.prompt.ids])
+        torch.manual_seed(request.sampler.seed)
+        found = generate(self.model, prompt, room(request), min_new_tokens=0, **options)
+        return Said(found.sequences[0, prompt.shape[1] :].tolist(), cache_bytes(found))
+
+
+def options_of(sampler: Sampler) -> dict[str, Any]:
+    """A sampler as options of ``generate``."""
+    penalty = {"repetition_penalty": sampler.repetition_penalty}
+    if sampler.temperature == 0:
+        return penalty | {"do_sample": False}
+    return penalty | {
+        "do_sample": True,
+        "temperature": sampler.temperature,
+        "top_k": sampler.top_k or 0,
+        "top_p": sampler.top_p,
+        "min_p": sampler.min_p or None,
+    }
