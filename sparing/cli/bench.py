@@ -41,13 +41,11 @@ class BaselineFlags:
     def start(
         self, model: str, budget: int | float | None = None, threads: int | None = None
     ) -> Any:
-        """Those asked for, each said to be left out where it cannot be measured."""
+        """Those asked for, as far as they can be measured."""
         from sparing.evaluate.baselines.start import Baselines
 
         threads = threads or torch_threads()
-        found = Baselines.start(model, threads, self.llama_cpp, self.openvino, budget)
-        tell_left_out(found.left_out)
-        return found
+        return Baselines.start(model, threads, self.llama_cpp, self.openvino, budget)
 
     def check(self) -> None:
         """Raises OptionError, before any work."""
@@ -127,6 +125,7 @@ def decode(
             started,
         )
         told = dict(started.left_out)
+        tell_left_out(told)
         figures, raw = bench_decode(measured, parts(long), progress)
     tell_left_out({name: why for name, why in raw["left_out"].items() if name not in told})
     raw["loading"] = how

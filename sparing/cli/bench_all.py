@@ -9,7 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from sparing.cli.bench import BaselineFlags, check_one, check_writable, read_prompts, show
+from sparing.cli.bench import (
+    BaselineFlags,
+    check_one,
+    check_writable,
+    read_prompts,
+    show,
+    tell_left_out,
+)
 from sparing.cli.bench_memory import kept
 from sparing.cli.flags import LoadingFlags, flag, number
 from sparing.cli.progress import Progress
@@ -102,6 +109,7 @@ def all_(
     plan = asking.plan((), directory)
     with baselines.start(loading.model, plan.budget, loading.threads) as started:
         plan = replace(plan, arms=chosen_arms(arms, started, has_latents(directory)))
+        tell_left_out(started.left_out)
         part = Part(json_, plan.fingerprint(decisive(loading, directory))) if json_ else None
         content = measured(loading, directory, plan, part, started)
     show_headline([as_headline(content)])
@@ -130,9 +138,11 @@ def measured(
 ) -> dict[str, Any]:
     """The report, every arm on the same engine; interrupted, ``part`` keeps what there is."""
     from sparing.cli.run import INTERRUPTED
+    from sparing.evaluate.baselines.llama_cpp import LLAMA_CPP
     from sparing.evaluate.bench_all import headline_figures, left_out, promised
     from sparing.evaluate.bench_all_arms import load_arms
     from sparing.evaluate.bench_all_rows import collect, columns
+    from sparing.evaluate.bench_decode_text import distinct_ids
     from sparing.latent.config import has_latents
 
     engine = loading.load()
@@ -140,6 +150,8 @@ def measured(
     try:
         with part or nullcontext():
             loaded = load_arms(plan.arms, engine, directory, started)
+            if LLAMA_CPP in plan.arms:
+                started.llama_cpp.tune(distinct_ids(engine, plan.new_tokens // 2))
             rows = collect(loaded, engine, plan, part, progress)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {kept(part)}", err=True)

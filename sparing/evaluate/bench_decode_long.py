@@ -34,6 +34,8 @@ def long_run(bench: Bench) -> Measured:
     )
     request = engine.request(question, None, sampling)
     arms: dict[str, Callable[[Request], Any]] = dict(bench.baselines.engines)
+    if llama := bench.baselines.llama_cpp:
+        llama.tune(bench.ids[: count // 2])
     if bench.other is not None:
         arms["transformers"] = Transformers(bench.other)
 

@@ -73,12 +73,15 @@ class LlamaCpp:
         """Negative log likelihood of all but the first id, in sum."""
         return self.process.call("nll", ids=ids)
 
+    def tune(self, ids: Sequence[int]) -> None:
+        """Choose the settings of generations, whose cache is as full as of these ids on average."""
+        self.open("generate", [list(ids)], len(ids) + TRIES)
+        self.drop("generate")
+
     def __call__(self, request: Request) -> Said:
-        """Flash attention is tried on the prompt and a few more tokens, once."""
+        """With the settings of ``tune``; without it those that suit the first prompt."""
         if "generate" not in self.trials:
-            ids = [list(request.prompt.ids)]
-            self.open("generate", ids, len(ids[0]) + TRIES)
-            self.drop("generate")
+            self.tune(request.prompt.ids)
         given = asked(request) | {"settings": self.settings("generate")}
         found = self.process.call("generate", **given)
         return Said(found["ids"], None, found["times"])
