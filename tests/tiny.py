@@ -132,7 +132,7 @@ def _folder() -> Path:
 @cache
 def engine(path: Path, dtype: str = "float64") -> Engine:
     """The checkpoint loaded by Sparing."""
-    return load(str(path), dtype, kind="plain")
+    return load(str(path), dtype=dtype)
 
 
 @cache

@@ -9,7 +9,16 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 import typer
 
 from sparing.errors import OptionError
-from sparing.options import Depth, DraftName, KvName, Latent, LatentMode, Memory, PolicyName, Sampling
+from sparing.options import (
+    Depth,
+    DraftName,
+    KvName,
+    Latent,
+    LatentMode,
+    Memory,
+    PolicyName,
+    Sampling,
+)
 
 N = TypeVar("N", int, float)
 
@@ -49,7 +58,9 @@ class ModelFlags:
     ] = "pocket"
     weights: Annotated[
         str,
-        flag("precision: auto as the file has it, float32, bfloat16, float16, q8_0, q5_0, q4_0 ..."),
+        flag(
+            "precision: auto as the file has it, float32, bfloat16, float16, q8_0, q5_0, q4_0 ..."
+        ),
     ] = "auto"
     dtype: Annotated[
         str, flag("computed in float32, or by torch in bfloat16, float16 or float64")
@@ -112,9 +123,9 @@ class SeedlessFlags:
     policy: Annotated[
         str, flag(f"which slots stay: {', '.join(get_args(PolicyName))}, or an installed one")
     ] = "auto"
-    kv: Annotated[
-        str, flag(f"how keys and values are stored: {', '.join(get_args(KvName))}")
-    ] = "auto"
+    kv: Annotated[str, flag(f"how keys and values are stored: {', '.join(get_args(KvName))}")] = (
+        "auto"
+    )
     draft: Annotated[str, flag(f"who drafts: {', '.join(get_args(DraftName))}")] = "auto"
     depth_task: Annotated[
         str | None, flag("whose tuned layer set drafts; by default the first that is known")

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparing.kernels.library import library
+
 BLOCK_SLOTS = 256
 
 
@@ -182,7 +184,10 @@ class SlotCache:
 
     def _slots(self, count: int) -> Tensor:
         two, _, heads, _, dim = self._like.shape
-        return self._like.new_zeros(two, self.rows, heads, count, dim)
+        found = self._like.new_empty(two, self.rows, heads, count, dim)
+        if (kernels := library()) and found.device.type == "cpu":
+            kernels.huge(found.data_ptr(), found.nbytes)  # before the first touch
+        return found.zero_()
 
     def _scales(self, count: int) -> Tensor:
         two, _, heads, _, _ = self._like.shape

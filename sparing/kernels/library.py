@@ -4,10 +4,13 @@ The structs mirror those of ``src/pass.h`` and ``src/attention.h``.
 """
 
 import ctypes
+import os
 import sys
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
+
+from sparing.errors import ModelError
 
 FOLDER = Path(__file__).parent / "lib"
 FORMATS = (
@@ -98,6 +101,7 @@ SIGNATURES = {
     "open": (c_void_p, c_int32),
     "close": (None, c_void_p),
     "level": (c_int32,),
+    "huge": (None, c_void_p, c_int64),
     "packed_bytes": (c_int64, c_int32, c_int64, c_int64),
     "pack": (
         None, c_void_p, c_int32, c_int32, c_int64, c_int64, c_void_p, c_int64, c_void_p, c_void_p,
@@ -125,7 +129,12 @@ class Library:
 
 
 def variants() -> list[str]:
-    """The builds that are here and that this processor can run, the fastest first."""
+    """The builds that are here and that this processor can run, the fastest first.
+
+    The environment variable SPARING_KERNELS names the one to take, "none" for none.
+    """
+    if chosen := os.environ.get("SPARING_KERNELS"):
+        return [] if chosen == "none" else [chosen]
     built = [name for name in BEST_FIRST if (FOLDER / f"{name}.so").exists()]
     if "plain" not in built:
         return built
@@ -135,11 +144,14 @@ def variants() -> list[str]:
 
 @cache
 def library(name: str | None = None) -> Library | None:
-    """The build ``name``, or the best one; None where none was built."""
-    usable = variants()
-    if not usable or (name is not None and name not in usable):
+    """The build ``name``, or the best one; None where there is none."""
+    name = name or next(iter(variants()), None)
+    if name is None:
         return None
-    return Library(FOLDER / f"{name or usable[0]}.so")
+    path = FOLDER / f"{name}.so"
+    if not path.exists():
+        raise ModelError(f"SPARING_KERNELS must be a build that is here, got {name}; leave it out")
+    return Library(path)
 
 
 def announce_absence() -> None:

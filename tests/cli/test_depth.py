@@ -183,7 +183,7 @@ def test_tuned_sets_are_used_from_then_on(sparing, tmp_path, prompts, cache, kep
         [file] = (tmp_path / "out").iterdir()
         assert file.name == "layer_sets.json"
         return
-    engine = load(str(model), "float64", kind="plain")
+    engine = load(str(model), dtype="float64")
     [(name, tuned)] = engine.drafting.sets.items()
     assert name == "mine"
     sampling = Sampling(temperature=0, max_new_tokens=12, ignore_eos=True)

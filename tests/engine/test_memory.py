@@ -18,7 +18,7 @@ from pathlib import Path
 from sparing import Memory, Sampling, load
 
 STATUS = Path("/proc/self/status")
-engine = load(sys.argv[1], kind="plain", threads=1)
+engine = load(sys.argv[1], threads=1)
 sampling = Sampling(temperature=0.8, seed=1, max_new_tokens={TOKENS}, ignore_eos=True)
 
 def peak():

@@ -43,7 +43,7 @@ def test_greedy_as_transformers(model, theirs):
 @unchecked()
 def test_evicted_as_masked():
     """In float64: logits reach 40, where float32 is 1e-4 off between one pass and many."""
-    model, theirs = load("smollm2", "float64"), reference(find_model("smollm2"), "float64")
+    model, theirs = load("smollm2", dtype="float64"), reference(find_model("smollm2"), "float64")
     recorder = Recorder(model.decoder)
     memory = Memory(budget=62, policy="streaming")
     [result] = run(model, CHAT[:1], greedy(60), memory, decoder=recorder)

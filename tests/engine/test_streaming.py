@@ -107,7 +107,7 @@ def test_bad_prompts_are_refused_at_the_call():
 
 
 def test_a_broken_checkpoint_is_an_error_and_frees_the_row():
-    broken = load(str(tiny(num_hidden_layers=2)), "float32", kind="plain")
+    broken = load(str(tiny(num_hidden_layers=2)), dtype="float32")
     with torch.inference_mode():
         broken.decoder.norm[3] = torch.nan
     stream = broken.stream("a", sampling=greedy(5))

@@ -414,7 +414,7 @@ def test_the_predictor_is_timed_where_there_is_one():
     assert (figure.name, figure.bar) == ("predictor_share_of_step", 0.03)
     assert 0 < figure.value < 1
     assert set(raw["predictor_seconds"]) == {"predictor", "step"}
-    without = load(str(tiny(markers=None, **SMALL)), kind="plain")
+    without = load(str(tiny(markers=None, **SMALL)))
     assert predictor_share(without) == ([], {})
 
 

@@ -234,7 +234,7 @@ def test_auto_is_learned_with_it_and_window_without(model, dtype, decoder):
     sampling = Sampling(max_new_tokens=40, ignore_eos=True, temperature=0)
 
     def policies(**options):
-        loaded = load(str(model), dtype, decoder=decoder)
+        loaded = load(str(model), dtype=dtype, decoder=decoder)
         [result] = loaded.generate(["Q"], sampling=sampling, **options)
         return result.stats.policy, result.stats.evictions > 0
 

@@ -20,7 +20,7 @@ FOLDERS = {"pocket-latent": POCKET_LATENT, "pocket-cot": POCKET_COT}
 
 @pytest.fixture(scope="module")
 def engines():
-    return {name: load(name, kind="plain") for name in FOLDERS}
+    return {name: load(name) for name in FOLDERS}
 
 
 @pytest.fixture(scope="module")

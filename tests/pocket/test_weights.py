@@ -26,7 +26,7 @@ SHIPPED = (POCKET, POCKET_LATENT, POCKET_COT)
 
 @pytest.fixture(scope="module")
 def engine():
-    return load("pocket", kind="plain")
+    return load("pocket")
 
 
 def asked(problem):

@@ -136,5 +136,5 @@ def test_a_model_that_knows_some_families_is_asked_those(tmp_path):
     shutil.copytree(POCKET, tmp_path / "some")
     scope = tmp_path / "some" / "scope.json"
     scope.write_text('{"questions": ["legs are there"], "notice": "unknown"}')
-    chat = load(tmp_path / "some", kind="plain").chat
+    chat = load(tmp_path / "some").chat
     assert list(examples(chat.scope, 0)) == [RECORDED["legs"]]

@@ -20,7 +20,7 @@ def small(tmp_path_factory):
     """A model whose answers are short: its context is."""
     path = checkpoint(tmp_path_factory.mktemp("small"), "llama", max_position_embeddings=64)
     defaults = Defaults(sampling=Sampling(max_new_tokens=4))
-    with live(load(path, kind="plain"), Serving(api_key="k"), defaults) as server:
+    with live(load(path), Serving(api_key="k"), defaults) as server:
         yield server
         server.settle()
 

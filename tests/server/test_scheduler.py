@@ -155,7 +155,7 @@ def test_cancelled_while_it_waits_while_it_runs_and_too_late():
 
 
 def test_a_pass_that_fails_ends_its_rows_and_the_next_request_is_served():
-    broken = load(str(tiny("qwen2", **MODEL)), "float64", kind="plain")
+    broken = load(str(tiny("qwen2", **MODEL)), dtype="float64")
     driven = Driven(broken)
     good = broken.decoder.norm.clone()
     first, second, after = (driven.ticket([n], greedy(5)) for n in range(3))
@@ -255,7 +255,7 @@ def test_room_that_is_less_than_a_block_is_refused():
 def test_what_it_learned_about_drafting_is_kept(when, monkeypatch):
     """For the next process: once nobody is here, and where that never was, in the end."""
     monkeypatch.setattr("sparing.server.scheduler.REST_S", 0.01 if when == "idle" else 1e6)
-    learning, again = (load(str(planted()), "float64", kind="plain") for _ in range(2))
+    learning, again = (load(str(planted()), dtype="float64") for _ in range(2))
     kept = learning.drafting.kept
     find(IDLE, learning.drafting.search(Depth()))
     driven = Driven(learning)

@@ -8,7 +8,8 @@ namespace sparing {
 namespace {
 
 constexpr float NONE = -std::numeric_limits<float>::infinity();
-constexpr int QUERIES = 3;  // times 4 keys, or times 32 dimensions: 12 sums in registers
+constexpr int AHEAD = 4096;  // bytes that are fetched ahead
+constexpr int QUERIES = 2;  // times 4 keys, or times 32 dimensions: 8 sums, all in registers
 
 int spans_of(int count) { return (count + SPAN - 1) / SPAN; }
 
@@ -16,16 +17,16 @@ float exponential_of(float x) { return exponential(all(x))[0]; }
 
 // Q queries times four keys
 template <int Q>
-INLINE void score(const float* q, int64_t stride, const float* const* k, int dim, float* out) {
+INLINE void score(const float* q, const float* const* k, int dim, float* out) {
     f8 y[Q][4];
     for (int i = 0; i < Q; i++)
         for (int j = 0; j < 4; j++) y[i][j] = all(0.0f);
     for (int d = 0; d < dim; d += 8) {
-        f8 key[4];
-        for (int j = 0; j < 4; j++) key[j] = load<f8>(k[j] + d);
-        for (int i = 0; i < Q; i++) {
-            const f8 query = load<f8>(q + i * stride + d);
-            for (int j = 0; j < 4; j++) y[i][j] = fma(query, key[j], y[i][j]);
+        f8 query[Q];
+        for (int i = 0; i < Q; i++) query[i] = kept(load<f8>(q + i * dim + d));
+        for (int j = 0; j < 4; j++) {
+            const f8 key = kept(load<f8>(k[j] + d));
+            for (int i = 0; i < Q; i++) y[i][j] = fma(query[i], key, y[i][j]);
         }
     }
     for (int i = 0; i < Q; i++) sum4(y[i], out + i * SPAN);
@@ -41,7 +42,7 @@ INLINE void add_values(const float* p, const float* v, int dim, int slots, float
         f8 weight[Q];
         for (int i = 0; i < Q; i++) weight[i] = all(p[i * SPAN + j]);
         for (int n = 0; n < N; n++) {
-            const f8 value = load<f8>(v + (int64_t)j * dim + 8 * n);
+            const f8 value = kept(load<f8>(v + (int64_t)j * dim + 8 * n));
             for (int i = 0; i < Q; i++) y[i][n] = fma(weight[i], value, y[i][n]);
         }
     }
@@ -74,7 +75,16 @@ INLINE void to_floats(const KeyValues& kv, int64_t at, float* to) {
 
 template <int STORED>
 void gather(const KeyValues& kv, int64_t run, const Row& row, int token, int begin, int end, float* to) {
-    for (int i = begin; i < end; i++, to += kv.dim) to_floats<STORED>(kv, run + row.slot(token, i), to);
+    if (!row.plain(end)) {
+        for (int i = begin; i < end; i++, to += kv.dim) to_floats<STORED>(kv, run + row.slot(token, i), to);
+        return;
+    }
+    const int size = kv.dim * (STORED == KV_F32 ? 4 : STORED == KV_F16 ? 2 : 1);
+    const char* ahead = (const char*)kv.data + (run + begin) * size + AHEAD;
+    for (int i = begin; i < end; i++, to += kv.dim, ahead += size) {
+        for (int line = 0; line < size; line += 64) prefetch(ahead + line);
+        to_floats<STORED>(kv, run + i, to);
+    }
 }
 
 void gather(const KeyValues& kv, int64_t run, const Row& row, int token, int begin, int end, float* to) {
@@ -140,7 +150,7 @@ Attention::Attention(Pool& pool, const std::vector<Row>& rows, int tokens, int h
     most_.resize((size_t)tokens * heads), total_.resize((size_t)tokens * heads);
     const int queries = std::max(per_tile * group_, group_);
     scratch_.resize(pool.threads());
-    for (Scratch& s : scratch_) s.keys.resize((size_t)CHUNK * dim), s.scores.resize((size_t)queries * SPAN), s.sums.resize((size_t)queries * dim);
+    for (Scratch& s : scratch_) s.keys.resize((size_t)CHUNK * dim), s.queries.resize((size_t)queries * dim), s.scores.resize((size_t)queries * SPAN), s.sums.resize((size_t)queries * dim);
 }
 
 void Attention::run(const float* q, const KeyValues& kv, float* out) {
@@ -225,25 +235,25 @@ void Attention::spans(const Task& task, const float* q, const KeyValues& kv, flo
 void Attention::scores(const Row& row, int head, int first, int end, int begin, int until, const float* q, const KeyValues& kv, Scratch& s) {
     const int queries = (end - first) * group_;
     const int64_t run = kv.run(0, row.row, head);
-    const auto query = [&](int i) {  // the queries of a token that share a key head lie side by side
-        return q + ((int64_t)(row.first + first + i / group_) * heads_ + head * group_ + i % group_) * dim_;
-    };
+    for (int t = first; t < end; t++) {  // side by side, as they share their keys
+        const float* from = q + ((int64_t)(row.first + t) * heads_ + head * group_) * dim_;
+        std::memcpy(s.queries.data() + (size_t)(t - first) * group_ * dim_, from, 4 * (size_t)group_ * dim_);
+    }
     for (int chunk = begin; chunk < until; chunk += CHUNK) {
         const int count = std::min(CHUNK, until - chunk);
         gather(kv, run, row, end - 1, chunk, chunk + count, s.keys.data());
-        for (int i = 0; i < queries;) {
-            // up to three queries that lie at one distance: of a token, or of tokens where each has a key head of its own
-            const int same = group_ == 1 ? std::min(QUERIES, queries - i) : std::min(QUERIES, group_ - i % group_);
-            const int64_t apart = (int64_t)(group_ == 1 ? heads_ : 1) * dim_;
-            for (int j = 0; j < count; j += 4) {
-                const float* k[4];
-                for (int n = 0; n < 4; n++) k[n] = s.keys.data() + (size_t)std::min(j + n, count - 1) * dim_;
+        for (int j = 0; j < count; j += 4) {
+            const float* k[4];
+            for (int n = 0; n < 4; n++) k[n] = s.keys.data() + (size_t)std::min(j + n, count - 1) * dim_;
+            for (int i = 0; i < queries; i += QUERIES) {
+                const float* of = s.queries.data() + (size_t)i * dim_;
                 float* to = s.scores.data() + (size_t)i * SPAN + chunk - begin + j;
-                if (same == 3) score<3>(query(i), apart, k, dim_, to);
-                if (same == 2) score<2>(query(i), apart, k, dim_, to);
-                if (same == 1) score<1>(query(i), apart, k, dim_, to);
+                if (i + 1 < queries) {
+                    score<2>(of, k, dim_, to);
+                } else {
+                    score<1>(of, k, dim_, to);
+                }
             }
-            i += same;
         }
     }
 }
@@ -281,7 +291,6 @@ void Attention::span(const Row& row, int head, int first, int end, int span, con
             const float* p = s.scores.data() + (size_t)i * SPAN + chunk - begin;
             float* to = s.sums.data() + (size_t)i * dim_;
             const int shared = here(i);  // later queries see as much or more
-            if (together == 3) add_values<3>(p, s.keys.data(), dim_, shared, to);
             if (together == 2) add_values<2>(p, s.keys.data(), dim_, shared, to);
             if (together == 1) add_values<1>(p, s.keys.data(), dim_, shared, to);
             for (int n = 1; n < together; n++)

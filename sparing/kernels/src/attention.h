@@ -73,7 +73,7 @@ private:
         int first_span, end_span;
     };
     struct Scratch {
-        std::vector<float> keys, scores, sums;
+        std::vector<float> keys, queries, scores, sums;
     };
 
     void spans(const Task& task, const float* q, const KeyValues& kv, float* out, Scratch& s);

@@ -41,6 +41,14 @@ INLINE void store(T* to, V v) {
 INLINE f8 all(float x) { return f8{x, x, x, x, x, x, x, x}; }
 INLINE i8 all(int32_t x) { return i8{x, x, x, x, x, x, x, x}; }
 
+// Keeps a vector in a register: a compiler would read it from memory at each use.
+INLINE f8 kept(f8 v) {
+#if LANES_AVX2
+    asm("" : "+x"(v));
+#endif
+    return v;
+}
+
 INLINE void prefetch(const void* at) { __builtin_prefetch(at, 0, 3); }
 
 INLINE f8 to_float(i8 v) { return __builtin_convertvector(v, f8); }

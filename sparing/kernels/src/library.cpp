@@ -6,6 +6,10 @@
 #include <sys/auxv.h>
 #endif
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "pack.h"
 #include "pass.h"
 
@@ -48,6 +52,16 @@ EXPORT void sparing_multiply(Context* context, const Matrix* matrix, const float
 
 EXPORT void sparing_pass(Context* context, const Model* model, const Batch* batch, const Cache* cache, const Matrix* head, const Output* output) {
     run(*context, *model, *batch, *cache, *head, *output);
+}
+
+// Asks for huge pages: a cache is read through few of them faster than through many small ones.
+EXPORT void sparing_huge(void* data, int64_t bytes) {
+#if defined(__linux__)
+    const uintptr_t page = 1 << 21, begin = ((uintptr_t)data + page - 1) & ~(page - 1), end = ((uintptr_t)data + bytes) & ~(page - 1);
+    if (end > begin) madvise((void*)begin, end - begin, MADV_HUGEPAGE);
+#else
+    (void)data, (void)bytes;
+#endif
 }
 
 // What this processor can run: 0 the plain build, 1 AVX2 or NEON with dot products, 2 AVX-512 with VNNI.

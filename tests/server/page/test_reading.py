@@ -112,7 +112,7 @@ def test_the_phases_of_a_search_are_on_the_timeline(browser, tmp_path):
     shutil.copytree(POCKET, tmp_path / "cold")
     (tmp_path / "cold" / "layer_sets.json").unlink()
     with (
-        live(load(tmp_path / "cold", kind="plain")) as server,
+        live(load(tmp_path / "cold")) as server,
         visit(browser, server.url) as seen,
     ):
         seen.ready().switch(compare=False, memory=False)
