@@ -259,7 +259,7 @@ class Engine:
         """
         if batch_size < 1:
             raise OptionError(f"batch_size must be 1 or more, got {batch_size}")
-        wanted = {r.kv for r in requests} - {None}
+        wanted = {r.kv for r in requests if r.kv is not None}
         if len(wanted) > 1:
             raise OptionError(
                 f"kv must be the same for all prompts of a call, got {', '.join(sorted(wanted))}"

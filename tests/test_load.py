@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparing
-from sparing.errors import ModelError, OptionError, SparingError
+from sparing.errors import ModelError, OptionError
 from sparing.options import Sampling
 from tests.tiny import tiny, unchecked
 

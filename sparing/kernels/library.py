@@ -9,6 +9,7 @@ import sys
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sparing.errors import ModelError
 
@@ -76,7 +77,7 @@ class BatchStruct(Structure):
                 "scored_tokens",
                 "runs_attention",
                 "runs_mlp",
-            )  # fmt: skip
+            )
         ),
         ("wanted_layer", c_int32),
         ("unused", c_int32),
@@ -109,7 +110,7 @@ SIGNATURES = {
     "copy_row": (None, c_int32, c_int64, c_void_p, c_int64, c_void_p, c_int64),
     "rows": (None, POINTER(MatrixStruct), c_void_p, c_int64, c_void_p),
     "multiply": (None, c_void_p, POINTER(MatrixStruct), c_void_p, c_int32, c_void_p),
-    "pass": (
+    "run": (
         None, c_void_p, POINTER(ModelStruct), POINTER(BatchStruct), POINTER(CacheStruct),
         POINTER(MatrixStruct), POINTER(OutputStruct),
     ),
@@ -122,10 +123,15 @@ class Library:
 
     def __init__(self, path: Path) -> None:
         self.name, loaded = path.stem, ctypes.CDLL(str(path))
+        self._functions: dict[str, Any] = {}
         for name, (returns, *takes) in SIGNATURES.items():
-            function = getattr(loaded, f"sparing_{name}")
+            function = self._functions[name] = getattr(loaded, f"sparing_{name}")
             function.restype, function.argtypes = returns, takes
-            setattr(self, name, function)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._functions:
+            raise AttributeError(f"the kernels have no function {name}")
+        return self._functions[name]
 
 
 def variants() -> list[str]:

@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,8 +118,9 @@ class KernelMatrix:
             found.put(place, self, row)
         return found
 
-    def put(self, place: int, source: object, row: int) -> None:
-        assert isinstance(source, KernelMatrix) and source.type == self.type
+    def put(self, place: int, source: Any, row: int) -> None:
+        assert isinstance(source, KernelMatrix)
+        assert source.type == self.type
         here, there = self.struct, source.struct
         self.kernels.library.copy_row(here.format, here.columns, there.data, row, here.data, place)
 

@@ -16,6 +16,8 @@ float32, each operation rounded by itself, in an order that no row changes: a ro
 in any company.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float32, Int, Int8
 from torch import Tensor
@@ -48,7 +50,7 @@ class PackedMatrix:
         bias = None if self.bias is None else self.bias[ids]
         return PackedMatrix(self.type, self.codes.rows(ids), bias)
 
-    def put(self, place: int, source: "PackedMatrix", row: int) -> None:
+    def put(self, place: int, source: Any, row: int) -> None:
         for part in ("codes", "scale", "shift"):
             getattr(self.codes, part)[place] = getattr(source.codes, part)[row]
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -171,7 +170,7 @@ class Assembly:
             )
         return layers, embedding, head
 
-    def _layer(self, index: int, matrix, vector) -> Layer:
+    def _layer(self, index: int, matrix: Callable[..., Any], vector: Vector) -> Layer:
         prefix, config = f"model.layers.{index}", self.config
         biased = dict.fromkeys(("query", "key", "value"), config.qkv_bias)
         biased |= {"output": config.output_bias}

@@ -1,4 +1,4 @@
-"""A pass in one compiled call, equal to the bit whatever runs beside a token (kernels/src/pass.h)."""
+"""A pass in one compiled call (kernels/src/pass.h): a token has the same bits in any company."""
 
 import ctypes
 from collections.abc import Sequence
@@ -91,7 +91,7 @@ class CompiledDecoder(Decoder):
             wanted if inner else -1,
         )
         output = structs.OutputStruct(at(hidden), at(kept), at(logits))
-        self.kernels.library.__dict__["pass"](
+        self.kernels.library.run(
             self.kernels.context,
             ctypes.byref(self._model),
             ctypes.byref(b),

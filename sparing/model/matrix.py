@@ -1,11 +1,13 @@
 """A weight that multiplies rows: what the decoders are made of, whatever its precision."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+FLOAT_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 @runtime_checkable
@@ -26,7 +28,7 @@ class Matrix(Protocol):
         """A matrix of those rows alone, in the same precision."""
         ...
 
-    def put(self, place: int, source: "Matrix", row: int) -> None:
+    def put(self, place: int, source: Any, row: int) -> None:
         """Replace a row by one of ``source``, from whose rows this matrix was taken."""
         ...
 
@@ -37,13 +39,11 @@ class Matrix(Protocol):
 class PlainMatrix:
     """Floats as a tensor ``[out, in]``, multiplied by torch."""
 
-    TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-
     def __init__(
         self, weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None
     ) -> None:
         self.weight, self.bias = weight, bias
-        self.type = self.TYPES.get(weight.dtype, "F64")
+        self.type = FLOAT_TYPES.get(weight.dtype, "F64")
 
     def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
         return F.linear(x, self.weight, self.bias)
@@ -54,7 +54,7 @@ class PlainMatrix:
     def take(self, ids: Int[Tensor, " K"]) -> "PlainMatrix":
         return PlainMatrix(self.weight[ids], None if self.bias is None else self.bias[ids])
 
-    def put(self, place: int, source: Matrix, row: int) -> None:
+    def put(self, place: int, source: Any, row: int) -> None:
         assert isinstance(source, PlainMatrix)
         self.weight[place] = source.weight[row]
 

@@ -14,9 +14,8 @@ from sparing.model.checkpoint import open_gguf
 from sparing.model.config import ModelConfig
 from sparing.model.gguf import GgufTensor
 from sparing.model.gguf_config import gguf_name, row_order
+from sparing.model.matrix import FLOAT_TYPES
 from sparing.model.weights import Checkpoint
-
-FLOATS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Stored:
 
     @property
     def is_float(self) -> bool:
-        return self.type in FLOATS.values()
+        return self.type in FLOAT_TYPES.values()
 
     def floats(self, dtype: torch.dtype) -> Tensor:
         """Of a float type: the values."""
@@ -106,15 +105,15 @@ class CheckpointTensors:
 
     def matrix(self, name: str) -> Stored:
         tensor = self.checkpoint(name)
-        if tensor.dtype not in FLOATS:
+        if tensor.dtype not in FLOAT_TYPES:
             tensor = tensor.float()
         rows, columns = tensor.shape
         data = tensor.contiguous().view(torch.uint8).numpy().reshape(-1)
-        return Stored(FLOATS[tensor.dtype], rows, columns, data)
+        return Stored(FLOAT_TYPES[tensor.dtype], rows, columns, data)
 
     def shape(self, name: str) -> tuple[str, int, int]:
         dtype, (rows, columns) = self.checkpoint.described(name)
-        return dtype if dtype in FLOATS.values() else "F32", rows, columns
+        return dtype if dtype in FLOAT_TYPES.values() else "F32", rows, columns
 
     def vector(self, name: str) -> Float32[Tensor, " n"]:
         return self.checkpoint(name).float()

@@ -9,7 +9,8 @@ from sparing.kernels.library import FORMATS, library, variants
 from sparing.kernels.packed import KernelMatrix, Kernels
 from sparing.kernels.twin import PackedMatrix
 from sparing.model.matrix import PlainMatrix
-from tests.kernels.packed import FLOATS, PACKED, raw as random_blocks
+from tests.kernels.packed import FLOATS, PACKED
+from tests.kernels.packed import raw as random_blocks
 
 pytestmark = pytest.mark.skipif(not variants(), reason="no compiled kernels: no compiler was here")
 

@@ -1,7 +1,7 @@
 """A token's values are the same to the bit, whatever the pass that it is computed in.
 
-Batch, number of new tokens, drafts and trees beside it, threads, chunks of the prompt: for weights of
-several precisions, and keys and values of each. The twin in torch computes the same.
+Batch, number of new tokens, drafts and trees beside it, threads, chunks of the prompt: for weights
+of several precisions, and keys and values of each. The twin in torch computes the same.
 """
 
 from functools import cache

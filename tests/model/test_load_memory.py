@@ -77,7 +77,7 @@ def write(tmp_path_factory):
     ],
 )
 def test_peak_memory(write, weights, tied, share):
-    """The packed weights, and of the file's matrices one: its pages while it is packed, its copy."""
+    """The packed weights, and one of the file's matrices: its pages while it is packed, a copy."""
     path, size = write(tied)
     run = subprocess.run(
         [sys.executable, "-c", LOAD, str(path), weights],

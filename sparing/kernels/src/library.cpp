@@ -50,7 +50,7 @@ EXPORT void sparing_multiply(Context* context, const Matrix* matrix, const float
     multiply(context->pool, in, &product, 1);
 }
 
-EXPORT void sparing_pass(Context* context, const Model* model, const Batch* batch, const Cache* cache, const Matrix* head, const Output* output) {
+EXPORT void sparing_run(Context* context, const Model* model, const Batch* batch, const Cache* cache, const Matrix* head, const Output* output) {
     run(*context, *model, *batch, *cache, *head, *output);
 }
 
