@@ -1,4 +1,4 @@
-"""Builds the kernels, a shared library for each instruction set; everything else is in pyproject.toml.
+"""Builds the kernels, a library for each instruction set; all else is in pyproject.toml.
 
 Where there is no compiler the install goes on without them: sparing then computes in torch.
 """
@@ -20,12 +20,13 @@ SOURCES = [
         "threads",
     )
 ]
-FLAGS = "-std=c++17 -g0 -ffp-contract=off -fvisibility=hidden -Wno-psabi -pthread".split()
+FLAGS = ["-std=c++17", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-Wno-psabi", "-pthread"]
+AVX2 = "-O3 -mtune=haswell -mavx2 -mfma -mf16c"
 VARIANTS = {
     "x86_64": {
         "plain": "-O2",  # no lanes to fill: more would only take longer
-        "avx2": "-O3 -mavx2 -mfma -mf16c -mtune=haswell",
-        "avx512": "-O3 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mprefer-vector-width=256",
+        "avx2": AVX2,
+        "avx512": AVX2 + " -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mprefer-vector-width=256",
     },
     "aarch64": {"plain": "-O2", "neon": "-O3 -march=armv8.2-a+dotprod"},
 }

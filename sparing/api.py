@@ -63,7 +63,7 @@ def load(
 ) -> "Engine":
     """A model ready to decode: an embedded name, a GGUF file, a directory, or a hub id.
 
-    ``weights``: their precision; auto keeps what the file has, see ``WEIGHTS`` of model/assemble.py.
+    ``weights``: their precision, one of ``WEIGHTS``; auto keeps what the file has.
     ``dtype``: what is computed in; another one than float32 is torch's to compute. ``threads``: of
     torch and of the kernels. ``decoder`` "hub" runs the model through transformers, slowly,
     whatever its architecture; "fast" and "auto" run it by ours.
@@ -94,7 +94,8 @@ def load(
     sets = read_sets(directory, chat.tokenizer)
     latents = load_latents(directory, chat.tokenizer, computed, device)
     engine = Engine(decoder_, chat, str(name_or_path), learned, sets, latents)
-    setting = f"{platform.node()}, {torch.get_num_threads()} threads, {wanted.dtype}, {weights}, {device}, {decoder}"
+    threads_ = f"{platform.node()}, {torch.get_num_threads()} threads"
+    setting = f"{threads_}, {weights}, {wanted.dtype}, {device}, {decoder}"
     engine.drafting.kept = Kept(files_fingerprint(directory), setting)
     return engine
 

@@ -34,8 +34,8 @@ Predictor = Callable[[Float[Tensor, "N E"]], Float[Tensor, "N K"]]
 @dataclass(frozen=True)
 class Request:
     """A prompt and all its options, resolved. ``tag`` marks its events; ``policy`` None: full;
-    ``switch``: one for each mode of a model, all with the same token and layer; ``kv``: how keys and
-    values must be stored, None: as the cache has them."""
+    ``switch``: one for each mode of a model, all with the same token and layer; ``kv``: how keys
+    and values must be stored, None: as the cache has them."""
 
     prompt: Prompt
     sampler: Sampler

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -180,13 +181,12 @@ class Assembly:
         }
         if config.qk_norm:
             norms |= {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"}
-        return Layer(
-            **{
-                name: matrix(f"{prefix}.{part}", biased.get(name, config.mlp_bias))
-                for name, part in PARTS.items()
-            },
-            **{name: vector(f"{prefix}.{part}.weight") for name, part in norms.items()},
-        )
+        matrices: dict[str, Any] = {
+            name: matrix(f"{prefix}.{part}", biased.get(name, config.mlp_bias))
+            for name, part in PARTS.items()
+        }
+        vectors = {name: vector(f"{prefix}.{part}.weight") for name, part in norms.items()}
+        return Layer(**matrices, **vectors)
 
     def _names(self) -> list[str]:
         layers = range(self.config.layers)
