@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench picture models build/pocket build/pocket-1 build/pocket-2 build/pocket-3 build/pocket-4 build/pocket-5 build/pocket-6 build/predictor build/predictor-smollm2 build/short-with build/short-without build/arms build/predictor-latent latents clean
+.PHONY: help demo test lint sanitize neon bench picture models build/pocket build/pocket-1 build/pocket-2 build/pocket-3 build/pocket-4 build/pocket-5 build/pocket-6 build/predictor build/predictor-smollm2 build/short-with build/short-without build/arms build/predictor-latent latents clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -27,11 +27,28 @@ lint: $(INSTALLED)  ## ruff, mypy and the README's generated tables
 	$(BIN)/mypy
 	$(BIN)/cog --check README.md
 
+CXX_FLAGS := -std=c++17 -ffp-contract=off -fPIC -Wall -Wextra -Wno-psabi
+SANITIZED := sparing/kernels/lib/sanitized.so
+
+sanitize: $(INSTALLED)  ## the kernels' tests under address and undefined-behaviour sanitizers
+	$(CXX) $(CXX_FLAGS) -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all -shared \
+	  sparing/kernels/src/*.cpp -o $(SANITIZED) -pthread
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  SPARING_KERNELS=sanitized JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/kernels tests/model/test_compiled.py; \
+	  status=$$?; rm -f $(SANITIZED); exit $$status
+
+neon:  ## compile the kernels for 64-bit ARM, where a cross compiler is there
+	@if command -v aarch64-linux-gnu-g++ >/dev/null; then for file in sparing/kernels/src/*.cpp; do \
+	  aarch64-linux-gnu-g++ $(CXX_FLAGS) -O2 -march=armv8.2-a+dotprod -c $$file -o /dev/null || exit 1; done; \
+	  else echo "no aarch64-linux-gnu-g++: NEON was not compiled (apt-get install g++-aarch64-linux-gnu)"; fi
+
 bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2 build/arms  ## measure everything into results/ (hours), bring the README up to date
 	$(BIN)/sparing bench pocket --threads 2 --json results/pocket.json
 	$(BIN)/sparing bench pocket --threads 2 --short-with build/short-with --short-without build/short-without --n 1 \
 	  --json results/pocket-controls.json
-	$(BIN)/sparing bench decode --model smollm2 --threads 2 --json results/decode.json
+	$(if $(SPARING_BASELINES),$(foreach model,smollm2 $(wildcard $(SPARING_GGUF_DIR)/*.gguf),$(BIN)/sparing bench decode --model $(model) \
+	  --threads 2 --llama-cpp $(SPARING_BASELINES) --openvino $(SPARING_BASELINES) $(if $(SPARING_DATA),--text $(SPARING_DATA)/gsm8k_train.jsonl) \
+	  --long --json results/decode-$(basename $(notdir $(model))).json &&) true)
 	$(BIN)/sparing bench memory --threads 2 --workers 2 --json results/memory.json --plot results/memory.png \
 	  --trace-plot results/trace.png
 	$(BIN)/sparing bench memory --model smollm2 --threads 2 --predictor build/predictor-smollm2 \

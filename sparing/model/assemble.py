@@ -185,7 +185,9 @@ class Assembly:
             name: matrix(f"{prefix}.{part}", biased.get(name, config.mlp_bias))
             for name, part in PARTS.items()
         }
-        vectors = {name: vector(f"{prefix}.{part}.weight") for name, part in norms.items()}
+        vectors: dict[str, Any] = {
+            name: vector(f"{prefix}.{part}.weight") for name, part in norms.items()
+        }
         return Layer(**matrices, **vectors)
 
     def _names(self) -> list[str]:
