@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparing.errors import OptionError
 from sparing.kernels.blocks import BLOCKS, encode
+from sparing.kernels.blocks import weights as unpacked
 from sparing.kernels.library import announce_absence, library
 from sparing.kernels.packed import Arena, KernelMatrix, Kernels, packed_bytes
 from sparing.kernels.twin import PackedMatrix
@@ -139,8 +140,10 @@ class Assembly:
             if stored.is_float and type in BLOCKS and type not in TORCH:
                 data = encode(type, stored.floats(torch.float32)).numpy().reshape(-1)
                 stored = Stored(type, stored.rows, stored.columns, data)
-            if not stored.is_float:
+            if not stored.is_float and dtype == torch.float32:
                 return PackedMatrix(stored.type, stored.codes(), bias)
+            if not stored.is_float:  # another dtype is for exactness: no activation is rounded
+                return PlainMatrix(unpacked(stored.codes()).to(dtype).to(device), bias)
             rounded = stored.floats(TORCH[type])
             return PlainMatrix(rounded.to(dtype).to(device), bias)
 

@@ -86,7 +86,7 @@ def test_everything_skipped_is_the_embedding():
     nothing = LayerSet.skipping(3, {0, 1, 2}, {0, 1, 2})
     inputs = [new(IDS)]
     found = ours(inputs, Slots(ours), nothing, layer=-2).layer_hidden
-    assert torch.equal(found, ours.embed(inputs))
+    assert torch.equal(found, ours._embed(inputs))
 
 
 def test_attention_maps_are_those_of_the_layers_that_ran():
