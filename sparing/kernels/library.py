@@ -160,16 +160,13 @@ def library(name: str | None = None) -> Library | None:
     return Library(path)
 
 
-def announce_absence() -> None:
-    """Say once that passes are computed in torch."""
-    global _announced
-    if not _announced:
-        _announced = True
-        print(
-            "sparing: no compiled kernels here, so torch computes, slowly; install a C++ compiler "
-            "and sparing again",
-            file=sys.stderr,
-        )
+@cache
+def announce(what: str) -> None:
+    """Say something once."""
+    print(f"sparing: {what}", file=sys.stderr)
 
 
-_announced = False
+NO_KERNELS = (
+    "no compiled kernels are here, so torch computes, slowly; install a C++ compiler, then sparing"
+)
+NO_LANES = "this processor has neither AVX2 nor NEON: the kernels run in plain C++, slowly"

@@ -13,7 +13,7 @@ from torch import Tensor
 from sparing.errors import OptionError
 from sparing.kernels.blocks import BLOCKS, encode
 from sparing.kernels.blocks import weights as unpacked
-from sparing.kernels.library import announce_absence, library
+from sparing.kernels.library import NO_KERNELS, NO_LANES, announce, library
 from sparing.kernels.packed import Arena, KernelMatrix, Kernels, packed_bytes
 from sparing.kernels.twin import PackedMatrix
 from sparing.model.checkpoint import read_config
@@ -84,8 +84,10 @@ def load_decoder(
     if not in_torch:
         found = library()
         if found is None:
-            announce_absence()
+            announce(NO_KERNELS)
         else:
+            if found.name == "plain":
+                announce(NO_LANES)
             kernels = Kernels(found, torch.get_num_threads())
     with opened(path, config) as (tensors, config):
         assembly = Assembly(config, tensors, weights, path.name)

@@ -18,10 +18,17 @@ class Resolver:
     """Turns bodies into requests for an ``engine``, with a server's ``defaults`` and limits."""
 
     def __init__(
-        self, engine: Engine, serving: Serving, defaults: Defaults, room: Room, model: str
+        self,
+        engine: Engine,
+        serving: Serving,
+        defaults: Defaults,
+        room: Room,
+        model: str,
+        kv: str,
     ) -> None:
+        """``kv``: how this server stores keys and values."""
         self.engine, self.serving, self.defaults = engine, serving, defaults
-        self.room, self.model = room, model
+        self.room, self.model, self.kv = room, model, kv
 
     def requests(self, asked: Asked, prompts: Sequence[Any]) -> list[Request]:
         """One for each choice of each prompt, prompt by prompt.
@@ -124,6 +131,13 @@ class Resolver:
         if sampling.seed is not None:
             sampling = sampling.model_copy(update={"seed": (sampling.seed + number) % 2**63})
         request = self.engine.request(prompt, memory, sampling, 0, template, latent)
+        if request.kv not in (None, self.kv):
+            raise Refused(
+                400,
+                f"sparing.memory.kv must be {self.kv}, as this server stores all keys and values, "
+                f"got {request.kv}; leave it out",
+                param="sparing.memory.kv",
+            )
         tokens, most = len(request.prompt.ids), self.serving.prompt_tokens
         if most is not None and tokens > most:
             raise Refused(

@@ -74,8 +74,10 @@ class Scheduler:
         serving: Serving,
         tell: Callable[[News], None],
         depth: Depth | None = None,
+        kv: str = "auto",
     ) -> None:
-        self.loop, self.queue, self.tell = engine.loop([]), serving.queue, tell
+        """``kv``: how keys and values of all tickets are stored, as ``Memory.kv``."""
+        self.loop, self.queue, self.tell = engine.loop([], kv=kv), serving.queue, tell
         self.room = Room(self.loop.cache.slot_bytes, serving.kv_bytes, serving.rows)
         self.known = engine.drafting
         self.drafter = ByRequest(self.known, self.loop.cache, depth or Depth())

@@ -28,9 +28,13 @@ class Service:
         self.created, self.model = int(time.time()), engine.name
         defaults = defaults or Defaults()
         engine.switch(defaults.latent)  # a model that cannot is told so now
-        self.scheduler = Scheduler(engine, self.serving, self._told, defaults.depth)
+        self.scheduler = Scheduler(
+            engine, self.serving, self._told, defaults.depth, defaults.memory.kv
+        )
         self.room = self.scheduler.room
-        self.resolver = Resolver(engine, self.serving, defaults, self.room, self.model)
+        self.resolver = Resolver(
+            engine, self.serving, defaults, self.room, self.model, self.scheduler.loop.cache.stored
+        )
         self.runs = Runs(self.serving.keep_runs)
         self.metrics = Metrics(self.scheduler)
         self.stopping = False
