@@ -112,19 +112,19 @@ class Assembly:
 
     def __init__(self, config: ModelConfig, tensors: Tensors, weights: str, name: str) -> None:
         self.config, self.tensors, self.weights, self.name = config, tensors, weights, name
-        self.kept = 0  # matrices whose width is no multiple of the block
+        self.kept = set[str]()  # matrices whose width is no multiple of the block
 
     def compiled_decoder(self, kernels: Kernels) -> CompiledDecoder:
-        shapes = [self.tensors.shape(name) for name in self._names()]
-        sizes = [
-            packed_bytes(kernels.library, self._type(type, columns), rows, columns)
-            for type, rows, columns in shapes
-        ]
+        sizes = []
+        for name in self._names():
+            stored, rows, columns = self.tensors.shape(name)
+            type = self._type(name, stored, columns)
+            sizes.append(packed_bytes(kernels.library, type, rows, columns))
         arena = Arena(Arena.size(sizes))
 
         def build(name: str, bias: Tensor | None) -> KernelMatrix:
             stored = self.tensors.matrix(name)
-            type = self._type(stored.type, stored.columns)
+            type = self._type(name, stored.type, stored.columns)
             matrix = KernelMatrix(kernels, type, stored.rows, stored.columns, bias, arena)
             matrix.pack(stored.type, stored.data, stored.row_bytes, stored.order)
             return matrix
@@ -138,7 +138,7 @@ class Assembly:
     def torch_decoder(self, dtype: torch.dtype, device: str) -> TorchDecoder:
         def build(name: str, bias: Tensor | None) -> Matrix:
             stored = self.tensors.matrix(name)
-            type = self._type(stored.type, stored.columns)
+            type = self._type(name, stored.type, stored.columns)
             if stored.is_float and type in BLOCKS and type not in TORCH:
                 data = encode(type, stored.floats(torch.float32)).numpy().reshape(-1)
                 stored = Stored(type, stored.rows, stored.columns, data)
@@ -170,7 +170,7 @@ class Assembly:
             head = embedding if self.config.tied else matrix(HEAD.removesuffix(".weight"))
         if self.kept:
             print(
-                f"sparing: {self.kept} matrices of {self.name} keep their floats, as their width "
+                f"sparing: {len(self.kept)} matrices of {self.name} keep their floats, as their width "
                 f"is no multiple of {self.weights}'s block of 32",
                 file=sys.stderr,
             )
@@ -200,7 +200,7 @@ class Assembly:
         inner = [f"model.layers.{i}.{part}.weight" for i in layers for part in PARTS.values()]
         return [*inner, EMBEDDING, *([] if self.config.tied else [HEAD])]
 
-    def _type(self, stored: str, columns: int) -> str:
+    def _type(self, name: str, stored: str, columns: int) -> str:
         """The precision that a matrix gets."""
         wanted = WEIGHTS.get(self.weights, stored)
         if wanted == stored:
@@ -211,6 +211,6 @@ class Assembly:
                 f"for {stored}; take another file for another precision"
             )
         if columns % BLOCKS[wanted].weights:
-            self.kept += 1
+            self.kept.add(name)
             return stored
         return wanted
