@@ -170,8 +170,8 @@ class Assembly:
             head = embedding if self.config.tied else matrix(HEAD.removesuffix(".weight"))
         if self.kept:
             print(
-                f"sparing: {len(self.kept)} matrices of {self.name} keep their floats, as their width "
-                f"is no multiple of {self.weights}'s block of 32",
+                f"sparing: {len(self.kept)} matrices of {self.name} keep their floats, as their "
+                f"width is no multiple of {self.weights}'s block of 32",
                 file=sys.stderr,
             )
         return layers, embedding, head

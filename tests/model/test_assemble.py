@@ -63,15 +63,15 @@ def test_a_width_of_no_whole_blocks_keeps_its_floats(capsys, compiled):
     assert decoder.types == {"F32": 19, "Q4_0": 3}
     told = capsys.readouterr().err
     assert told == (
-        f"sparing: 20 matrices of {path.name} keep their floats, as their width is no multiple of q4_0's "
-        "block of 32\n"
+        f"sparing: 20 matrices of {path.name} keep their floats, as their width is no multiple "
+        "of q4_0's block of 32\n"
     )
 
 
 def test_a_packed_file_keeps_its_precision(tmp_path):
     file = tmp_path / "m.gguf"
     write_model(file, tiny("llama", **WIDE), "Q8_0")
-    with pytest.raises(OptionError, match="weights must be auto .* got q4_0 for Q8_0"):
+    with pytest.raises(OptionError, match=r"weights must be auto .* got q4_0 for Q8_0"):
         load_decoder(file, "q4_0")
 
 
