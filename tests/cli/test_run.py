@@ -96,7 +96,7 @@ def test_a_wrong_option_is_one_line_before_weights_load(sparing, tmp_path, argum
         ("hi", ("--budget", 30, "--policy", "learned"), "sparing train predictor"),
         ("hi", ("--dtype", "int3"), "dtype must be"),
         ("hi", ("--threads", 0), "threads must be greater than or equal to 1, got 0"),
-        ("hi", ("--decoder", "fast"), "decoder must be 'sparing' or 'reference', got 'fast'"),
+        ("hi", ("--decoder", "slow"), "decoder must be 'auto', 'fast' or 'hub', got 'slow'"),
     ],
 )
 def test_what_this_model_cannot_do(sparing, prompt, options, message):

@@ -228,7 +228,7 @@ def test_load_finds_the_models_own_and_takes_another(model, tmp_path):
     assert load(str(model), predictor=False).predictor is None
 
 
-@pytest.mark.parametrize("decoder", ["sparing", "reference"])
+@pytest.mark.parametrize("decoder", ["fast", "hub"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_auto_is_learned_with_it_and_window_without(model, dtype, decoder):
     sampling = Sampling(max_new_tokens=40, ignore_eos=True, temperature=0)

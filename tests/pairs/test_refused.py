@@ -54,7 +54,7 @@ def test_scores_that_nobody_predicts():
 
 
 def test_layers_that_cannot_be_left_out():
-    model = thinker(cells.checkpoint("llama"), decoder="reference")
+    model = thinker(cells.checkpoint("llama"), decoder="hub")
     bare = cells.engine("llama")
     reference = Engine(model.decoder, model.chat, "reference", bare.predictor, None, model.latents)
     said = "draft {draft} needs Sparing's own decoder and a model of 3 layers or more; "

@@ -66,10 +66,9 @@ INLINE void to_floats(const KeyValues& kv, int64_t at, float* to) {
         const uint16_t* from = (const uint16_t*)kv.data + at * dim;
         for (int d = 0; d < dim; d += 8) store(to + d, halves(from + d));
     } else {
-        typedef int8_t eight __attribute__((vector_size(8)));
         const int8_t* from = (const int8_t*)kv.data + at * dim;
         const f8 scale = all(kv.scales[at]);
-        for (int d = 0; d < dim; d += 8) store(to + d, to_float(__builtin_convertvector(load<eight>(from + d), i8)) * scale);
+        for (int d = 0; d < dim; d += 8) store(to + d, to_float(signed_bytes(from + d)) * scale);
     }
 }
 
@@ -104,7 +103,6 @@ void KeyValues::write(int which, int row, int head, int64_t slot, const float* f
     } else if (stored == KV_F16) {
         for (int d = 0; d < dim; d += 8) store_halves((uint16_t*)data + at * dim + d, load<f8>(from + d));
     } else {
-        typedef int8_t eight __attribute__((vector_size(8)));
         i8 most = all(0);
         for (int d = 0; d < dim; d += 8) {
             const i8 magnitude = (i8)absolute(load<f8>(from + d));
@@ -114,7 +112,7 @@ void KeyValues::write(int which, int row, int head, int64_t slot, const float* f
         const f8 by = all(inverse <= 3.0e38f ? inverse : 0.0f);
         scales[at] = top * (1.0f / 127.0f);
         for (int d = 0; d < dim; d += 8)
-            store((int8_t*)data + at * dim + d, __builtin_convertvector(to_int(load<f8>(from + d) * by), eight));
+            store_signed_bytes((int8_t*)data + at * dim + d, to_int(load<f8>(from + d) * by));
     }
 }
 

@@ -193,22 +193,46 @@ INLINE uint16_t float_to_bfloat(float f) {
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 
-INLINE f8 bfloats(const uint16_t* from) {
-    typedef uint16_t eight __attribute__((vector_size(16)));
-    return (f8)(__builtin_convertvector(load<eight>(from), i8) << 16);
-}
-
 // small integers to eight int32
 
 INLINE i8 bytes(const uint8_t* from) {
+#if LANES_AVX2
+    return (i8)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from));
+#else
     typedef uint8_t eight __attribute__((vector_size(8)));
     return __builtin_convertvector(load<eight>(from), i8);
+#endif
 }
 
-INLINE i8 words(const uint8_t* from) {
+INLINE i8 words(const void* from) {
+#if LANES_AVX2
+    return (i8)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)from));
+#else
     typedef uint16_t eight __attribute__((vector_size(16)));
-    return __builtin_convertvector(load<eight>(from), i8);
+    return __builtin_convertvector(load<eight>((const char*)from), i8);
+#endif
 }
+
+INLINE i8 signed_bytes(const int8_t* from) {
+#if LANES_AVX2
+    return (i8)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from));
+#else
+    typedef int8_t eight __attribute__((vector_size(8)));
+    return __builtin_convertvector(load<eight>(from), i8);
+#endif
+}
+
+INLINE void store_signed_bytes(int8_t* to, i8 v) {
+#if LANES_AVX2
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+    _mm_storel_epi64((__m128i*)to, _mm_packs_epi16(words, words));
+#else
+    typedef int8_t eight __attribute__((vector_size(8)));
+    store(to, __builtin_convertvector(v, eight));
+#endif
+}
+
+INLINE f8 bfloats(const uint16_t* from) { return (f8)(words(from) << 16); }
 
 // Logical shifts of all bits of a vector, whose bytes are then masked
 INLINE b32 right(b32 v, int bits) {
@@ -245,15 +269,22 @@ INLINE i8 dot(const b32* v, const int8_t* a) {
 #elif LANES_AVX2
     constexpr int TOGETHER = BITS == 4 ? 8 : BITS == 5 ? 4 : 2;  // 2 * 127 * (2^BITS - 1) * this < 2^15
     const __m256i ones = _mm256_set1_epi16(1);
-    __m256i total = _mm256_setzero_si256();
-    for (int first = 0; first < STEPS; first += TOGETHER) {
-        __m256i pairs = _mm256_maddubs_epi16((__m256i)v[first], four(a + 4 * first));
-        for (int s = first + 1; s < first + TOGETHER && s < STEPS; s++)
-            pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16((__m256i)v[s], four(a + 4 * s)));
-        __m256i fours = _mm256_madd_epi16(pairs, ones);
-        total = first ? _mm256_add_epi32(total, fours) : fours;
+    const auto two = [&](int s) {  // added in pairs, so that no sum waits long for the one before it
+        return _mm256_add_epi16(_mm256_maddubs_epi16((__m256i)v[s], four(a + 4 * s)),
+                                _mm256_maddubs_epi16((__m256i)v[s + 1], four(a + 4 * s + 4)));
+    };
+    const auto four_steps = [&](int s) { return _mm256_add_epi16(two(s), two(s + 2)); };
+    if constexpr (TOGETHER == 2) {
+        __m256i total = _mm256_add_epi32(_mm256_madd_epi16(two(0), ones), _mm256_madd_epi16(two(2), ones));
+        static_assert(STEPS == 4);
+        return (i8)total;
+    } else if constexpr (TOGETHER == 4) {
+        static_assert(STEPS == 8);
+        return (i8)_mm256_add_epi32(_mm256_madd_epi16(four_steps(0), ones), _mm256_madd_epi16(four_steps(4), ones));
+    } else {
+        static_assert(STEPS == 8);
+        return (i8)_mm256_madd_epi16(_mm256_add_epi16(four_steps(0), four_steps(4)), ones);
     }
-    return (i8)total;
 #elif LANES_NEON && defined(__ARM_FEATURE_DOTPROD)
     int32x4_t low = vdupq_n_s32(0), high = vdupq_n_s32(0);
     for (int s = 0; s < STEPS; s++) {
@@ -286,13 +317,13 @@ INLINE i8 dot_signed(const b32* v, const int8_t* a) {
     return (i8)total;
 #elif LANES_AVX2
     const __m256i ones = _mm256_set1_epi16(1);
-    __m256i total = _mm256_setzero_si256();
-    for (int s = 0; s < STEPS; s++) {  // |w| (a sign w): at most 2 * 127 * 128 a pair
-        __m256i w = (__m256i)v[s];
-        __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(four(a + 4 * s), w));
-        total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, ones));
-    }
-    return (i8)total;
+    const auto one = [&](int s) {  // |w| (a sign w): at most 2 * 127 * 128 a pair
+        const __m256i w = (__m256i)v[s];
+        return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(four(a + 4 * s), w)), ones);
+    };
+    const auto two = [&](int s) { return _mm256_add_epi32(one(s), one(s + 1)); };
+    static_assert(STEPS == 8);
+    return (i8)_mm256_add_epi32(_mm256_add_epi32(two(0), two(2)), _mm256_add_epi32(two(4), two(6)));
 #elif LANES_NEON && defined(__ARM_FEATURE_DOTPROD)
     return dot<6, STEPS>(v, a);  // vdotq takes signed codes
 #else

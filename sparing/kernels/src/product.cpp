@@ -175,7 +175,6 @@ void some_panels(const Product& p, const Activations& x, int64_t first, int64_t 
 
 template <int TOKENS>
 void quantize_into(const float* x, int blocks, uint8_t* tile, int m) {
-    typedef int8_t eight __attribute__((vector_size(8)));
     Quantized<TOKENS>* to = (Quantized<TOKENS>*)tile;
     for (int b = 0; b < blocks; b++, to++, x += BLOCK) {
         f8 v[4];
@@ -190,7 +189,7 @@ void quantize_into(const float* x, int blocks, uint8_t* tile, int m) {
         i8 q[4];
         for (int i = 0; i < 4; i++) {
             q[i] = to_int(v[i] * by);
-            store(to->a[m] + 8 * i, __builtin_convertvector(q[i], eight));
+            store_signed_bytes(to->a[m] + 8 * i, q[i]);
         }
         to->d[m] = d;
         to->low[m] = d * sum(to_float(q[0] + q[1]));
