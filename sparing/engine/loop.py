@@ -14,6 +14,7 @@ from sparing.engine.drafting import Draft, Drafter, NoDrafter
 from sparing.engine.events import DoneEvent, Event, EvictEvent, ScoreEvent, TokenEvent
 from sparing.engine.row import Predictor, Request, Row
 from sparing.engine.switch import layer_of
+from sparing.engine.threads import with_few_threads
 from sparing.errors import OptionError, message
 from sparing.model.chat import ChatFormat
 from sparing.model.inputs import Forward, Output, RowInput, scored, split
@@ -74,6 +75,7 @@ class Loop:
         for index, row in enumerate(self.live):
             row.index = index
 
+    @with_few_threads
     def step(self, rows: Sequence[Row] | None = None) -> list[Event]:
         """One pass of the full model over the live rows, or some; what it brought, row by row."""
         rows = list(self.live if rows is None else rows)

@@ -2,7 +2,7 @@
 
 import ctypes
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import Tensor
 from sparing.kernels.library import FORMATS, Library, MatrixStruct
 
 ALIGNMENT = 64
+PANEL_ROWS = 16  # whole panels of any format
+SLICE_BYTES = 1 << 20  # of a file, times PANEL_ROWS: packed before its pages are given back
 
 
 class Kernels:
@@ -75,24 +77,34 @@ class KernelMatrix:
         )
 
     def pack(
-        self, type: str, data: np.ndarray, row_bytes: int, order: np.ndarray | None = None
+        self,
+        type: str,
+        data: np.ndarray,
+        row_bytes: int,
+        order: np.ndarray | None = None,
+        done: Callable[[int], None] = lambda count: None,
     ) -> None:
         """Fill it from the rows of a file, of this type or of floats that are quantized to it.
 
-        ``order``: for each row the row of the file, int32; None: they are the same.
+        ``order``: for each row the row of the file, int32; None: they are the same. ``done`` hears
+        after every few MB how many bytes of ``data`` are not needed any more.
         """
         k, s = self.kernels, self.struct
-        k.library.pack(
-            k.context,
-            FORMATS.index(type),
-            s.format,
-            s.rows,
-            s.columns,
-            data.ctypes.data,
-            row_bytes,
-            None if order is None else order.ctypes.data,
-            s.data,
-        )
+        rows = s.rows if order is not None else max(SLICE_BYTES // row_bytes, 1) * PANEL_ROWS
+        for first in range(0, s.rows, rows):
+            count = min(rows, s.rows - first)
+            k.library.pack(
+                k.context,
+                FORMATS.index(type),
+                s.format,
+                count,
+                s.columns,
+                data.ctypes.data + first * row_bytes,
+                row_bytes,
+                None if order is None else order.ctypes.data,
+                s.data + packed_bytes(k.library, self.type, first, s.columns),
+            )
+            done((first + count) * row_bytes)
 
     def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
         x = x.contiguous()

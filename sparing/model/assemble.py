@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,8 @@ class Assembly:
             stored = self.tensors.matrix(name)
             type = self._type(name, stored.type, stored.columns)
             matrix = KernelMatrix(kernels, type, stored.rows, stored.columns, bias, arena)
-            matrix.pack(stored.type, stored.data, stored.row_bytes, stored.order)
+            done = partial(self.tensors.release, name)
+            matrix.pack(stored.type, stored.data, stored.row_bytes, stored.order, done)
             return matrix
 
         def vector(name: str) -> Tensor:
@@ -161,7 +163,6 @@ class Assembly:
 
             def matrix(name: str, bias: bool = False) -> Matrix:
                 found = build(f"{name}.weight", vector(f"{name}.bias") if bias else None)
-                self.tensors.release(f"{name}.weight")
                 progress.advance()
                 return found
 

@@ -23,6 +23,8 @@ STORED = {torch.float32: 0, torch.float16: 1, torch.int8: 2}  # how src/attentio
 class CompiledDecoder(Decoder):
     """See ``Decoder``; float32 throughout but for the weights, and for keys and values."""
 
+    torch_threads = 1
+
     def __init__(
         self,
         kernels: Kernels,

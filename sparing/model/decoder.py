@@ -41,7 +41,10 @@ class Layer:
 
 
 class Decoder:
-    """A transformer in eval mode. ``dtype``: of hidden states and logits."""
+    """A transformer in eval mode. ``dtype``: of hidden states and logits. ``torch_threads``: that
+    torch should have beside its passes; None: as it has."""
+
+    torch_threads: int | None = None
 
     def __init__(
         self,

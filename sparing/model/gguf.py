@@ -128,14 +128,16 @@ class Gguf:
         """Of all files."""
         return sum(len(part.data) for part in self.parts)
 
-    def release(self, tensor: GgufTensor) -> None:
-        """Give back the memory of a tensor's pages; whoever reads them again gets them again.
+    def release(self, tensor: GgufTensor, size: int | None = None) -> None:
+        """Give back the memory of a tensor's pages, or of its first ``size`` bytes; whoever reads
+        them again gets them again.
 
         A page that it shares with its neighbours is given back too: the file still has it.
         """
         part, begin = self._places[tensor.name]
         start = begin - begin % PAGESIZE
-        part.data.madvise(MADV_DONTNEED, start, begin + tensor.data.nbytes - start)
+        size = tensor.data.nbytes if size is None else size
+        part.data.madvise(MADV_DONTNEED, start, begin + size - start)
 
     def close(self) -> None:
         self.tensors.clear()

@@ -64,8 +64,8 @@ class Tensors(Protocol):
 
     def vector(self, name: str) -> Float32[Tensor, " n"]: ...
 
-    def release(self, name: str) -> None:
-        """A matrix is not needed any more."""
+    def release(self, name: str, size: int) -> None:
+        """The first ``size`` bytes of a matrix are not needed any more."""
         ...
 
 
@@ -90,8 +90,8 @@ class GgufTensors:
         order = row_order(self.config, name)
         return (found if order is None else found[torch.from_numpy(order).long()]).contiguous()
 
-    def release(self, name: str) -> None:
-        self.gguf.release(self._tensor(name))
+    def release(self, name: str, size: int) -> None:
+        self.gguf.release(self._tensor(name), size)
 
     def _tensor(self, name: str) -> GgufTensor:
         return self.gguf.tensors[gguf_name(name)]
@@ -118,5 +118,5 @@ class CheckpointTensors:
     def vector(self, name: str) -> Float32[Tensor, " n"]:
         return self.checkpoint(name).float()
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, size: int) -> None:
         pass
