@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparing.kernels.library import library
+from sparing.kernels.native import load_build
 
 BLOCK_SLOTS = 256
 
@@ -185,7 +185,7 @@ class SlotCache:
     def _slots(self, count: int) -> Tensor:
         two, _, heads, _, dim = self._like.shape
         found = self._like.new_empty(two, self.rows, heads, count, dim)
-        if (kernels := library()) and found.device.type == "cpu":
+        if (kernels := load_build()) and found.device.type == "cpu":
             kernels.huge(found.data_ptr(), found.nbytes)  # before the first touch
         return found.zero_()
 

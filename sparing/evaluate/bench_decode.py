@@ -201,7 +201,7 @@ def bounded(bench: Bench) -> Measured:
 
 
 def float32_bytes(engine: Engine, slots: int) -> int:
-    """Of the keys and values of so many slots."""
+    """Bytes of the keys and values of ``slots`` slots."""
     shape = engine.decoder.shape
     return 4 * 2 * shape.layers * shape.kv_heads * shape.head_dim * slots
 

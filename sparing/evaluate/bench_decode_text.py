@@ -44,7 +44,7 @@ def windows(engine: Engine, text: str, tokens: int = TEXT_TOKENS) -> list[list[i
 
 
 def distinct_ids(engine: Engine, wanted: int, text: str | None = None) -> list[int]:
-    """So many ids of a text, by default of made-up sentences."""
+    """The first ids of a text, by default of made-up sentences."""
     if text and len(ids := encode(engine, text[: 16 * wanted])) >= wanted:
         return ids[:wanted]
     made_up = "".join(islice(sentences(), wanted))

@@ -44,7 +44,7 @@ class Own:
         return [seconds(self.loop.step) for _ in range(count)]
 
     def steps_within(self, wanted_s: float) -> float:
-        """Steps a second, over so many seconds."""
+        """Steps a second, measured over ``wanted_s``."""
         assert self.loop is not None
         begun, done = time.perf_counter(), 0
         while (passed := time.perf_counter() - begun) < wanted_s:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sparing.kernels.library import FORMATS, Library, MatrixStruct
+from sparing.kernels.native import FORMATS, Library, MatrixStruct
 
 ALIGNMENT = 64
 PANEL_ROWS = 16  # whole panels of any format
@@ -21,12 +21,12 @@ class Kernels:
     """A library with a pool of threads; whatever computes with it shares them."""
 
     def __init__(self, library: Library, threads: int) -> None:
-        self.library, self.threads = library, threads
+        self.native, self.threads = library, threads
         self.context = library.open(threads)
 
     def __del__(self) -> None:
         if context := getattr(self, "context", None):
-            self.library.close(context)
+            self.native.close(context)
 
 
 class Arena:
@@ -65,7 +65,7 @@ class KernelMatrix:
     ) -> None:
         """All zeros, until ``pack`` or ``put`` fills it."""
         self.kernels, self.type, self.bias = kernels, type, bias
-        size = packed_bytes(kernels.library, type, rows, columns)
+        size = packed_bytes(kernels.native, type, rows, columns)
         self.data = (arena or Arena(size)).take(size)
         self.struct = MatrixStruct(
             FORMATS.index(type),
@@ -93,7 +93,7 @@ class KernelMatrix:
         rows = s.rows if order is not None else max(SLICE_BYTES // row_bytes, 1) * PANEL_ROWS
         for first in range(0, s.rows, rows):
             count = min(rows, s.rows - first)
-            k.library.pack(
+            k.native.pack(
                 k.context,
                 FORMATS.index(type),
                 s.format,
@@ -102,7 +102,7 @@ class KernelMatrix:
                 data.ctypes.data + first * row_bytes,
                 row_bytes,
                 None if order is None else order.ctypes.data,
-                s.data + packed_bytes(k.library, self.type, first, s.columns),
+                s.data + packed_bytes(k.native, self.type, first, s.columns),
             )
             done((first + count) * row_bytes)
 
@@ -110,7 +110,7 @@ class KernelMatrix:
         x = x.contiguous()
         out = x.new_empty(len(x), self.struct.rows)
         k = self.kernels
-        k.library.multiply(
+        k.native.multiply(
             k.context, ctypes.byref(self.struct), x.data_ptr(), len(x), out.data_ptr()
         )
         return out
@@ -118,7 +118,7 @@ class KernelMatrix:
     def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
         wanted = ids.to(torch.int64).contiguous()
         out = torch.empty(len(wanted), self.struct.columns)
-        self.kernels.library.rows(
+        self.kernels.native.rows(
             ctypes.byref(self.struct), wanted.data_ptr(), len(wanted), out.data_ptr()
         )
         return out
@@ -134,7 +134,7 @@ class KernelMatrix:
         assert isinstance(source, KernelMatrix)
         assert source.type == self.type
         here, there = self.struct, source.struct
-        self.kernels.library.copy_row(here.format, here.columns, there.data, row, here.data, place)
+        self.kernels.native.copy_row(here.format, here.columns, there.data, row, here.data, place)
 
     @property
     def nbytes(self) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 from sparing.errors import OptionError
 from sparing.kernels.blocks import BLOCKS, encode
 from sparing.kernels.blocks import weights as unpacked
-from sparing.kernels.library import NO_KERNELS, NO_LANES, announce, library
+from sparing.kernels.native import NO_KERNELS, NO_LANES, announce, load_build
 from sparing.kernels.packed import Arena, KernelMatrix, Kernels, packed_bytes
 from sparing.kernels.twin import PackedMatrix
 from sparing.model.checkpoint import read_config
@@ -83,7 +83,7 @@ def load_decoder(
     in_torch = in_torch or config.head_dim % LANES != 0
     kernels = None
     if not in_torch:
-        found = library()
+        found = load_build()
         if found is None:
             announce(NO_KERNELS)
         else:
@@ -120,7 +120,7 @@ class Assembly:
         for name in self._names():
             stored, rows, columns = self.tensors.shape(name)
             type = self._type(name, stored, columns)
-            sizes.append(packed_bytes(kernels.library, type, rows, columns))
+            sizes.append(packed_bytes(kernels.native, type, rows, columns))
         arena = Arena(Arena.size(sizes))
 
         def build(name: str, bias: Tensor | None) -> KernelMatrix:

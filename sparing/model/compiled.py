@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparing.kernels import library as structs
+from sparing.kernels import native as structs
 from sparing.kernels.packed import KernelMatrix, Kernels
 from sparing.model.config import ModelConfig
 from sparing.model.decoder import MATRICES, Decoder, Layer
@@ -93,7 +93,7 @@ class CompiledDecoder(Decoder):
             wanted if inner else -1,
         )
         output = structs.OutputStruct(at(hidden), at(kept), at(logits))
-        self.kernels.library.run(
+        self.kernels.native.run(
             self.kernels.context,
             ctypes.byref(self._model),
             ctypes.byref(b),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sparing.kernels.blocks import BLOCKS, decode, encode, floats, weights
-from sparing.kernels.library import FORMATS, library, variants
+from sparing.kernels.native import FORMATS, load_build, variants
 from sparing.kernels.packed import KernelMatrix, Kernels
 from sparing.kernels.twin import PackedMatrix
 from sparing.model.matrix import PlainMatrix
@@ -27,7 +27,7 @@ def blocks(name, rows, columns):
 
 
 def compiled(name, raw, columns, bias=None, threads=1, variant=None):
-    matrix = KernelMatrix(Kernels(library(variant), threads), name, len(raw), columns, bias)
+    matrix = KernelMatrix(Kernels(load_build(variant), threads), name, len(raw), columns, bias)
     matrix.pack(name, np.ascontiguousarray(raw), raw.shape[1])
     return matrix
 
@@ -114,7 +114,7 @@ def test_rows_that_are_taken_and_replaced(name):
 @pytest.mark.parametrize("name", ["F32", "Q5_0", "Q4_K"])
 def test_rows_in_another_order(name):
     raw, order = blocks(name, 30, 256), np.random.default_rng(0).permutation(30).astype(np.int32)
-    matrix = KernelMatrix(Kernels(library(), 2), name, 30, 256)
+    matrix = KernelMatrix(Kernels(load_build(), 2), name, 30, 256)
     matrix.pack(name, np.ascontiguousarray(raw), raw.shape[1], order)
     whole = compiled(name, raw, 256)
     every = torch.arange(30)
@@ -127,7 +127,7 @@ def test_floats_are_quantized_as_torch_does(name, source):
     """But for a code at a tie, where a product rounds once more or less."""
     values = floats(source, encode(source, noise(24, 64)).numpy(), 64).float()
     raw = encode(source, values).numpy()
-    ours = KernelMatrix(Kernels(library(), 1), name, 24, 64)
+    ours = KernelMatrix(Kernels(load_build(), 1), name, 24, 64)
     ours.pack(source, raw, raw.shape[1])
     theirs = encode(name, values).numpy()
     expected = (

@@ -7,7 +7,7 @@ import torch
 
 import sparing
 from sparing.errors import OptionError
-from sparing.kernels.library import variants
+from sparing.kernels.native import variants
 from sparing.model.assemble import load_decoder
 from sparing.model.compiled import CompiledDecoder
 from sparing.model.torch_decoder import TorchDecoder
@@ -112,14 +112,14 @@ def test_one_call_has_one_way_to_store(tmp_path):
 
 def test_a_model_without_kernels_is_said_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SPARING_KERNELS", "none")
-    from sparing.kernels import library
+    from sparing.kernels import native
 
-    library.library.cache_clear()
-    library.announce.cache_clear()
+    native.load_build.cache_clear()
+    native.announce.cache_clear()
     try:
         path = shutil.copytree(tiny("llama"), tmp_path / "m")
         assert isinstance(load_decoder(path), TorchDecoder)
         assert isinstance(load_decoder(path), TorchDecoder)
     finally:
-        library.library.cache_clear()
+        native.load_build.cache_clear()
     assert capsys.readouterr().err.count("no compiled kernels are here") == 1

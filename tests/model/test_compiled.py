@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparing.engine.cache import SlotCache
-from sparing.kernels.library import variants
+from sparing.kernels.native import variants
 from sparing.model.assemble import load_decoder
 from sparing.model.compiled import CompiledDecoder
 from sparing.model.inputs import RowInput

@@ -1,4 +1,4 @@
-// One pass of a decoder of the Llama kind, in one call. The structs are the ones that sparing/kernels/library.py fills in.
+// One pass of a decoder of the Llama kind, in one call. The structs are the ones that sparing/kernels/native.py fills in.
 //
 //     x = embedding or given vector of each new token
 //     of each layer that runs its attention:  x += O attend(rope(norm(Q h)), rope(norm(K h)), V h),   h = rms(x) w

@@ -149,7 +149,7 @@ def variants() -> list[str]:
 
 
 @cache
-def library(name: str | None = None) -> Library | None:
+def load_build(name: str | None = None) -> Library | None:
     """The build ``name``, or the best one; None where there is none."""
     name = name or next(iter(variants()), None)
     if name is None:
