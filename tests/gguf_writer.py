@@ -10,8 +10,8 @@ import numpy as np
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
+from sparing.kernels.block_types import BLOCKS
 from sparing.model.config import read_config, read_json
-from sparing.model.gguf import BY_NAME
 from sparing.model.gguf_config import gguf_name, row_order
 from sparing.model.weights import HEAD
 
@@ -51,7 +51,7 @@ def gguf_bytes(
     weights = b""
     for name, (kind, shape, data) in tensors.items():
         weights += b"\0" * (-len(weights) % step)
-        number = kind if isinstance(kind, int) else BY_NAME[kind].id
+        number = kind if isinstance(kind, int) else BLOCKS[kind].ggml_id
         sizes = struct.pack(f"<{len(shape)}Q", *shape[::-1])
         header += text(name) + struct.pack("<I", len(shape)) + sizes
         header += struct.pack("<IQ", number, len(weights))
@@ -93,7 +93,7 @@ def blocks(kind: str, shape: tuple[int, ...], seed: int = 0) -> bytes:
     random = np.random.default_rng(seed)
     if kind == "F32":
         return random.standard_normal(shape, np.float32).tobytes()
-    of = BY_NAME[kind]
+    of = BLOCKS[kind]
     return random.bytes(prod(shape) // of.weights * of.bytes)
 
 

@@ -1,4 +1,4 @@
-"""The block types of GGUF files: their layouts, and their weights as codes with scales and shifts.
+"""The weights of GGUF blocks as codes with scales and shifts, read and written in torch.
 
 A row of a matrix is a row of blocks; a block is some float16 numbers and the small integers of 32
 or 256 weights. Every packed type comes down to one form, ``weight = scale * code - shift``, with a
@@ -27,72 +27,11 @@ import torch
 from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
+from sparing.kernels.block_types import BLOCKS
+
 Bytes = UInt8[np.ndarray, "N bytes"] | UInt8[Tensor, "N bytes"]
 ENCODED_ROWS = 4096
 """Rows that are encoded at once: the memory beside weight and result stays small."""
-
-
-@dataclass(frozen=True)
-class BlockType:
-    """A type's layout.
-
-    name: as GGUF files call it
-    ggml_id: its number there
-    weights: in a block
-    layout: the fields of a block, in their order, without gaps
-    """
-
-    name: str
-    ggml_id: int
-    weights: int
-    layout: np.dtype
-
-    @property
-    def bytes(self) -> int:
-        """Of a block."""
-        return self.layout.itemsize
-
-    def row_bytes(self, columns: int) -> int:
-        """Bytes of a row; raises ValueError where the row ends inside a block."""
-        if columns % self.weights:
-            raise ValueError(
-                f"columns must be a multiple of {self.weights} in {self.name}, got {columns}; "
-                "keep this matrix at another precision"
-            )
-        return columns // self.weights * self.bytes
-
-
-def _layout(*fields: tuple) -> np.dtype:
-    return np.dtype(list(fields))
-
-
-_D, _M, _DMIN = ("d", "<f2"), ("m", "<f2"), ("dmin", "<f2")
-BLOCKS = {
-    block.name: block
-    for block in (
-        BlockType("F32", 0, 1, _layout(("x", "<f4"))),
-        BlockType("F16", 1, 1, _layout(("x", "<f2"))),
-        BlockType("BF16", 30, 1, _layout(("x", "<i2"))),
-        BlockType("Q4_0", 2, 32, _layout(_D, ("low", "u1", 16))),
-        BlockType("Q4_1", 3, 32, _layout(_D, _M, ("low", "u1", 16))),
-        BlockType("Q5_0", 6, 32, _layout(_D, ("high", "u1", 4), ("low", "u1", 16))),
-        BlockType("Q5_1", 7, 32, _layout(_D, _M, ("high", "u1", 4), ("low", "u1", 16))),
-        BlockType("Q8_0", 8, 32, _layout(_D, ("codes", "u1", 32))),
-        BlockType("Q4_K", 12, 256, _layout(_D, _DMIN, ("six", "u1", (3, 4)), ("low", "u1", 128))),
-        BlockType(
-            "Q5_K",
-            13,
-            256,
-            _layout(_D, _DMIN, ("six", "u1", (3, 4)), ("high", "u1", 32), ("low", "u1", 128)),
-        ),
-        BlockType(
-            "Q6_K",
-            14,
-            256,
-            _layout(("low", "u1", 128), ("high", "u1", 64), ("sc", "i1", 16), _D),
-        ),
-    )
-}
 
 
 @dataclass(frozen=True)

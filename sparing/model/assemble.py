@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from sparing.errors import OptionError
-from sparing.kernels.blocks import BLOCKS, encode
+from sparing.kernels.block_types import BLOCKS
+from sparing.kernels.blocks import encode
 from sparing.kernels.blocks import weights as unpacked
 from sparing.kernels.native import NO_KERNELS, NO_LANES, announce, load_build
 from sparing.kernels.packed import Arena, KernelMatrix, Kernels, packed_bytes

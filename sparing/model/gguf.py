@@ -16,39 +16,14 @@ from typing import Any
 import numpy as np
 
 from sparing.errors import ModelError
+from sparing.kernels.block_types import BLOCKS
 from sparing.model.gguf_header import Header, TensorLine, read_header
 
 SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 ALIGNMENT = 32
 
 
-@dataclass(frozen=True)
-class BlockType:
-    """How weights are stored: ``bytes`` for every block of ``weights`` neighbours in a row."""
-
-    id: int
-    name: str
-    weights: int
-    bytes: int
-
-
-TYPES = {
-    kind.id: kind
-    for kind in (
-        BlockType(0, "F32", 1, 4),
-        BlockType(1, "F16", 1, 2),
-        BlockType(30, "BF16", 1, 2),
-        BlockType(8, "Q8_0", 32, 34),
-        BlockType(2, "Q4_0", 32, 18),
-        BlockType(3, "Q4_1", 32, 20),
-        BlockType(6, "Q5_0", 32, 22),
-        BlockType(7, "Q5_1", 32, 24),
-        BlockType(12, "Q4_K", 256, 144),
-        BlockType(13, "Q5_K", 256, 176),
-        BlockType(14, "Q6_K", 256, 210),
-    )
-}
-BY_NAME = {kind.name: kind for kind in TYPES.values()}
+TYPES = {block.ggml_id: block for block in BLOCKS.values()}
 UNREAD = {9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K"} | {
     16: "IQ2_XXS",
     17: "IQ2_XS",
@@ -193,7 +168,7 @@ class Part:
         if kind is None:
             name = UNREAD.get(line.type_id, f"number {line.type_id}")
             raise ModelError(
-                f"{self.path}: a tensor's type must be one of {', '.join(BY_NAME)}, got {name} "
+                f"{self.path}: a tensor's type must be one of {', '.join(BLOCKS)}, got {name} "
                 f"for {line.name}; take a file of another type"
             )
         if line.shape[-1] % kind.weights:

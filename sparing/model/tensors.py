@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from sparing.kernels.blocks import BLOCKS, Codes, decode, floats
+from sparing.kernels.block_types import BLOCKS
+from sparing.kernels.blocks import Codes, decode, floats
 from sparing.model.checkpoint import open_gguf
 from sparing.model.config import ModelConfig
 from sparing.model.gguf import GgufTensor

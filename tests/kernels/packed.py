@@ -4,7 +4,8 @@ import gguf
 import numpy as np
 import torch
 
-from sparing.kernels.blocks import BLOCKS, decode
+from sparing.kernels.block_types import BLOCKS
+from sparing.kernels.blocks import decode
 
 FLOATS = ["F32", "F16", "BF16"]
 PACKED = [name for name in BLOCKS if name not in FLOATS]

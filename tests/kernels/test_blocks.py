@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparing.kernels.blocks import BLOCKS, decode, encode, floats, weights
+from sparing.kernels.block_types import BLOCKS
+from sparing.kernels.blocks import decode, encode, floats, weights
 from tests.kernels.packed import (
     ENCODED,
     FLOATS,

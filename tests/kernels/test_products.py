@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparing.kernels.blocks import BLOCKS, decode, encode, floats, weights
+from sparing.kernels.block_types import BLOCKS
+from sparing.kernels.blocks import decode, encode, floats, weights
 from sparing.kernels.native import FORMATS, load_build, variants
 from sparing.kernels.packed import KernelMatrix, Kernels
 from sparing.kernels.twin import PackedMatrix

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from sparing.errors import ModelError
-from sparing.model.gguf import BY_NAME, Gguf
+from sparing.kernels.block_types import BLOCKS
+from sparing.model.gguf import Gguf
 from tests.gguf_writer import blocks, gguf_bytes, text, write_gguf
 
-ALL_TYPES = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"
+ALL_TYPES = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K"
 METADATA = {
     "general.architecture": "llama",
     "a.number": 7,
@@ -50,7 +51,7 @@ def test_metadata_is_what_was_written(path, version):
 
 @pytest.mark.parametrize("alignment", [None, 64])
 def test_each_type_is_a_view_of_its_blocks(path, alignment):
-    tensors = {kind: tensor(kind, 3, 256, seed=i) for i, kind in enumerate(BY_NAME)}
+    tensors = {kind: tensor(kind, 3, 256, seed=i) for i, kind in enumerate(BLOCKS)}
     tensors["norm"] = tensor("F32", 5)
     with Gguf.open(write_gguf(path, {}, tensors, alignment=alignment)) as gguf:
         assert set(gguf.tensors) == set(tensors)
@@ -65,9 +66,12 @@ def test_each_type_is_a_view_of_its_blocks(path, alignment):
 
 def test_the_block_sizes_are_ggmls():
     constants = pytest.importorskip("gguf.constants")
-    for kind in BY_NAME.values():
+    for kind in BLOCKS.values():
         theirs = constants.GGMLQuantizationType[kind.name]
-        assert (theirs, constants.GGML_QUANT_SIZES[theirs]) == (kind.id, (kind.weights, kind.bytes))
+        assert (theirs, constants.GGML_QUANT_SIZES[theirs]) == (
+            kind.ggml_id,
+            (kind.weights, kind.bytes),
+        )
 
 
 def test_released_pages_are_there_when_they_are_read_again(path):

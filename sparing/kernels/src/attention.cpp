@@ -8,16 +8,41 @@ namespace sparing {
 namespace {
 
 constexpr float NONE = -std::numeric_limits<float>::infinity();
-constexpr int AHEAD = 4096;  // bytes that are fetched ahead
-constexpr int QUERIES = 2;  // times 4 keys, or times 32 dimensions: 8 sums, all in registers
+constexpr int QUERIES = 3;  // times 4 keys, or times 32 dimensions: 12 sums, all in registers
 
 int spans_of(int count) { return (count + SPAN - 1) / SPAN; }
 
 float exponential_of(float x) { return exponential(all(x))[0]; }
 
+// Keys or values as they lie somewhere, [slots, dim].
+struct Vectors {
+    const void* data;
+    const float* scales;
+    int dim;
+
+    template <int STORED>
+    static constexpr int size() { return STORED == KV_F32 ? 4 : STORED == KV_F16 ? 2 : 1; }
+
+    // Eight dimensions of a slot, from d on
+    template <int STORED>
+    INLINE f8 eight(int64_t slot, int d) const {
+        const int64_t at = slot * dim + d;
+        if constexpr (STORED == KV_F32) return load<f8>((const float*)data + at);
+        if constexpr (STORED == KV_F16) return halves((const uint16_t*)data + at);
+        return to_float(signed_bytes((const int8_t*)data + at)) * all(scales[slot]);
+    }
+
+    template <int STORED>
+    INLINE void fetch(int64_t slot) const {
+        const char* line = (const char*)data + slot * dim * size<STORED>();
+        for (int i = 0; i < dim * size<STORED>(); i += 64) prefetch(line + i);
+    }
+};
+
 // Q queries times four keys
-template <int Q>
-INLINE void score(const float* q, const float* const* k, int dim, float* out) {
+template <int Q, int STORED>
+INLINE void score(const float* q, const Vectors& keys, const int64_t* slots, float* out) {
+    const int dim = keys.dim;
     f8 y[Q][4];
     for (int i = 0; i < Q; i++)
         for (int j = 0; j < 4; j++) y[i][j] = all(0.0f);
@@ -25,73 +50,104 @@ INLINE void score(const float* q, const float* const* k, int dim, float* out) {
         f8 query[Q];
         for (int i = 0; i < Q; i++) query[i] = kept(load<f8>(q + i * dim + d));
         for (int j = 0; j < 4; j++) {
-            const f8 key = kept(load<f8>(k[j] + d));
+            const f8 key = kept(keys.eight<STORED>(slots[j], d));
             for (int i = 0; i < Q; i++) y[i][j] = fma(query[i], key, y[i][j]);
         }
     }
     for (int i = 0; i < Q; i++) sum4(y[i], out + i * SPAN);
 }
 
-// sums[i] += p[i][j] v[j] over slots j, for Q queries and 8 N dimensions
-template <int Q, int N>
-INLINE void add_values(const float* p, const float* v, int dim, int slots, float* sums) {
+// out[i][j] = q[i] k[j] of the slots first .. first + count - 1; up to three more numbers are written behind them
+template <int STORED>
+void score_all(const float* q, int queries, const Vectors& keys, int64_t first, int count, float* out) {
+    for (int j = 0; j < count; j += 4) {
+        int64_t slots[4];
+        for (int n = 0; n < 4; n++) slots[n] = first + std::min(j + n, count - 1);
+        if (queries <= 2 * QUERIES)
+            for (int n = 0; n < 4; n++) keys.fetch<STORED>(first + j + n + CHUNK);
+        for (int i = 0; i < queries; i += QUERIES) {
+            const float* of = q + (int64_t)i * keys.dim;
+            float* to = out + (int64_t)i * SPAN + j;
+            switch (std::min(QUERIES, queries - i)) {
+                case 1: score<1, STORED>(of, keys, slots, to); break;
+                case 2: score<2, STORED>(of, keys, slots, to); break;
+                default: score<3, STORED>(of, keys, slots, to);
+            }
+        }
+    }
+}
+
+// sums[i] += p[i][j] v[j] over slots j, for Q queries and 8 N dimensions from d on
+template <int Q, int N, int STORED>
+INLINE void add_values(const float* p, const Vectors& v, int64_t first, int count, int d, float* sums) {
+    const int dim = v.dim;
     f8 y[Q][N];
     for (int i = 0; i < Q; i++)
-        for (int n = 0; n < N; n++) y[i][n] = load<f8>(sums + i * dim + 8 * n);
-    for (int j = 0; j < slots; j++) {
+        for (int n = 0; n < N; n++) y[i][n] = load<f8>(sums + i * dim + d + 8 * n);
+    for (int j = 0; j < count; j++) {
         f8 weight[Q];
         for (int i = 0; i < Q; i++) weight[i] = all(p[i * SPAN + j]);
         for (int n = 0; n < N; n++) {
-            const f8 value = kept(load<f8>(v + (int64_t)j * dim + 8 * n));
+            const f8 value = kept(v.eight<STORED>(first + j, d + 8 * n));
             for (int i = 0; i < Q; i++) y[i][n] = fma(weight[i], value, y[i][n]);
         }
     }
     for (int i = 0; i < Q; i++)
-        for (int n = 0; n < N; n++) store(sums + i * dim + 8 * n, y[i][n]);
+        for (int n = 0; n < N; n++) store(sums + i * dim + d + 8 * n, y[i][n]);
 }
 
-template <int Q>
-void add_values(const float* p, const float* v, int dim, int slots, float* sums) {
+template <int Q, int STORED>
+void add_values(const float* p, const Vectors& v, int64_t first, int count, float* sums) {
     int d = 0;
-    for (; d + 32 <= dim; d += 32) add_values<Q, 4>(p, v + d, dim, slots, sums + d);
-    for (; d < dim; d += 8) add_values<Q, 1>(p, v + d, dim, slots, sums + d);
+    for (; d + 32 <= v.dim; d += 32) add_values<Q, 4, STORED>(p, v, first, count, d, sums);
+    for (; d < v.dim; d += 8) add_values<Q, 1, STORED>(p, v, first, count, d, sums);
 }
 
-template <int STORED>
-INLINE void to_floats(const KeyValues& kv, int64_t at, float* to) {
-    const int dim = kv.dim;
-    if constexpr (STORED == KV_F32) {
-        std::memcpy(to, (const float*)kv.data + at * dim, 4 * dim);
-    } else if constexpr (STORED == KV_F16) {
-        const uint16_t* from = (const uint16_t*)kv.data + at * dim;
-        for (int d = 0; d < dim; d += 8) store(to + d, halves(from + d));
-    } else {
-        const int8_t* from = (const int8_t*)kv.data + at * dim;
-        const f8 scale = all(kv.scales[at]);
-        for (int d = 0; d < dim; d += 8) store(to + d, to_float(signed_bytes(from + d)) * scale);
+// Query i adds seen(i) slots from ``first`` on; later queries see as many or more.
+template <int STORED, class Seen>
+void add_all(const float* p, int queries, const Vectors& v, int64_t first, const Seen& seen, float* sums) {
+    for (int i = 0; i < queries; i += QUERIES, p += QUERIES * SPAN, sums += QUERIES * v.dim) {
+        const int together = std::min(QUERIES, queries - i), shared = seen(i);
+        switch (together) {
+            case 1: add_values<1, STORED>(p, v, first, shared, sums); break;
+            case 2: add_values<2, STORED>(p, v, first, shared, sums); break;
+            default: add_values<3, STORED>(p, v, first, shared, sums);
+        }
+        for (int n = 1; n < together; n++)
+            if (const int more = seen(i + n) - shared; more > 0)
+                add_values<1, STORED>(p + n * SPAN + shared, v, first + shared, more, sums + (int64_t)n * v.dim);
     }
 }
 
-template <int STORED>
+template <class Do>
+void as_stored(int32_t stored, const Do& what) {
+    switch (stored) {
+        case KV_F32: return what(std::integral_constant<int, KV_F32>());
+        case KV_F16: return what(std::integral_constant<int, KV_F16>());
+        default: return what(std::integral_constant<int, KV_Q8>());
+    }
+}
+
+Vectors vectors(const KeyValues& kv, int64_t run) {
+    const int size = kv.stored == KV_F32 ? 4 : kv.stored == KV_F16 ? 2 : 1;
+    return {(const char*)kv.data + run * kv.dim * size, kv.scales ? kv.scales + run : nullptr, kv.dim};
+}
+
+// Copies what a token sees as floats.
 void gather(const KeyValues& kv, int64_t run, const Row& row, int token, int begin, int end, float* to) {
-    if (!row.plain(end)) {
-        for (int i = begin; i < end; i++, to += kv.dim) to_floats<STORED>(kv, run + row.slot(token, i), to);
-        return;
-    }
-    const int size = kv.dim * (STORED == KV_F32 ? 4 : STORED == KV_F16 ? 2 : 1);
-    const char* ahead = (const char*)kv.data + (run + begin) * size + AHEAD;
-    for (int i = begin; i < end; i++, to += kv.dim, ahead += size) {
-        for (int line = 0; line < size; line += 64) prefetch(ahead + line);
-        to_floats<STORED>(kv, run + i, to);
-    }
+    const Vectors from = vectors(kv, run);
+    as_stored(kv.stored, [&](auto stored) {
+        for (int i = begin; i < end; i++, to += kv.dim) {
+            if (row.plain(end)) from.fetch<stored>(i + CHUNK);
+            const int64_t slot = row.slot(token, i);
+            for (int d = 0; d < kv.dim; d += 8) store(to + d, from.eight<stored>(slot, d));
+        }
+    });
 }
 
-void gather(const KeyValues& kv, int64_t run, const Row& row, int token, int begin, int end, float* to) {
-    switch (kv.stored) {
-        case KV_F32: return gather<KV_F32>(kv, run, row, token, begin, end, to);
-        case KV_F16: return gather<KV_F16>(kv, run, row, token, begin, end, to);
-        default: return gather<KV_Q8>(kv, run, row, token, begin, end, to);
-    }
+// Many queries share what is turned to floats once; few read it as it lies.
+bool gathers(const KeyValues& kv, const Row& row, int queries, int end) {
+    return !row.plain(end) || (queries > 2 * QUERIES && kv.stored != KV_F32);
 }
 
 }  // namespace
@@ -113,15 +169,6 @@ void KeyValues::write(int which, int row, int head, int64_t slot, const float* f
         scales[at] = top * (1.0f / 127.0f);
         for (int d = 0; d < dim; d += 8)
             store_signed_bytes((int8_t*)data + at * dim + d, to_int(load<f8>(from + d) * by));
-    }
-}
-
-void KeyValues::read(int which, int row, int head, int64_t slot, float* to) const {
-    const int64_t at = run(which, row, head) + slot;
-    switch (stored) {
-        case KV_F32: return to_floats<KV_F32>(*this, at, to);
-        case KV_F16: return to_floats<KV_F16>(*this, at, to);
-        default: return to_floats<KV_Q8>(*this, at, to);
     }
 }
 
@@ -239,19 +286,12 @@ void Attention::scores(const Row& row, int head, int first, int end, int begin, 
     }
     for (int chunk = begin; chunk < until; chunk += CHUNK) {
         const int count = std::min(CHUNK, until - chunk);
-        gather(kv, run, row, end - 1, chunk, chunk + count, s.keys.data());
-        for (int j = 0; j < count; j += 4) {
-            const float* k[4];
-            for (int n = 0; n < 4; n++) k[n] = s.keys.data() + (size_t)std::min(j + n, count - 1) * dim_;
-            for (int i = 0; i < queries; i += QUERIES) {
-                const float* of = s.queries.data() + (size_t)i * dim_;
-                float* to = s.scores.data() + (size_t)i * SPAN + chunk - begin + j;
-                if (i + 1 < queries) {
-                    score<2>(of, k, dim_, to);
-                } else {
-                    score<1>(of, k, dim_, to);
-                }
-            }
+        float* to = s.scores.data() + chunk - begin;
+        if (gathers(kv, row, queries, chunk + count)) {
+            gather(kv, run, row, end - 1, chunk, chunk + count, s.keys.data());
+            score_all<KV_F32>(s.queries.data(), queries, {s.keys.data(), nullptr, dim_}, 0, count, to);
+        } else {
+            as_stored(kv.stored, [&](auto stored) { score_all<stored>(s.queries.data(), queries, vectors(kv, run), chunk, count, to); });
         }
     }
 }
@@ -282,18 +322,13 @@ void Attention::span(const Row& row, int head, int first, int end, int span, con
     const int64_t run = kv.run(1, row.row, head);
     for (int chunk = begin; chunk < until; chunk += CHUNK) {
         const int count = std::min(CHUNK, until - chunk);
-        gather(kv, run, row, end - 1, chunk, chunk + count, s.keys.data());
         const auto here = [&](int i) { return std::clamp(seen(i) - (chunk - begin), 0, count); };
-        for (int i = 0; i < queries; i += QUERIES) {
-            const int together = std::min(QUERIES, queries - i);
-            const float* p = s.scores.data() + (size_t)i * SPAN + chunk - begin;
-            float* to = s.sums.data() + (size_t)i * dim_;
-            const int shared = here(i);  // later queries see as much or more
-            if (together == 2) add_values<2>(p, s.keys.data(), dim_, shared, to);
-            if (together == 1) add_values<1>(p, s.keys.data(), dim_, shared, to);
-            for (int n = 1; n < together; n++)
-                if (here(i + n) > shared)
-                    add_values<1>(p + n * SPAN + shared, s.keys.data() + (size_t)shared * dim_, dim_, here(i + n) - shared, to + (size_t)n * dim_);
+        const float* p = s.scores.data() + chunk - begin;
+        if (gathers(kv, row, queries, chunk + count)) {
+            gather(kv, run, row, end - 1, chunk, chunk + count, s.keys.data());
+            add_all<KV_F32>(p, queries, {s.keys.data(), nullptr, dim_}, 0, here, s.sums.data());
+        } else {
+            as_stored(kv.stored, [&](auto stored) { add_all<stored>(p, queries, vectors(kv, run), chunk, here, s.sums.data()); });
         }
     }
 }

@@ -37,7 +37,6 @@ struct KeyValues {
 
     int64_t run(int which, int row, int head) const { return (((int64_t)which * rows + row) * heads + head) * slots; }
     void write(int which, int row, int head, int64_t slot, const float* from) const;
-    void read(int which, int row, int head, int64_t slot, float* to) const;
 };
 
 // The new tokens of one row.

@@ -33,6 +33,7 @@ enum Format : int32_t { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K
 constexpr int ROWS = 8;         // of a packed panel
 constexpr int FLOAT_ROWS = 16;  // of a float panel
 constexpr int BLOCK = 32;       // columns
+constexpr int GROUP = 256;      // columns that share a float in a K format
 
 INLINE bool is_float(int32_t format) { return format <= BF16; }
 
@@ -91,34 +92,37 @@ template <int FORMAT>
 struct Codes {
     static constexpr Shape shape = SHAPES[FORMAT];
     static constexpr bool six = FORMAT == Q6_K;
-    static constexpr bool k = FORMAT == Q4_K || FORMAT == Q5_K || FORMAT == Q6_K;
-    static constexpr bool shifted = FORMAT != Q8_0 && !six;
+    static constexpr bool k = shape.group > BLOCK;
+    static constexpr bool shifted = FORMAT != Q8_0 && !k;
     static constexpr int bits = FORMAT == Q8_0 ? 8 : six ? 6 : FORMAT == Q5_0 || FORMAT == Q5_1 || FORMAT == Q5_K ? 5 : 4;
     static constexpr int zero = FORMAT == Q4_0 ? 8 : FORMAT == Q5_0 ? 16 : six ? 32 : 0;
 
     b32 step[8];
-    f8 scale;             // of a code
-    f8 shift;             // added to each weight where ``shifted``
-    i8 first, second;     // Q6_K: the integer scales of columns 0..15 and 16..31 ...
-    f8 second_shift;      // ... where ``shift`` is that of the first 16
+    f8 scale;          // of a code, and what is added to each weight where ``shifted``; a K format has integers:
+    f8 shift;
+    i8 first, second;  // scales of columns 0..15 and 16..31 (Q6_K), scale and least of all 32 (Q4_K, Q5_K)
+
+    // A K format's integers: its ``head`` is d, and dmin but for Q6_K.
+    INLINE void load_integers(const uint8_t* body) {
+        if constexpr (six) {  // row r has its two scales side by side
+            const i8 pairs = words(body);
+            first = pairs << 24 >> 24;
+            second = pairs << 16 >> 24;
+        } else {
+            first = bytes(body);
+            second = bytes(body + 8);
+        }
+    }
 
     // ``head``: of the group; ``body``: of the block
     INLINE void load_from(const uint8_t* head, const uint8_t* body) {
-        scale = halves((const uint16_t*)head);
-        if constexpr (zero && !six) shift = scale * all(-(float)zero);
-        if constexpr (FORMAT == Q4_1 || FORMAT == Q5_1) shift = halves((const uint16_t*)(head + 16));
-        if constexpr (FORMAT == Q4_K || FORMAT == Q5_K) {
-            shift = -(halves((const uint16_t*)(head + 16)) * to_float(bytes(body + 8)));
-            scale = scale * to_float(bytes(body));
+        if constexpr (k) {
+            load_integers(body);
             body += 16;
-        }
-        if constexpr (six) {  // row r has its two scales side by side
-            i8 pairs = words(body);
-            first = pairs << 24 >> 24;
-            second = pairs << 16 >> 24;
-            shift = scale * to_float(first * all(-zero));
-            second_shift = scale * to_float(second * all(-zero));
-            body += 16;
+        } else {
+            scale = halves((const uint16_t*)head);
+            if constexpr (zero) shift = scale * all(-(float)zero);
+            if constexpr (FORMAT == Q4_1 || FORMAT == Q5_1) shift = halves((const uint16_t*)(head + 16));
         }
         if constexpr (bits == 8) {
             for (int s = 0; s < 8; s++) step[s] = load<b32>(body + 32 * s);

@@ -102,6 +102,12 @@ INLINE float largest(f8 v) {
 // the sum of eight lanes, always in this order
 INLINE float sum(f8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 
+INLINE int32_t sum(i8 v) {
+    int32_t total = 0;
+    for (int i = 0; i < 8; i++) total += v[i];
+    return total;
+}
+
 // the sums of four vectors' lanes, each in one order
 INLINE void sum4(const f8* v, float* out) {
 #if LANES_AVX2
@@ -256,35 +262,33 @@ INLINE __m256i four(const int8_t* a) {  // four activations in every lane
 }
 #endif
 
-// Codes of 0 .. 2^BITS - 1, at most six bits. Pairs are summed in 16 bits, as many as fit, then in 32.
+// Codes of 0 .. 2^BITS - 1, at most six bits, times ``factor``. Pairs are summed in 16 bits, as many as fit, then in 32.
+// ``factor``: ``twice`` of integers, one a row.
 template <int BITS, int STEPS>
-INLINE i8 dot(const b32* v, const int8_t* a) {
+INLINE i8 dot(const b32* v, const int8_t* a, i8 factor) {
 #if LANES_AVX2 && (defined(__AVX512VNNI__) && defined(__AVX512VL__))
     __m256i even = _mm256_setzero_si256(), odd = _mm256_setzero_si256();
     for (int s = 0; s < STEPS; s += 2) {
         even = _mm256_dpbusd_epi32(even, (__m256i)v[s], four(a + 4 * s));
         odd = _mm256_dpbusd_epi32(odd, (__m256i)v[s + 1], four(a + 4 * s + 4));
     }
-    return (i8)_mm256_add_epi32(even, odd);
+    return (i8)_mm256_add_epi32(even, odd) * factor;
 #elif LANES_AVX2
     constexpr int TOGETHER = BITS == 4 ? 8 : BITS == 5 ? 4 : 2;  // 2 * 127 * (2^BITS - 1) * this < 2^15
-    const __m256i ones = _mm256_set1_epi16(1);
     const auto two = [&](int s) {  // added in pairs, so that no sum waits long for the one before it
-        return _mm256_add_epi16(_mm256_maddubs_epi16((__m256i)v[s], four(a + 4 * s)),
-                                _mm256_maddubs_epi16((__m256i)v[s + 1], four(a + 4 * s + 4)));
+        __m256i sum = _mm256_add_epi16(_mm256_maddubs_epi16((__m256i)v[s], four(a + 4 * s)),
+                                       _mm256_maddubs_epi16((__m256i)v[s + 1], four(a + 4 * s + 4)));
+        asm volatile("" : "+x"(sum));  // in this order: broadcasts made earlier would push the codes out of the registers
+        return sum;
     };
-    const auto four_steps = [&](int s) { return _mm256_add_epi16(two(s), two(s + 2)); };
-    if constexpr (TOGETHER == 2) {
-        __m256i total = _mm256_add_epi32(_mm256_madd_epi16(two(0), ones), _mm256_madd_epi16(two(2), ones));
-        static_assert(STEPS == 4);
-        return (i8)total;
-    } else if constexpr (TOGETHER == 4) {
-        static_assert(STEPS == 8);
-        return (i8)_mm256_add_epi32(_mm256_madd_epi16(four_steps(0), ones), _mm256_madd_epi16(four_steps(4), ones));
-    } else {
-        static_assert(STEPS == 8);
-        return (i8)_mm256_madd_epi16(_mm256_add_epi16(four_steps(0), four_steps(4)), ones);
+    __m256i total;
+    for (int s = 0; s < STEPS; s += TOGETHER) {
+        __m256i sum = two(s);
+        for (int more = 2; more < TOGETHER; more += 2) sum = _mm256_add_epi16(sum, two(s + more));
+        sum = _mm256_madd_epi16(sum, (__m256i)factor);
+        total = s ? _mm256_add_epi32(total, sum) : sum;
     }
+    return (i8)total;
 #elif LANES_NEON && defined(__ARM_FEATURE_DOTPROD)
     int32x4_t low = vdupq_n_s32(0), high = vdupq_n_s32(0);
     for (int s = 0; s < STEPS; s++) {
@@ -295,13 +299,34 @@ INLINE i8 dot(const b32* v, const int8_t* a) {
         low = vdotq_s32(low, w[0], x), high = vdotq_s32(high, w[1], x);
     }
     int32x4_t both[2] = {low, high};
-    return load<i8>((const int32_t*)both);
+    return load<i8>((const int32_t*)both) * factor;
 #else
     int32_t total[8] = {};
     for (int s = 0; s < STEPS; s++)
         for (int r = 0; r < 8; r++)
             for (int j = 0; j < 4; j++) total[r] += (int)v[s][4 * r + j] * a[4 * s + j];
-    return load<i8>(total);
+    return load<i8>(total) * factor;
+#endif
+}
+
+// A factor of ``dot``: integers of 16 bits, one a row.
+INLINE i8 twice(i8 v) {
+#if LANES_AVX2 && !(defined(__AVX512VNNI__) && defined(__AVX512VL__))
+    return (v & all(0xffff)) | v << 16;  // a row's two sums of 16 bits, each times the integer
+#else
+    return v;
+#endif
+}
+
+// Two integers of 16 bits a row, side by side in its lane, with two that all rows share: first * two[0] + second * two[1].
+INLINE i8 paired(i8 first, i8 second) { return (first & all(0xffff)) | second << 16; }
+INLINE i8 dot_pair(i8 pairs, const int16_t* two) {
+#if LANES_AVX2
+    int32_t both;
+    std::memcpy(&both, two, 4);
+    return (i8)_mm256_madd_epi16((__m256i)pairs, _mm256_set1_epi32(both));
+#else
+    return (pairs << 16 >> 16) * all((int32_t)two[0]) + (pairs >> 16) * all((int32_t)two[1]);
 #endif
 }
 
@@ -325,7 +350,7 @@ INLINE i8 dot_signed(const b32* v, const int8_t* a) {
     static_assert(STEPS == 8);
     return (i8)_mm256_add_epi32(_mm256_add_epi32(two(0), two(2)), _mm256_add_epi32(two(4), two(6)));
 #elif LANES_NEON && defined(__ARM_FEATURE_DOTPROD)
-    return dot<6, STEPS>(v, a);  // vdotq takes signed codes
+    return dot<6, STEPS>(v, a, twice(all(1)));  // vdotq takes signed codes
 #else
     int32_t total[8] = {};
     for (int s = 0; s < STEPS; s++)

@@ -41,12 +41,10 @@ EXPORT void sparing_rows(const Matrix* matrix, const int64_t* ids, int64_t count
 // out [tokens, rows] = x [tokens, columns] W^T + bias
 EXPORT void sparing_multiply(Context* context, const Matrix* matrix, const float* x, int32_t tokens, float* out) {
     std::lock_guard<std::mutex> lock(context->busy);
-    std::vector<uint8_t> quantized;
-    if (!is_float(matrix->format)) quantized.resize(tokens * Activations::bytes(matrix->columns));
-    const Activations in{x, tokens, matrix->columns, quantized.data()};
-    if (!is_float(matrix->format))
-        for (int t = 0; t < tokens; t++) in.quantize(t);
     const Product product{matrix, out, matrix->rows, false};
+    std::vector<uint8_t> quantized(tokens * Activations::bytes(matrix->columns));
+    const Activations in(x, tokens, matrix->columns, quantized.data(), &product, 1);
+    for (int t = 0; t < tokens; t++) in.quantize(t);
     multiply(context->pool, in, &product, 1);
 }
 

@@ -155,11 +155,10 @@ private:
     // ``prepare`` makes a token's input ready, then all are multiplied.
     template <class Prepare>
     void products(const float* x, int tokens, int columns, const Prepare& prepare, const Product* products, int count) {
-        const Activations in{x, tokens, columns, c_.quantized.data()};
-        const bool packed = std::any_of(products, products + count, [](const Product& p) { return !is_float(p.matrix->format); });
+        const Activations in(x, tokens, columns, c_.quantized.data(), products, count);
         each_token(c_.pool, tokens, [&](int t) {
             prepare(t);
-            if (packed) in.quantize(t);
+            in.quantize(t);
         });
         multiply(c_.pool, in, products, count);
     }

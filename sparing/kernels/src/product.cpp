@@ -26,58 +26,108 @@ INLINE void put(f8 y, const Matrix& w, int64_t first, const Product& p, int toke
     }
 }
 
+INLINE void prefetch_block(const uint8_t* w, int bytes) {
+    for (int line = 0; line < bytes; line += 64) prefetch(w + AHEAD + line);
+}
+
 // A panel of eight rows with the TOKENS tokens of a tile.
 template <int FORMAT, int TOKENS>
-void packed(const uint8_t* w, const uint8_t* tile, int blocks, f8* out) {
+void packed(const uint8_t* w, const uint8_t* tile, int columns, f8* out) {
     using C = Codes<FORMAT>;
-    using Quantized = Quantized<TOKENS>;
     constexpr Shape shape = C::shape;
     f8 y[TOKENS];
     for (int m = 0; m < TOKENS; m++) y[m] = all(0.0f);
     C codes;
-    const Quantized* x = (const Quantized*)tile;
-    for (const Quantized* end = x + blocks; x < end;) {
-        const uint8_t* head = w;
-        w += shape.head_bytes();
-        for (int inside = 0; inside < shape.group / BLOCK; inside++, x++) {
-            for (int line = 0; line < shape.body_bytes(); line += 64) prefetch(w + AHEAD + line);
-            codes.load_from(head, w);
-            w += shape.body_bytes();
+    const i8 once = twice(all(1));
+    const auto* x = (const Quantized<TOKENS>*)tile;
+    for (const auto* end = x + columns / BLOCK; x < end; x++) {
+        prefetch_block(w, shape.bytes());
+        codes.load_from(w, w + shape.head_bytes());
+        w += shape.bytes();
 #pragma GCC unroll 8
-            for (int m = 0; m < TOKENS; m++) {
-                const int8_t* a = x->a[m];
-                i8 total;
-                if constexpr (C::bits == 8) {
-                    total = dot_signed<8>(codes.step, a);
-                } else if constexpr (C::six) {
-                    total = dot<6, 4>(codes.step, a) * codes.first + dot<6, 4>(codes.step + 4, a + 16) * codes.second;
-                } else {
-                    total = dot<C::bits, 8>(codes.step, a);
-                }
-                y[m] = fma(codes.scale * all(x->d[m]), to_float(total), y[m]);
-                if constexpr (C::six) {
-                    y[m] = fma(codes.shift, all(x->low[m]), y[m]);
-                    y[m] = fma(codes.second_shift, all(x->high[m]), y[m]);
-                } else if constexpr (C::shifted) {
-                    y[m] = fma(codes.shift, all(x->sum[m]), y[m]);
-                }
+        for (int m = 0; m < TOKENS; m++) {
+            i8 total;
+            if constexpr (C::bits == 8) {
+                total = dot_signed<8>(codes.step, x->a[m]);
+            } else {
+                total = dot<C::bits, 8>(codes.step, x->a[m], once);
             }
+            y[m] = fma(codes.scale * all(x->d[m]), to_float(total), y[m]);
+            if constexpr (C::shifted) y[m] = fma(codes.shift, all(x->sum[m]), y[m]);
         }
     }
     for (int m = 0; m < TOKENS; m++) out[m] = y[m];
 }
 
+// The same of a K format.
+template <int FORMAT, int TOKENS>
+void packed_groups(const uint8_t* w, const uint8_t* tile, int columns, f8* out) {
+    using C = Codes<FORMAT>;
+    constexpr Shape shape = C::shape;
+    constexpr int BLOCKS = GROUP / BLOCK;
+    f8 y[TOKENS];
+    for (int m = 0; m < TOKENS; m++) y[m] = all(0.0f);
+    C codes;
+    const auto* x = (const QuantizedGroup<TOKENS>*)tile;
+    for (const auto* end = x + columns / GROUP; x < end; x++) {
+        const uint8_t* body = w + shape.head_bytes();
+        i8 total[TOKENS], low[TOKENS];  // of codes times scales, and of what is taken off each code
+        for (int m = 0; m < TOKENS; m++) total[m] = low[m] = all(0);
+        for (int b = 0; b < BLOCKS; b++, body += shape.body_bytes()) {
+            prefetch_block(body, shape.body_bytes());
+            codes.load_from(w, body);
+            const i8 first = twice(codes.first), second = twice(codes.second), pair = paired(codes.first, codes.second);
+#pragma GCC unroll 8
+            for (int m = 0; m < TOKENS; m++) {
+                const int8_t* a = x->a[b][m];
+                if constexpr (C::six) {
+                    total[m] += dot<6, 4>(codes.step, a, first) + dot<6, 4>(codes.step + 4, a + 16, second);
+                    low[m] += dot_pair(pair, x->half[m] + 2 * b);
+                } else {
+                    total[m] += dot<C::bits, 8>(codes.step, a, first);
+                }
+            }
+        }
+        const f8 d = halves((const uint16_t*)w);
+        if constexpr (C::six) {
+            for (int m = 0; m < TOKENS; m++) y[m] = fma(d * all(x->d[m]), to_float(total[m] - low[m] * all(C::zero)), y[m]);
+        } else {
+            const uint8_t* block = w + shape.head_bytes();
+            for (int b = 0; b < BLOCKS; b += 2, block += 2 * shape.body_bytes()) {
+                const i8 pair = paired(bytes(block + 8), bytes(block + shape.body_bytes() + 8));
+                for (int m = 0; m < TOKENS; m++) low[m] += dot_pair(pair, x->sum[m] + b);
+            }
+            const f8 least = -halves((const uint16_t*)(w + 16));
+            for (int m = 0; m < TOKENS; m++) {
+                y[m] = fma(d * all(x->d[m]), to_float(total[m]), y[m]);
+                y[m] = fma(least * all(x->d[m]), to_float(low[m]), y[m]);
+            }
+        }
+        w = body;
+    }
+    for (int m = 0; m < TOKENS; m++) out[m] = y[m];
+}
+
+template <int FORMAT, int TOKENS>
+void some(const uint8_t* w, const Activations& x, int token, f8* out) {
+    if constexpr (Codes<FORMAT>::k) {
+        packed_groups<FORMAT, TOKENS>(w, x.group_tile(token), x.columns, out);
+    } else {
+        packed<FORMAT, TOKENS>(w, x.block_tile(token), x.columns, out);
+    }
+}
+
 template <int FORMAT>
-void packed(const uint8_t* w, const uint8_t* tile, int blocks, int tokens, f8* out) {
+void packed(const uint8_t* w, const Activations& x, int token, int tokens, f8* out) {
     switch (tokens) {
-        case 1: return packed<FORMAT, 1>(w, tile, blocks, out);
-        case 2: return packed<FORMAT, 2>(w, tile, blocks, out);
-        case 3: return packed<FORMAT, 3>(w, tile, blocks, out);
-        case 4: return packed<FORMAT, 4>(w, tile, blocks, out);
-        case 5: return packed<FORMAT, 5>(w, tile, blocks, out);
-        case 6: return packed<FORMAT, 6>(w, tile, blocks, out);
-        case 7: return packed<FORMAT, 7>(w, tile, blocks, out);
-        default: return packed<FORMAT, 8>(w, tile, blocks, out);
+        case 1: return some<FORMAT, 1>(w, x, token, out);
+        case 2: return some<FORMAT, 2>(w, x, token, out);
+        case 3: return some<FORMAT, 3>(w, x, token, out);
+        case 4: return some<FORMAT, 4>(w, x, token, out);
+        case 5: return some<FORMAT, 5>(w, x, token, out);
+        case 6: return some<FORMAT, 6>(w, x, token, out);
+        case 7: return some<FORMAT, 7>(w, x, token, out);
+        default: return some<FORMAT, 8>(w, x, token, out);
     }
 }
 
@@ -87,9 +137,8 @@ void packed_panels(const Product& p, const Activations& x, int64_t first, int64_
     f8 y[TILE];
     for (int token = 0; token < x.tokens; token += TILE) {
         const int tokens = std::min(TILE, x.tokens - token);
-        const uint8_t* tile = x.tile(token);
         for (int64_t panel = first; panel < end; panel++) {
-            packed<FORMAT>(w.panel(panel), tile, x.columns / BLOCK, tokens, y);
+            packed<FORMAT>(w.panel(panel), x, token, tokens, y);
             for (int m = 0; m < tokens; m++) put(y[m], w, panel * ROWS, p, token + m);
         }
     }
@@ -173,44 +222,77 @@ void some_panels(const Product& p, const Activations& x, int64_t first, int64_t 
 
 }  // namespace
 
+namespace {
+
+// Rounds COUNT vectors of eight to ``a`` and returns d.
+template <int COUNT>
+INLINE float round_to(const float* x, i8* a) {
+    i8 most = all(0);  // as integers magnitudes have the same order, and a NaN comes last: it stays one
+    for (int i = 0; i < COUNT; i++) {
+        const i8 magnitude = (i8)absolute(load<f8>(x + 8 * i));
+        most = most > magnitude ? most : magnitude;
+    }
+    const float top = largest((f8)most), inverse = 127.0f / top;
+    const f8 by = all(inverse <= 3.0e38f ? inverse : 0.0f);
+    for (int i = 0; i < COUNT; i++) a[i] = to_int(load<f8>(x + 8 * i) * by);
+    return top * (1.0f / 127.0f);
+}
+
 template <int TOKENS>
-void quantize_into(const float* x, int blocks, uint8_t* tile, int m) {
-    Quantized<TOKENS>* to = (Quantized<TOKENS>*)tile;
-    for (int b = 0; b < blocks; b++, to++, x += BLOCK) {
-        f8 v[4];
-        i8 most = all(0);  // as integers magnitudes have the same order, and a NaN comes last: it stays one
-        for (int i = 0; i < 4; i++) {
-            v[i] = load<f8>(x + 8 * i);
-            const i8 magnitude = (i8)absolute(v[i]);
-            most = most > magnitude ? most : magnitude;
+void quantize_blocks(const float* x, int columns, uint8_t* tile, int m) {
+    auto* to = (Quantized<TOKENS>*)tile;
+    for (const float* end = x + columns; x < end; to++, x += BLOCK) {
+        i8 a[4];
+        to->d[m] = round_to<4>(x, a);
+        for (int i = 0; i < 4; i++) store_signed_bytes(to->a[m] + 8 * i, a[i]);
+        to->sum[m] = to->d[m] * (float)sum(a[0] + a[1] + a[2] + a[3]);
+    }
+}
+
+template <int TOKENS>
+void quantize_groups(const float* x, int columns, uint8_t* tile, int m) {
+    auto* to = (QuantizedGroup<TOKENS>*)tile;
+    for (const float* end = x + columns; x < end; to++, x += GROUP) {
+        i8 a[GROUP / 8];
+        to->d[m] = round_to<GROUP / 8>(x, a);
+        for (int b = 0; b < GROUP / BLOCK; b++) {
+            for (int i = 0; i < 4; i++) store_signed_bytes(to->a[b][m] + 8 * i, a[4 * b + i]);
+            for (int half = 0; half < 2; half++)
+                to->half[m][2 * b + half] = (int16_t)sum(a[4 * b + 2 * half] + a[4 * b + 2 * half + 1]);
+            to->sum[m][b] = to->half[m][2 * b] + to->half[m][2 * b + 1];
         }
-        const float top = largest((f8)most), d = top * (1.0f / 127.0f), inverse = 127.0f / top;
-        const f8 by = all(inverse <= 3.0e38f ? inverse : 0.0f);
-        i8 q[4];
-        for (int i = 0; i < 4; i++) {
-            q[i] = to_int(v[i] * by);
-            store_signed_bytes(to->a[m] + 8 * i, q[i]);
-        }
-        to->d[m] = d;
-        to->low[m] = d * sum(to_float(q[0] + q[1]));
-        to->high[m] = d * sum(to_float(q[2] + q[3]));
-        to->sum[m] = to->low[m] + to->high[m];
+    }
+}
+
+template <int TOKENS>
+void quantize_token(const Activations& x, int token, int m) {
+    const float* from = x.x + (int64_t)token * x.columns;
+    if (x.blocks) quantize_blocks<TOKENS>(from, x.columns, (uint8_t*)x.block_tile(token - m), m);
+    if (x.groups) quantize_groups<TOKENS>(from, x.columns, (uint8_t*)x.group_tile(token - m), m);
+}
+
+}  // namespace
+
+Activations::Activations(const float* x, int tokens, int columns, uint8_t* quantized, const Product* products, int count)
+    : x(x), tokens(tokens), columns(columns), quantized(quantized), blocks(false), groups(false) {
+    for (int i = 0; i < count; i++) {
+        const int32_t format = products[i].matrix->format;
+        if (is_float(format)) continue;
+        (SHAPES[format].group == GROUP ? groups : blocks) = true;
     }
 }
 
 void Activations::quantize(int token) const {
-    const float* from = x + (int64_t)token * columns;
-    uint8_t* to = quantized + (token - token % TILE) * bytes(columns);
-    const int blocks = columns / BLOCK, m = token % TILE;
+    const int m = token % TILE;
     switch (std::min(TILE, tokens - (token - m))) {
-        case 1: return quantize_into<1>(from, blocks, to, m);
-        case 2: return quantize_into<2>(from, blocks, to, m);
-        case 3: return quantize_into<3>(from, blocks, to, m);
-        case 4: return quantize_into<4>(from, blocks, to, m);
-        case 5: return quantize_into<5>(from, blocks, to, m);
-        case 6: return quantize_into<6>(from, blocks, to, m);
-        case 7: return quantize_into<7>(from, blocks, to, m);
-        default: return quantize_into<8>(from, blocks, to, m);
+        case 1: return quantize_token<1>(*this, token, m);
+        case 2: return quantize_token<2>(*this, token, m);
+        case 3: return quantize_token<3>(*this, token, m);
+        case 4: return quantize_token<4>(*this, token, m);
+        case 5: return quantize_token<5>(*this, token, m);
+        case 6: return quantize_token<6>(*this, token, m);
+        case 7: return quantize_token<7>(*this, token, m);
+        default: return quantize_token<8>(*this, token, m);
     }
 }
 
@@ -258,16 +340,21 @@ void row(const Matrix& w, int64_t index, float* out) {
         C codes;
         for (int c = 0; c < w.columns;) {
             const uint8_t* head = from;
+            const auto* heads = (const uint16_t*)head;
             from += shape.head_bytes();
             for (int inside = 0; inside < shape.group / BLOCK; inside++, from += shape.body_bytes()) {
                 codes.load_from(head, from);
                 for (int s = 0; s < 8; s++)
                     for (int j = 0; j < 4; j++, c++) {
                         const int code = C::bits == 8 ? (int8_t)codes.step[s][4 * r + j] : codes.step[s][4 * r + j] - C::zero;
-                        float scale = codes.scale[r];
-                        if constexpr (C::six) scale *= (float)(s < 4 ? codes.first[r] : codes.second[r]);
-                        out[c] = scale * code;
-                        if constexpr (C::shifted && !C::zero) out[c] += codes.shift[r];
+                        if constexpr (C::six) {
+                            out[c] = half_to_float(heads[r]) * (float)((s < 4 ? codes.first[r] : codes.second[r]) * code);
+                        } else if constexpr (C::k) {
+                            out[c] = half_to_float(heads[r]) * (float)(codes.first[r] * code) - half_to_float(heads[8 + r]) * (float)codes.second[r];
+                        } else {
+                            out[c] = codes.scale[r] * code;
+                            if constexpr (C::shifted && !C::zero) out[c] += codes.shift[r];
+                        }
                     }
             }
         }
