@@ -11,17 +11,17 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 import torch
 from pydantic import Field, field_validator, model_validator
 
-from sparing.depth.find import Known, find_drafter
-from sparing.depth.kept import Kept
-from sparing.depth.store import Tuned, read_sets
+from sparing.depth.find import DraftingState, find_drafter
+from sparing.depth.layer_sets import TunedLayerSet, read_sets
+from sparing.depth.state_file import StateFile
 from sparing.engine.cache import SlotCache
 from sparing.engine.events import DoneEvent, Event
 from sparing.engine.eviction import Budget
+from sparing.engine.latent_switch import ThoughtSwitch
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
 from sparing.engine.row import Request, Row
 from sparing.engine.sampling import Sampler
-from sparing.engine.switch import ThoughtSwitch
 from sparing.engine.transcript import Limits
 from sparing.errors import OptionError, PromptError, message
 from sparing.latent.config import LatentConfig, load_latents
@@ -96,7 +96,7 @@ def load(
     engine = Engine(decoder_, chat, str(name_or_path), learned, sets, latents)
     threads_ = f"{platform.node()}, {torch.get_num_threads()} threads"
     setting = f"{threads_}, {weights}, {wanted.dtype}, {device}, {decoder}"
-    engine.drafting.kept = Kept(files_fingerprint(directory), setting)
+    engine.drafting.kept = StateFile(files_fingerprint(directory), setting)
     return engine
 
 
@@ -154,12 +154,12 @@ class Engine:
         chat: ChatFormat,
         name: str,
         predictor: ImportancePredictor | None = None,
-        sets: Mapping[str, Tuned] | None = None,
+        sets: Mapping[str, TunedLayerSet] | None = None,
         latents: tuple[LatentConfig, LatentVector] | None = None,
     ) -> None:
         self.decoder, self.chat, self.name, self.predictor = decoder, chat, name, predictor
         self.latents = latents
-        self.drafting = Known(decoder, dict(sets or {}))
+        self.drafting = DraftingState(decoder, dict(sets or {}))
 
     @property
     def horizons(self) -> tuple[int, ...] | None:
@@ -228,7 +228,7 @@ class Engine:
         latent: Latent | None = None,
     ) -> Request:
         """A prompt with its options resolved for this model; raises what ``generate`` raises."""
-        memory, sampling = self.suited(memory or Memory()), sampling or Sampling()
+        memory, sampling = self.with_model_defaults(memory or Memory()), sampling or Sampling()
         policy = find_policy(memory, self.chat.tokenizer, self.horizons)
         encoded = self.chat.encode(prompt, template_options)
         if self.latents and self.latents[0].id in encoded.ids:
@@ -297,7 +297,7 @@ class Engine:
         """What decides on latent steps; raises OptionError where the model has not learned them."""
         return find_switch(latent, self.latents, self.decoder, self.chat.tokenizer)
 
-    def suited(self, memory: Memory) -> Memory:
+    def with_model_defaults(self, memory: Memory) -> Memory:
         """The options, with what suits the model where they leave it open."""
         if memory.budget is None or self.predictor is None:
             return memory

@@ -89,7 +89,7 @@ def decode(
 ) -> None:
     """Plain decoding, verification, a long run under a budget; beside transformers, llama.cpp and
     OpenVINO GenAI."""
-    from sparing.evaluate.bench_decode import PROMPTS, Bench, bench_decode
+    from sparing.evaluate.bench_decode import PROMPTS, DecodeBench, bench_decode
     from sparing.evaluate.bench_decode_long import BUDGET
     from sparing.evaluate.bench_decode_parts import FILL_TOKENS, parts
     from sparing.evaluate.bench_decode_text import distinct_ids, read_text, windows
@@ -114,7 +114,7 @@ def decode(
         Progress() as progress,
         baselines.start(loading.model, BUDGET if long else None) as started,
     ):
-        measured = Bench(
+        measured = DecodeBench(
             engine,
             other,
             chosen,

@@ -93,7 +93,7 @@ def all_(
     """Time, KV bytes and words against transformers, llama.cpp and OpenVINO GenAI: each saving
     alone, each pair, all together."""
     from sparing.evaluate.bench_all_arms import chosen_arms
-    from sparing.evaluate.part import Part
+    from sparing.evaluate.partial_results import PartialResults
     from sparing.evaluate.plots import check_picture
     from sparing.evaluate.plots_all import draw_headline
     from sparing.evaluate.tables_headline import as_headline
@@ -110,7 +110,9 @@ def all_(
     with baselines.start(loading.model, plan.budget, loading.threads) as started:
         plan = replace(plan, arms=chosen_arms(arms, started, has_latents(directory)))
         tell_left_out(started.left_out)
-        part = Part(json_, plan.fingerprint(decisive(loading, directory))) if json_ else None
+        part = (
+            PartialResults(json_, plan.fingerprint(decisive(loading, directory))) if json_ else None
+        )
         content = measured(loading, directory, plan, part, started)
     show_headline([as_headline(content)])
     if barred := [row for row in content["rows"] if row["bar"] is not None]:

@@ -42,7 +42,7 @@ def latent(
     from sparing.cli.run import INTERRUPTED
     from sparing.evaluate.bench_latent import bench_latent
     from sparing.evaluate.bench_latent_rows import Plan
-    from sparing.evaluate.part import Part
+    from sparing.evaluate.partial_results import PartialResults
     from sparing.evaluate.plots import check_picture
     from sparing.evaluate.plots_latent import draw_latent
     from sparing.latent.ablations import Trained, read_trained
@@ -58,7 +58,7 @@ def latent(
     if model:
         models.insert(0, Trained(BASE, models[0].seed, find_model(model), "off"))
     plan = Plan(models, tasks, n, seed, split, max_new_tokens, batch_size, dtype)  # type: ignore[arg-type]
-    part = Part(json_, plan.fingerprint()) if json_ else None
+    part = PartialResults(json_, plan.fingerprint()) if json_ else None
     import torch
 
     if threads:
@@ -84,7 +84,7 @@ def latent(
 def several(workers: int, plan: Any) -> Any:
     """The processes that take the problems; with one, this does it itself."""
     from sparing.evaluate.bench_latent_rows import run
-    from sparing.evaluate.workers import Workers
+    from sparing.evaluate.process_pool import Workers
 
     return Workers(workers, quiet_transformers, plan, run) if workers > 1 else nullcontext()
 

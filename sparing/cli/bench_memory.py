@@ -99,7 +99,7 @@ def memory(
     from sparing.evaluate.bench_memory import bench_memory
     from sparing.evaluate.bench_memory_speed import speed_figures
     from sparing.evaluate.bench_memory_trace import Target
-    from sparing.evaluate.part import Part
+    from sparing.evaluate.partial_results import PartialResults
     from sparing.evaluate.plots import check_picture
     from sparing.evaluate.plots_memory import draw_accuracy, draw_trace
     from sparing.memory.predictor import find_predictor
@@ -122,7 +122,7 @@ def memory(
         target = Target.of(home) if trace_plot else None
         predictor = files_fingerprint(home) if home else None
         fingerprint = plan.fingerprint(model_fingerprint(loading) | {"predictor": predictor})
-        part = Part(json_, fingerprint) if json_ else None
+        part = PartialResults(json_, fingerprint) if json_ else None
     else:
         check_no_problems({"plot": plot, "trace-plot": trace_plot, "policies": asking.policies})
     clock = timing.clock(plan, asking.local, asking.selection)
@@ -165,7 +165,7 @@ def check_no_problems(given: dict[str, Any]) -> None:
 
 def several(workers: int, loading: LoadingFlags, plan: Any) -> Any:
     """The processes that take the problems; with one, this does it itself."""
-    from sparing.evaluate.workers import Workers
+    from sparing.evaluate.process_pool import Workers
 
     return Workers(workers, loading.load, plan) if workers > 1 else nullcontext()
 

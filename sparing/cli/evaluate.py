@@ -35,8 +35,8 @@ def evaluate(
 ) -> None:
     """Solve problems and grade the answers, with 95 % intervals."""
     from sparing.evaluate import accuracy
-    from sparing.evaluate.answering import Settings
-    from sparing.evaluate.part import Part
+    from sparing.evaluate.batch_generate import Settings
+    from sparing.evaluate.partial_results import PartialResults
     from sparing.evaluate.report import write_json
     from sparing.latent.config import check_latent
     from sparing.tasks.find import find_tasks
@@ -49,7 +49,7 @@ def evaluate(
         check_writable(json_)
     plan = accuracy.Plan(find_tasks(task), n, seed, settings)
     fingerprint = plan.fingerprint(model_fingerprint(loading))
-    part = Part(json_, fingerprint) if json_ else None
+    part = PartialResults(json_, fingerprint) if json_ else None
     engine = loading.load()
     content = follow(engine, plan, part)
     content = {"model": loading.model, **content, "fingerprint": fingerprint}

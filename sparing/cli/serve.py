@@ -53,10 +53,10 @@ def serve(
     options = decoding.options()
     needs_extra()
     from sparing.latent.config import check_latent
-    from sparing.server.listen import bind, serve
-    from sparing.server.settings import Defaults, Serving
+    from sparing.server.run import bind, serve
+    from sparing.server.settings import RequestDefaults, ServerConfig
 
-    serving = Serving(
+    serving = ServerConfig(
         kv_bytes=kv_bytes,
         rows=rows,
         queue=queue,
@@ -68,7 +68,7 @@ def serve(
         keep_runs=keep_runs,
         api_key=api_key or os.environ.get("SPARING_API_KEY") or None,
     )
-    defaults = Defaults(
+    defaults = RequestDefaults(
         memory=options["memory"],
         depth=options["depth"],
         latent=options["latent"],

@@ -69,7 +69,7 @@ def reason(
     model, tokenizer = base_model(wanted)
     corpus, asked = examples(tokenizer, wanted, solutions)
     pace = Pace(save_every, validate_every, stop_at)
-    with Shown(wanted.steps, out) as shown:
+    with TrainingBar(wanted.steps, out) as shown:
         done = train_reason(
             model,
             tokenizer,
@@ -131,7 +131,7 @@ def finish_pocket(out: Path, asked: Any, base: str) -> None:
         save_scope(out)
 
 
-class Shown:
+class TrainingBar:
     """A bar where there is a terminal; lines of JSON where there is none, for a log. What is
     interrupted within it is kept in ``out``: it says so and ends the command."""
 
@@ -142,7 +142,7 @@ class Shown:
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.bar.add_task("starting", total=steps)
 
-    def __enter__(self) -> "Shown":
+    def __enter__(self) -> "TrainingBar":
         self.bar.start()
         return self
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sparing.cli.flags import flag, numbers, quiet_transformers
-from sparing.cli.train import POCKET, Shown, finish_pocket
+from sparing.cli.train import POCKET, TrainingBar, finish_pocket
 from sparing.cli.train_latent import LengthFlags, PaceFlags, Questions, StageFlags
 from sparing.errors import OptionError
 
@@ -66,7 +66,7 @@ def ablations(
         return Questions(staging.task, seed, staging.share)
 
     source(now[0])  # a task that is none is refused first
-    with Shown(sum(settings.steps for _, settings, _, _ in todo), out) as shown:
+    with TrainingBar(sum(settings.steps for _, settings, _, _ in todo), out) as shown:
         done = train_ablations(
             wanted,
             named,

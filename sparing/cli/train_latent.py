@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sparing.cli.flags import flag, numbers, quiet_transformers
-from sparing.cli.train import POCKET, Shown, finish_pocket, worked_solutions
+from sparing.cli.train import POCKET, TrainingBar, finish_pocket, worked_solutions
 from sparing.errors import OptionError
 
 HELD_OUT = 10  # questions of each family and level: latents make each of them many passes
@@ -118,7 +118,7 @@ def latent(
     check_stages(wanted, out, pacing.resume)
     check_base(base, wanted)
     questions = Questions(staging.task, seed, staging.share)
-    with Shown(sum(settings.steps for settings in wanted), out) as shown:
+    with TrainingBar(sum(settings.steps for settings in wanted), out) as shown:
         done = train_latent(
             base,
             questions,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sparing.cli.flags import ModelFlags, flag, numbers
-from sparing.cli.train import Shown, rounded
+from sparing.cli.train import TrainingBar, rounded
 from sparing.errors import OptionError
 from sparing.options import Latent, LatentMode
 from sparing.tasks.families import POCKET_TASKS
@@ -93,7 +93,7 @@ def predictor(
     check_same(folder, traces_content(wanted, found))
     check_same(out, fit.model_dump(mode="json") | about)
     asked = questions(engine, tasks, wanted, batch_size)
-    with Shown(asked.shards, out) as shown:
+    with TrainingBar(asked.shards, out) as shown:
         sampled = sample_traces(
             asked,
             wanted,
@@ -104,7 +104,7 @@ def predictor(
         )
         kept, count = len(sampled.traces), sampled.sampled
         shown.say(f"{kept} of {count} traces accepted, {sampled.tokens:,} thinking tokens")
-    with Shown(fit.epochs * -(-len(sampled.train) // fit.batch), out) as shown:
+    with TrainingBar(fit.epochs * -(-len(sampled.train) // fit.batch), out) as shown:
         pace = Pace(save_every, stop_at=stop_at)
         result = train_predictor(
             sampled, fit, about, out, resume=resume, on_report=shown.report, pace=pace
@@ -115,9 +115,9 @@ def predictor(
 
 def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int) -> Any:
     """The problems of all tasks, answered by ``engine`` and accepted as ``settings`` say."""
-    from sparing.evaluate.answering import Settings, answers
-    from sparing.latent.switch import Learned, find_switch
-    from sparing.memory.traces import Asked
+    from sparing.evaluate.batch_generate import Settings, answers
+    from sparing.latent.switch import LearnedSwitch, find_switch
+    from sparing.memory.traces import TraceSource
     from sparing.options import Depth, Sampling
 
     by_name = {task.name: task for task in tasks}
@@ -145,5 +145,5 @@ def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int)
     def accept(problem: Any, result: Any) -> bool:
         return settings.accept == "any" or by_name[problem.task].grade(problem, result.answer)
 
-    thinks = switch.thinker if isinstance(switch, Learned) else None
-    return Asked(problems, sample, accept, engine.decoder, settings.horizons, thinks)
+    thinks = switch.thinker if isinstance(switch, LearnedSwitch) else None
+    return TraceSource(problems, sample, accept, engine.decoder, settings.horizons, thinks)

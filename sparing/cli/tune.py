@@ -37,8 +37,8 @@ def depth(
 ) -> None:
     """The sub-layers to leave out while drafting; `sparing run` uses them from then on."""
     from sparing.cli.bench import check_writable, read_prompts
+    from sparing.depth.layer_sets import SETS_FILE, read_file, sets_file, write_sets
     from sparing.depth.search import WORTH
-    from sparing.depth.store import SETS_FILE, read_file, sets_file, write_sets
     from sparing.evaluate.tune_depth import spoken
     from sparing.evaluate.tune_depth import tune as tuned
     from sparing.model.fingerprint import fingerprint

@@ -4,17 +4,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from sparing.depth.auto import AutoDrafter, Record
 from sparing.depth.clocked import Clocked
-from sparing.depth.guard import Guard, Record
 from sparing.depth.hybrid import Hybrid
-from sparing.depth.kept import Kept
+from sparing.depth.layer_sets import TunedLayerSet, as_dict, as_tuned
 from sparing.depth.layers import LayerDrafter
 from sparing.depth.lookup import PromptLookup
-from sparing.depth.on_the_fly import OnTheFly
-from sparing.depth.phrases import Phrases
+from sparing.depth.ngram_cache import NgramCache
+from sparing.depth.online_search import OnTheFly
 from sparing.depth.search import LayerSearch, Schedule
 from sparing.depth.shortlist import Shortlist, shortlist
-from sparing.depth.store import Tuned, as_dict, as_tuned
+from sparing.depth.state_file import StateFile
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Drafter, NoDrafter
 from sparing.errors import OptionError
@@ -26,13 +26,13 @@ KEEP_STEPS = 32  # between two writings of what is kept
 
 
 @dataclass
-class Known:
+class DraftingState:
     """What an engine has learned about drafting: it outlives requests, and where it is ``kept`` the
     engine too. ``sets``: found before, by task."""
 
     decoder: Any
-    sets: dict[str, Tuned] = field(default_factory=dict)
-    kept: Kept | None = None
+    sets: dict[str, TunedLayerSet] = field(default_factory=dict)
+    kept: StateFile | None = None
 
     def __post_init__(self) -> None:
         self._shortlist: Shortlist | None = None
@@ -45,7 +45,7 @@ class Known:
         self._records: dict[str, Record] = {}
         self._steps_kept = 0
         self._searches: dict[tuple[Any, ...], LayerSearch] = {}
-        self.phrases = Phrases()
+        self.ngrams = NgramCache()
 
     @property
     def can_skip(self) -> bool:
@@ -58,7 +58,7 @@ class Known:
         return self._shortlist.head if self._shortlist else None
 
     @cached_property
-    def _found(self) -> tuple[Tuned | None, dict[str, Record]]:
+    def _found(self) -> tuple[TunedLayerSet | None, dict[str, Record]]:
         """The set and the records that were kept; none where they cannot be read."""
         content = self.kept.read() if self.kept else {}
         try:
@@ -108,7 +108,7 @@ class Known:
             )
         return self._searches[key]
 
-    def _known_set(self, depth: Depth) -> Tuned | None:
+    def _known_set(self, depth: Depth) -> TunedLayerSet | None:
         """The task's, or the first one, or that which was kept; none where the paper's schedule
         is to find its own."""
         if depth.objective == "matchness":
@@ -129,23 +129,23 @@ class Known:
         )
 
 
-def find_drafter(depth: Depth, known: Known, cache: SlotCache) -> Drafter:
+def find_drafter(depth: Depth, known: DraftingState, cache: SlotCache) -> Drafter:
     """The drafter that the options ask for; raises OptionError where layers cannot be left out."""
     if depth.draft == "off":
         return NoDrafter()
-    lookup = PromptLookup(longest=depth.max_draft, phrases=known.phrases)
+    lookup = PromptLookup(longest=depth.max_draft, cache=known.ngrams)
     if depth.draft == "lookup":
         return Clocked(lookup)
     if not known.can_skip:
         if depth.draft == "auto":
-            return Clocked(Guard(known.record(depth), (NoDrafter(), lookup)))
+            return Clocked(AutoDrafter(known.record(depth), (NoDrafter(), lookup)))
         raise OptionError(
             f"draft {depth.draft} needs Sparing's own decoder and a model of 3 layers or more; "
             "use lookup, or load without decoder='reference'"
         )
     search, layers = known.search(depth), known.layers(depth, cache)
-    matches = PromptLookup(longest=depth.max_draft)  # layers guess better than phrases do
+    matches = PromptLookup(longest=depth.max_draft)  # layers guess better than n-grams do
     drafter: Drafter = layers if depth.draft == "layers" else Hybrid(matches, layers)
     if depth.draft == "auto":
-        drafter = Guard(known.record(depth), (NoDrafter(), lookup), (layers, drafter), search)
+        drafter = AutoDrafter(known.record(depth), (NoDrafter(), lookup), (layers, drafter), search)
     return OnTheFly(Clocked(drafter), search, cache)

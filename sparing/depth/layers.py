@@ -6,13 +6,13 @@ from typing import Any
 
 from sparing.depth.search import LayerSearch
 from sparing.depth.shortlist import Shortlist
-from sparing.depth.trees import breadth
-from sparing.engine.accept import Predictions
+from sparing.depth.trees import tree_width
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import PENDING, Draft
 from sparing.engine.events import Event
 from sparing.engine.row import Row
 from sparing.engine.sampling import draw
+from sparing.engine.verify import Predictions
 from sparing.model.decoder import Decoder
 from sparing.model.inputs import RowInput
 
@@ -25,7 +25,7 @@ class LayerDrafter:
     that of the ``search``; as long as it has none nothing is drafted.
 
     ``most`` tokens a draft at most; it ends behind the first whose probability is below
-    ``confidence``. ``trees``: likely siblings stand beside each token, see ``breadth``; else a
+    ``confidence``. ``trees``: likely siblings stand beside each token, see ``tree_width``; else a
     chain. ``shortlist``: of words that drafts may use; None: all.
     """
 
@@ -47,7 +47,7 @@ class LayerDrafter:
         self.shortlist = shortlist
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
-        drafts = [Growing(row, room, self.most) for row, room in zip(rows, rooms, strict=True)]
+        drafts = [PartialDraft(row, room, self.most) for row, room in zip(rows, rooms, strict=True)]
         live = [draft for draft in drafts if draft.grows] if self.search.layer_set else []
         if live:
             lengths = [self.cache.lengths[d.row.index] + self.most for d in live]
@@ -56,7 +56,7 @@ class LayerDrafter:
             self._grow(live)
             live = [draft for draft in live if draft.grows]
         for draft in drafts:
-            draft.row.notes[self.name] = len(draft.stem)
+            draft.row.notes[self.name] = len(draft.trunk)
         return [draft.draft() for draft in drafts]
 
     def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
@@ -69,7 +69,7 @@ class LayerDrafter:
             self.shortlist.use(new)
         return ()
 
-    def _grow(self, live: Sequence["Growing"]) -> None:
+    def _grow(self, live: Sequence["PartialDraft"]) -> None:
         """One more position of every draft."""
         head = self.shortlist.head if self.shortlist else None
         inputs = [draft.input(self.cache) for draft in live]
@@ -78,26 +78,26 @@ class LayerDrafter:
         for draft, found, confidence in zip(
             live, self._guesses(live, words), words.confidence, strict=True
         ):
-            draft.extend(found)
+            draft.add(found)
             if confidence < self.confidence:
                 draft.most = 0
 
-    def _guesses(self, live: Sequence["Growing"], words: Predictions) -> list[list[int]]:
+    def _guesses(self, live: Sequence["PartialDraft"], words: Predictions) -> list[list[int]]:
         """The token that each row would pick and, in a tree, the next best."""
         ids = self.shortlist.ids if self.shortlist else None
         if not self.trees and all(draft.row.greedy for draft in live):
             return [[at if ids is None else int(ids[at])] for at in words.argmax]
         counts = [
-            breadth(confidence, draft.row.sampled) if self.trees else 1
+            tree_width(confidence, draft.row.sampled) if self.trees else 1
             for draft, confidence in zip(live, words.confidence, strict=True)
         ]
-        draws = [draft.row.transcript.draw(len(draft.stem)) for draft in live]
+        draws = [draft.row.transcript.draw(len(draft.trunk)) for draft in live]
         drawn = draw(draws, words.logits, max(counts), ids)
         return [found[:count] for found, count in zip(drawn, counts, strict=True)]
 
 
 @dataclass
-class Growing:
+class PartialDraft:
     """A row's draft while it grows: a chain, each of its tokens perhaps with siblings.
 
     ``room``: for how many more nodes there is; ``most``: tokens in a row, 0 where it is done.
@@ -108,37 +108,37 @@ class Growing:
     most: int
     ids: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
-    stem: list[int] = field(default_factory=list)  # nodes that are followed by others
+    trunk: list[int] = field(default_factory=list)  # nodes that are followed by others
 
     @property
     def grows(self) -> bool:
-        return self.room > 0 and len(self.stem) < self.most
+        return self.room > 0 and len(self.trunk) < self.most
 
     def input(self, cache: SlotCache) -> RowInput:
-        """What the next pass takes in: the pending token at first, then the last of the stem."""
-        row, ahead = self.row, len(self.stem)
+        """What the next pass takes in: the pending token at first, then the last of the trunk."""
+        row, ahead = self.row, len(self.trunk)
         vectors: dict[int, Any] = {}
         if not ahead and row.pending.thought:
             vectors = {0: row.pending.thought.vector}
         return RowInput(
             row=row.index,
             cached=cache.lengths[row.index] + ahead,
-            ids=[self.ids[self.stem[-1]]] if ahead else list(row.pending.ids),
+            ids=[self.ids[self.trunk[-1]]] if ahead else list(row.pending.ids),
             positions=[row.position + ahead],
             vectors=vectors,
         )
 
-    def extend(self, found: list[int]) -> None:
+    def add(self, found: list[int]) -> None:
         """Append the token that would be picked and its siblings.
 
         Where that is the one that is never said, a thought without words is likely to come: the
         draft ends.
         """
-        parent, found = self.stem[-1] if self.stem else PENDING, found[: self.room]
-        if found[0] == self.row.unsaid:
+        parent, found = self.trunk[-1] if self.trunk else PENDING, found[: self.room]
+        if found[0] == self.row.latent_token:
             self.most = 0
             return
-        self.stem.append(len(self.ids))
+        self.trunk.append(len(self.ids))
         self.ids += found
         self.parents += [parent] * len(found)
         self.room -= len(found)

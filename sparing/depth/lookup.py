@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sparing.depth.phrases import Guess, Phrases
+from sparing.depth.ngram_cache import Guess, NgramCache
 from sparing.engine.drafting import Draft
 from sparing.engine.events import Event
 from sparing.engine.row import Row
@@ -15,24 +15,24 @@ class PromptLookup:
     accepted whole and halves after one that was not; where drafts of one token keep failing, more
     and more matches are passed over. Between 1 and ``longest`` tokens.
 
-    ``phrases``: hear what is said, and are asked where there is no match; None: nothing is drafted
+    ``cache``: hear what is said, and are asked where there is no match; None: nothing is drafted
     there.
     """
 
     name = "lookup"
 
     def __init__(
-        self, most: int = 4, least: int = 2, longest: int = 16, phrases: Phrases | None = None
+        self, most: int = 4, least: int = 2, longest: int = 16, cache: NgramCache | None = None
     ) -> None:
-        self.most, self.least, self.longest, self.phrases = most, least, longest, phrases
+        self.most, self.least, self.longest, self.cache = most, least, longest, cache
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
         return [self._propose(row, room) for row, room in zip(rows, rooms, strict=True)]
 
     def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
         guess = row.notes.pop("guess", None)
-        if guess and self.phrases:
-            self.phrases.learn(guess, accepted)
+        if guess and self.cache:
+            self.cache.learn(guess, accepted)
         elif drafted and self.name in row.notes:
             row.notes[self.name].learn(drafted, accepted, self.longest)
         return ()
@@ -44,20 +44,20 @@ class PromptLookup:
         if index is None:
             index = row.notes[self.name] = NgramIndex(self.most, self.least, self.longest // 2)
         tokens, room = row.tokens, min(room, self.longest)
-        self._hear(row)
+        self._update_cache(row)
         start = index.find(tokens)
         if start is not None and not index.passes():
             return Draft.chain(tokens[start : start + min(room, index.length)])
-        guess = self.phrases.guess(tokens, room) if self.phrases else Guess()
+        guess = self.cache.guess(tokens, room) if self.cache else Guess()
         row.notes["guess"] = guess
         return Draft.chain(guess.ids)
 
-    def _hear(self, row: Row) -> None:
-        """The phrases hear what the row has said since they last did."""
-        if self.phrases:
-            heard = row.notes.get("heard", row.transcript.question)
-            row.notes["heard"] = len(row.tokens)
-            self.phrases.hear(row.tokens, len(row.tokens) - heard)
+    def _update_cache(self, row: Row) -> None:
+        """Adds what the row has said since the last time."""
+        if self.cache:
+            cached = row.notes.get("cached", row.transcript.question)
+            row.notes["cached"] = len(row.tokens)
+            self.cache.add(row.tokens, len(row.tokens) - cached)
 
 
 class NgramIndex:

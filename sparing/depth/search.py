@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sparing.depth.candidates import Mask, Proposals, as_layer_set, as_mask
 from sparing.depth.costs import Costs
-from sparing.depth.proposals import Mask, Proposals, as_layer_set, as_mask
-from sparing.depth.replay import Replay
-from sparing.depth.store import Tuned
+from sparing.depth.layer_sets import TunedLayerSet
+from sparing.depth.matchness import Replay
 from sparing.engine.cache import SlotCache
 from sparing.engine.events import LayersEvent
 from sparing.engine.row import Row
@@ -52,7 +52,7 @@ class LayerSearch:
         self,
         decoder: Decoder,
         schedule: Schedule | None = None,
-        known: Tuned | None = None,
+        known: TunedLayerSet | None = None,
         head: Matrix | None = None,
         most: int = 25,
     ) -> None:
@@ -103,9 +103,9 @@ class LayerSearch:
             self._begin("accumulation")
 
     @property
-    def tuned(self) -> Tuned | None:
+    def tuned(self) -> TunedLayerSet | None:
         """What it has found, for another search to begin with."""
-        return Tuned(self.layer_set, self.matchness, self.score) if self.layer_set else None
+        return TunedLayerSet(self.layer_set, self.matchness, self.score) if self.layer_set else None
 
     @property
     def acceptance(self) -> float:

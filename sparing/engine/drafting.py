@@ -82,7 +82,7 @@ class Draft:
 
 
 @dataclass
-class Spent:
+class DraftTime:
     """Seconds of the steps that a row took part in: on drafts, and on the search for layer sets."""
 
     draft: float = 0.0

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from sparing.engine.accept import Accepted, Predictions, Walk, accept
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafting import Draft, Drafter, NoDrafter
 from sparing.engine.events import DoneEvent, Event, EvictEvent, ScoreEvent, TokenEvent
+from sparing.engine.latent_switch import layer_of
 from sparing.engine.row import Predictor, Request, Row
-from sparing.engine.switch import layer_of
 from sparing.engine.threads import with_few_threads
+from sparing.engine.verify import Accepted, Predictions, Walk, accept
 from sparing.errors import OptionError, message
 from sparing.model.chat import ChatFormat
 from sparing.model.inputs import Forward, Output, RowInput, scored, split
@@ -106,8 +106,10 @@ class Loop:
     ) -> list[Accepted | None]:
         """Each row's picks; None for rows that still read their prompt."""
         hidden = output.hidden if output.layer_hidden is None else output.layer_hidden
-        banned = [row.banned for row, i in zip(rows, new, strict=True) for _ in range(i.scored)]
-        predictions = Predictions(output.logits, scored(hidden, new), banned)
+        masked = [
+            row.masked_token for row, i in zip(rows, new, strict=True) for _ in range(i.scored)
+        ]
+        predictions = Predictions(output.logits, scored(hidden, new), masked)
         firsts = accumulate((i.scored for i in new), initial=0)
         walks = [
             Walk(row.transcript, draft, predictions, first, row.switch) if i.scored else None

@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from sparing.engine.accept import Accepted, Pending
 from sparing.engine.cache import Kind, SlotCache
-from sparing.engine.drafting import Draft, Spent
+from sparing.engine.drafting import Draft, DraftTime
 from sparing.engine.eviction import (
     NO_TOKEN,
     AttentionRecord,
@@ -21,10 +20,11 @@ from sparing.engine.eviction import (
     scores_of,
     select,
 )
+from sparing.engine.latent_switch import NoSwitch, ThoughtSwitch
 from sparing.engine.sampling import Sampler
-from sparing.engine.switch import NoSwitch, ThoughtSwitch
 from sparing.engine.transcript import Limits, Transcript
 from sparing.engine.unscored import Unscored
+from sparing.engine.verify import Accepted, Pending
 from sparing.model.chat import ChatFormat, Prompt
 from sparing.model.inputs import RowInput
 
@@ -69,9 +69,9 @@ class Row:
         )
         self.pending = Pending(list(request.prompt.ids), Kind.PROMPT)
         self.position = 0  # of the first pending token
-        self.settled = len(request.prompt.ids)  # since this position nothing has been evicted
+        self.last_eviction = len(request.prompt.ids)  # since this position nothing has been evicted
         self.notes: dict[str, Any] = {}
-        self.spent = Spent()
+        self.spent = DraftTime()
         watches = request.policy.watches if request.policy else 0
         self.watched = AttentionRecord(watches) if watches else None
         self.vectors: dict[int, Tensor] = {}  # by position, of latents
@@ -87,12 +87,12 @@ class Row:
         return self.transcript.tokens
 
     @property
-    def unsaid(self) -> int | None:
+    def latent_token(self) -> int | None:
         """A token that it never says."""
         return self.switch.token
 
     @property
-    def banned(self) -> int | None:
+    def masked_token(self) -> int | None:
         """A token that it never even picks."""
         return self.switch.token if self.switch.silent else None
 
@@ -219,7 +219,7 @@ class Row:
             return []
         if self.watched:
             self.watched.keep(keep)
-        self.settled = self.position
+        self.last_eviction = self.position
         return cache.evict(self.index, keep)
 
     def _full(self, cache: SlotCache) -> bool:

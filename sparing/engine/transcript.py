@@ -8,9 +8,9 @@ from torch import Tensor
 
 from sparing.engine.cache import Kind
 from sparing.engine.events import Logprobs
+from sparing.engine.latent_switch import Latents
 from sparing.engine.sampling import Draw, Sampler
-from sparing.engine.switch import Latents
-from sparing.engine.text import TextStream
+from sparing.engine.text_stream import TextStream
 from sparing.model.chat import ChatFormat, Prompt
 
 

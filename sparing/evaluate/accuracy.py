@@ -14,10 +14,10 @@ from rich.progress import Progress
 
 from sparing import __version__
 from sparing.api import Engine
-from sparing.evaluate.answering import Answered, Settings, answers
-from sparing.evaluate.intervals import wilson
-from sparing.evaluate.part import Part
+from sparing.evaluate.batch_generate import FinishedRow, Settings, answers
+from sparing.evaluate.partial_results import PartialResults
 from sparing.evaluate.report import origin
+from sparing.evaluate.statistics import wilson
 from sparing.tasks.problem import Problem, Task
 
 COSTS = ("thinking_tokens", "new_tokens", "seconds", "kv_bytes_peak")
@@ -52,7 +52,7 @@ class Plan:
 
 
 def evaluate(
-    engine: Engine, plan: Plan, part: Part | None = None, progress: Progress | None = None
+    engine: Engine, plan: Plan, part: PartialResults | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Answer and grade all problems, less those in ``part``, which takes each row as it is done.
 
@@ -67,7 +67,7 @@ def evaluate(
     rows = {(row["task"], row["id"]): row for row in (part.rows if part else [])}
     wanted = [i for i, p in enumerate(plan.problems) if (p.task, p.id) not in rows]
     finished = answers(engine, plan.problems, plan.settings, wanted)
-    with Shown(progress, len(plan.problems), list(rows.values())) as shown:
+    with AccuracyProgress(progress, len(plan.problems), list(rows.values())) as shown:
         for answered in finished:
             problem = plan.problems[answered.index]
             correct = tasks[problem.task].grade(problem, answered.result.answer)
@@ -87,7 +87,7 @@ def evaluate(
     }
 
 
-def as_row(problem: Problem, answered: Answered, correct: bool) -> dict[str, Any]:
+def as_row(problem: Problem, answered: FinishedRow, correct: bool) -> dict[str, Any]:
     """A problem with its answer and what it took; without think markers all tokens are thoughts."""
     result, stats = answered.result, answered.result.stats
     return {
@@ -128,7 +128,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-class Shown:
+class AccuracyProgress:
     """The progress of an evaluation: problems done, accuracy so far, tokens/s."""
 
     def __init__(
@@ -139,7 +139,7 @@ class Shown:
         if progress:
             self._task = progress.add_task("eval", total=total, completed=self._done)
 
-    def __enter__(self) -> "Shown":
+    def __enter__(self) -> "AccuracyProgress":
         if self._progress:
             self._progress.start()
         return self

@@ -17,8 +17,8 @@ from sparing.evaluate.bench_all_arms import (
     sparing_arms,
 )
 from sparing.evaluate.bench_all_rows import Plan, Row
-from sparing.evaluate.intervals import wilson
 from sparing.evaluate.report import Figure
+from sparing.evaluate.statistics import wilson
 from sparing.evaluate.tables_headline import arm_label
 
 BUDGET, NEW_TOKENS = 768, 4096  # what was promised of smollm2, sampled

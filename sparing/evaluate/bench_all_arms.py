@@ -7,11 +7,11 @@ from itertools import combinations
 from pathlib import Path
 
 from sparing.api import Engine
-from sparing.depth.phrases import Phrases
+from sparing.depth.ngram_cache import NgramCache
 from sparing.errors import OptionError
+from sparing.evaluate.baselines.answer import Baseline, transcribe
 from sparing.evaluate.baselines.llama_cpp import LLAMA_CPP
 from sparing.evaluate.baselines.openvino import OPENVINO, OPENVINO_EVICTION
-from sparing.evaluate.baselines.said import Baseline, heard
 from sparing.evaluate.baselines.start import Baselines
 from sparing.evaluate.baselines.transformers import Transformers
 from sparing.evaluate.bench_depth import LOOKUP_TOKENS
@@ -54,7 +54,7 @@ def chosen_arms(given: str | None, started: Baselines, latent: bool) -> list[str
 
 
 @dataclass(frozen=True)
-class Asked:
+class ArmQuestion:
     """A question with its noise and its end; ``memory``: for the arms that spare it."""
 
     prompt: PromptLike
@@ -63,7 +63,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ArmAnswer:
     """New tokens and what they took. ``answer``: as text, without the thought; ``kv_bytes``: at
     their peak, None where nobody tells; ``more``: other counts."""
 
@@ -75,7 +75,7 @@ class Answer:
     more: Mapping[str, int]
 
 
-class Ours:
+class SparingArm:
     """Sparing with some savings on: drafts by ``auto``, latents by the model's own switch.
 
     What drafting learns is this arm's own and on no disk. It stays, but for the text of measured
@@ -89,16 +89,16 @@ class Ours:
                 engine.decoder, engine.chat, engine.name, engine.predictor, engine.drafting.sets,
                 engine.latents,
             )  # fmt: skip
-        self._phrases: Phrases | None = None
+        self._ngrams: NgramCache | None = None
 
     def remember(self) -> None:
         """What was said until now may be said by heart from now on."""
         if DEPTH in self.spared:
-            self._phrases = self.engine.drafting.phrases
+            self._ngrams = self.engine.drafting.ngrams
 
-    def __call__(self, asked: Asked) -> Answer:
-        if self._phrases is not None:
-            self.engine.drafting.phrases = self._phrases.copy()
+    def __call__(self, asked: ArmQuestion) -> ArmAnswer:
+        if self._ngrams is not None:
+            self.engine.drafting.ngrams = self._ngrams.copy()
         memory = asked.memory if MEMORY in self.spared else None
         depth = Depth(draft="auto" if DEPTH in self.spared else "off")
         begun = time.perf_counter()
@@ -107,7 +107,7 @@ class Ours:
         names = ("thinking_tokens", "latent_tokens", "drafted", "accepted", "evictions")
         counts = {name: getattr(stats, name) for name in names}
         counts["prompt_tokens"] = len(found.prompt_token_ids)
-        return Answer(
+        return ArmAnswer(
             found.token_ids, found.answer, found.finish_reason, seconds, stats.kv_bytes_peak, counts
         )
 
@@ -119,7 +119,7 @@ class Ours:
         return Latent(mode=self.engine.latents[0].switch)
 
 
-class Theirs:
+class BaselineArm:
     """A baseline, asked and heard as ``engine`` is."""
 
     def __init__(self, engine: Engine, baseline: Baseline) -> None:
@@ -128,12 +128,14 @@ class Theirs:
     def remember(self) -> None:
         """Baselines keep nothing between requests."""
 
-    def __call__(self, asked: Asked) -> Answer:
+    def __call__(self, asked: ArmQuestion) -> ArmAnswer:
         request = self.engine.request(asked.prompt, None, asked.sampling)
         begun = time.perf_counter()
         said = self.baseline(request)
         seconds = time.perf_counter() - begun
-        found = heard(self.engine.chat, request, said.ids, self.engine.decoder.shape.vocabulary)
+        found = transcribe(
+            self.engine.chat, request, said.ids, self.engine.decoder.shape.vocabulary
+        )
         _, answer = found.split(found.text)
         counts = {
             "thinking_tokens": found.thinking_tokens,
@@ -141,10 +143,10 @@ class Theirs:
             "prompt_tokens": found.question,
         }
         why = found.finish_reason or "interrupted"
-        return Answer(said.ids, answer, why, seconds, said.kv_bytes, counts)
+        return ArmAnswer(said.ids, answer, why, seconds, said.kv_bytes, counts)
 
 
-Arms = Mapping[str, Ours | Theirs]
+Arms = Mapping[str, SparingArm | BaselineArm]
 
 
 def load_arms(
@@ -161,6 +163,8 @@ def load_arms(
         looking = Transformers(plain.model, prompt_lookup_num_tokens=LOOKUP_TOKENS, **more)
         baselines |= {TRANSFORMERS: plain, LOOKUP: looking}
     return {
-        name: Theirs(engine, baselines[name]) if name in baselines else Ours(engine, savings(name))
+        name: BaselineArm(engine, baselines[name])
+        if name in baselines
+        else SparingArm(engine, savings(name))
         for name in names
     }

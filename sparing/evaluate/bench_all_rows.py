@@ -11,10 +11,10 @@ from rich.progress import Progress
 from sparing import __version__
 from sparing.api import Engine
 from sparing.errors import OptionError
-from sparing.evaluate.answering import Settings, answers
-from sparing.evaluate.bench_all_arms import DEPTH, MEMORY, Answer, Arms, Asked, savings
+from sparing.evaluate.batch_generate import Settings, answers
+from sparing.evaluate.bench_all_arms import DEPTH, MEMORY, ArmAnswer, ArmQuestion, Arms, savings
 from sparing.evaluate.bench_memory_rows import budget_of
-from sparing.evaluate.part import Part
+from sparing.evaluate.partial_results import PartialResults
 from sparing.options import Depth, Memory, Sampling
 from sparing.tasks.problem import Problem, Task
 
@@ -131,7 +131,7 @@ def prompted(
 
 
 def collect(
-    arms: Arms, engine: Engine, plan: Plan, part: Part | None, progress: Progress
+    arms: Arms, engine: Engine, plan: Plan, part: PartialResults | None, progress: Progress
 ) -> dict[str, list[Row]]:
     """The rows of every arm in the problems' order; ``part`` takes each as it is done.
 
@@ -222,7 +222,7 @@ class Asking:
             correct = self.tasks[problem.task].grade(problem, answer.answer)
         return as_row(arm, problem, answer, correct)
 
-    def _asked(self, problem: Problem, most: int) -> Asked:
+    def _asked(self, problem: Problem, most: int) -> ArmQuestion:
         plan = self.plan
         prompt = self.engine.chat.question(problem.question)
         told = {"seed": plan.settings.noise_seed(problem), "max_new_tokens": most}
@@ -231,10 +231,10 @@ class Asking:
         if plan.needs_lengths:
             thinking = self.found[LENGTH, problem.task, problem.id]["thinking_tokens"]
         question = len(self.engine.chat.encode(prompt).ids)
-        return Asked(prompt, sampling, plan.memory(question, thinking))
+        return ArmQuestion(prompt, sampling, plan.memory(question, thinking))
 
 
-def as_row(arm: str, problem: Problem, answer: Answer, correct: bool | None) -> Row:
+def as_row(arm: str, problem: Problem, answer: ArmAnswer, correct: bool | None) -> Row:
     """A problem by an arm; ``correct`` None: nobody grades it."""
     return {
         "arm": arm,

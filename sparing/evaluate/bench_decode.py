@@ -56,7 +56,7 @@ Measured = tuple[list[Figure], dict[str, Any]]
 
 
 @dataclass
-class Bench:
+class DecodeBench:
     """What is measured, and how often.
 
     ``other``: the model in transformers, or None.
@@ -77,10 +77,10 @@ class Bench:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-Part = Callable[[Bench], Measured]
+Part = Callable[[DecodeBench], Measured]
 
 
-def bench_decode(bench: Bench, parts: Sequence[Part], progress: Progress) -> Measured:
+def bench_decode(bench: DecodeBench, parts: Sequence[Part], progress: Progress) -> Measured:
     """The rows of all parts, each with the raw seconds that it is computed from."""
     figures: list[Figure] = []
     raw: dict[str, Any] = {}
@@ -94,7 +94,7 @@ def bench_decode(bench: Bench, parts: Sequence[Part], progress: Progress) -> Mea
     return figures, raw | about
 
 
-def unbroken(part: Part, bench: Bench) -> Measured:
+def unbroken(part: Part, bench: DecodeBench) -> Measured:
     """A part's rows; where a baseline breaks down in it, once more without."""
     while True:
         try:
@@ -106,7 +106,7 @@ def unbroken(part: Part, bench: Bench) -> Measured:
             bench.baselines.drop(error)
 
 
-def plain(bench: Bench) -> Measured:
+def plain(bench: DecodeBench) -> Measured:
     """Batch 1 against transformers.generate, against the machine's bandwidth, against batch 8."""
     engine, rounds, model = bench.engine, bench.rounds, bench.other
     single = bench.prompts[0]
@@ -161,7 +161,7 @@ def plain_figures(
     )
 
 
-def bounded(bench: Bench) -> Measured:
+def bounded(bench: DecodeBench) -> Measured:
     """A long run under a budget: does it keep its speed, and what does it hold?"""
     engine, prompt = bench.engine, bench.prompts[0]
     room = engine.decoder.shape.context - len(prompt_ids(engine, prompt))

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from sparing.evaluate.baselines.process import Process
-from sparing.evaluate.bench_decode import CACHED, Bench, Measured
+from sparing.evaluate.bench_decode import CACHED, DecodeBench, Measured
 from sparing.evaluate.report import Figure
 from sparing.model.gguf import is_gguf, split_paths
 from sparing.model.sources import find_model
@@ -20,14 +20,14 @@ TURN_S = 2.0
 MOST_STEPS = 2048  # a turn
 
 
-def another(bench: Bench) -> tuple[Process, dict[str, float]]:
+def another(bench: DecodeBench) -> tuple[Process, dict[str, float]]:
     """A process of this interpreter with the model, and what loading it took."""
     process = Process("a second Sparing", sys.executable, SCRIPT)
     threads = torch.get_num_threads()
     return process, process.call("load", model=bench.engine.name, threads=threads, **bench.loading)
 
 
-def loading(bench: Bench) -> Measured:
+def loading(bench: DecodeBench) -> Measured:
     """In fresh processes, the file in the system's cache: the first one brings it there."""
     size = weight_bytes(find_model(bench.engine.name))
     loads = []
@@ -56,7 +56,7 @@ def weight_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def two_engines(bench: Bench) -> Measured:
+def two_engines(bench: DecodeBench) -> Measured:
     """Two processes that decode at once, against one alone, in turns."""
     processes = [another(bench)[0] for _ in range(2)]
     ids = [bench.ids[: CACHED[0]]]

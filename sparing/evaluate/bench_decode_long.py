@@ -9,7 +9,7 @@ from sparing.engine.row import Request
 from sparing.evaluate.baselines.llama_cpp import LLAMA_CPP
 from sparing.evaluate.baselines.openvino import OPENVINO, OPENVINO_EVICTION
 from sparing.evaluate.baselines.transformers import Transformers
-from sparing.evaluate.bench_decode import OFF, Bench, Measured
+from sparing.evaluate.bench_decode import OFF, DecodeBench, Measured
 from sparing.evaluate.report import Figure
 from sparing.options import Memory, Sampling
 
@@ -24,7 +24,7 @@ ROWS = {
 }
 
 
-def long_run(bench: Bench) -> Measured:
+def long_run(bench: DecodeBench) -> Measured:
     """One run of each, after a few tokens; the baselines keep everything unless they evict."""
     engine, question = bench.engine, bench.engine.chat.question(bench.prompts[0])
     prompt_tokens = len(engine.chat.encode(question).ids)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from sparing.evaluate.bench_decode import BATCH, CACHED, VERIFIED, Bench, Measured
+from sparing.evaluate.bench_decode import BATCH, CACHED, VERIFIED, DecodeBench, Measured
 from sparing.evaluate.bench_decode_text import rows_of
 from sparing.evaluate.own import Own
 from sparing.evaluate.report import Figure
@@ -15,7 +15,7 @@ PROMPT = 512
 Arms = dict[str, Callable[[], list[float]]]
 
 
-def steps_and_passes(bench: Bench) -> Measured:
+def steps_and_passes(bench: DecodeBench) -> Measured:
     """Behind a cache of each length, as far as the context holds it."""
     figures, raw = [], {}
     for cached in CACHED:
@@ -25,7 +25,7 @@ def steps_and_passes(bench: Bench) -> Measured:
     return figures, raw
 
 
-def behind(bench: Bench, wanted: int) -> Measured:
+def behind(bench: DecodeBench, wanted: int) -> Measured:
     """A pass over 8 tokens against one over 1, and plain steps, behind one cache."""
     room = (STEPS + 1) * (bench.rounds + 1) + VERIFIED + 1
     context = bench.engine.decoder.shape.context
@@ -103,7 +103,7 @@ def gaps(times: Sequence[float]) -> list[float]:
     return [after - before for before, after in pairwise(times)]
 
 
-def batch(bench: Bench) -> Measured:
+def batch(bench: DecodeBench) -> Measured:
     """Steps of several rows at once."""
     ids = rows_of(bench.ids, BATCH, CACHED[0])
     room = (STEPS + 1) * (bench.rounds + 1) + 1
@@ -124,7 +124,7 @@ def batch(bench: Bench) -> Measured:
     return [Figure(f"batch{BATCH}_vs_llama_cpp", value, "x", "higher", what=what)], raw
 
 
-def prompt(bench: Bench) -> Measured:
+def prompt(bench: DecodeBench) -> Measured:
     """A prompt up to its next token."""
     ids = [bench.ids[:PROMPT]]
     own = Own(bench.engine)

@@ -2,12 +2,12 @@
 
 from math import exp
 
-from sparing.evaluate.bench_decode import Bench, Measured
+from sparing.evaluate.bench_decode import DecodeBench, Measured
 from sparing.evaluate.own import Own
 from sparing.evaluate.report import Figure
 
 
-def perplexity(bench: Bench) -> Measured:
+def perplexity(bench: DecodeBench) -> Measured:
     """Window by window, each from an empty cache."""
     if not bench.windows:
         return [], {}

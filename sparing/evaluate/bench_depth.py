@@ -11,13 +11,13 @@ import torch
 from rich.progress import Progress
 
 from sparing.api import Engine
-from sparing.depth.find import Known
+from sparing.depth.find import DraftingState
 from sparing.engine.events import TokenEvent
 from sparing.engine.result import Result
 from sparing.evaluate.bench_decode import generate
 from sparing.evaluate.bench_depth_cold import cold_start
-from sparing.evaluate.intervals import geometric_mean
 from sparing.evaluate.report import Figure
+from sparing.evaluate.statistics import geometric_mean
 from sparing.evaluate.timing import interleaved
 from sparing.model.chat import PromptLike
 from sparing.options import Depth, Sampling
@@ -97,7 +97,7 @@ class Timed:
     def __init__(self, engine: Engine, other: Any, drafting: Drafting) -> None:
         self.engine, self.other, self.drafting = engine, other, drafting
         self.known = {
-            draft: Known(engine.decoder, engine.drafting.sets)
+            draft: DraftingState(engine.decoder, engine.drafting.sets)
             for draft in ("off", *drafting.drafters)
         }
         self.runs: list[dict[str, Any]] = []
@@ -105,7 +105,7 @@ class Timed:
     def warm_up(self, progress: Progress) -> None:
         """Once through every arm, so that what a drafter can know is known."""
         own = [prompt for prompts in self.drafting.groups.values() for prompt in prompts]
-        before = {draft: known.phrases.copy() for draft, known in self.known.items()}
+        before = {draft: known.ngrams.copy() for draft, known in self.known.items()}
         self._theirs(own[0], WARMING)
         prompts = self.drafting.warm_up or own
         for prompt in progress.track(prompts, description="warming up"):
@@ -113,7 +113,7 @@ class Timed:
                 self._generate([prompt], draft)
         if not self.drafting.warm_up:
             for draft, known in self.known.items():
-                known.phrases = before[draft]
+                known.ngrams = before[draft]
 
     def _theirs(self, prompt: PromptLike, count: int, **more: Any) -> None:
         """So many tokens by transformers."""
@@ -155,25 +155,25 @@ class Timed:
     def batched(self) -> dict[str, list[float]]:
         """Seconds of plain decoding and of hybrid with ``rows`` at a time, group by group."""
         found: dict[str, list[float]] = {"off": [], "hybrid": []}
-        before = {draft: known.phrases.copy() for draft, known in self.known.items()}
+        before = {draft: known.ngrams.copy() for draft, known in self.known.items()}
         for prompts in self.drafting.groups.values():
             batch = list(prompts[: self.rows])
             arms = {d: lambda d=d, b=batch: self._generate(b, d) for d in found}
             for draft, (_, *seconds) in self._in_turns(arms, 1 + self.drafting.rounds).items():
                 found[draft].append(min(seconds))
         for draft, known in self.known.items():
-            known.phrases = before[draft]
+            known.ngrams = before[draft]
         return found
 
     def _in_turns(
         self, arms: Mapping[str, Callable[[], object]], rounds: int
     ) -> dict[str, list[float]]:
         """Seconds of each arm in each round, which begins with what had been heard before."""
-        before = {draft: known.phrases for draft, known in self.known.items()}
+        before = {draft: known.ngrams for draft, known in self.known.items()}
         seconds: dict[str, list[float]] = {name: [] for name in arms}
         for _ in range(rounds):
             for draft, known in self.known.items():
-                known.phrases = before[draft].copy()
+                known.ngrams = before[draft].copy()
             for name, (taken,) in interleaved(arms, 1, warm_up=0).items():
                 seconds[name].append(taken)
         return seconds

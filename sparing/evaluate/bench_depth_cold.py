@@ -7,7 +7,7 @@ from itertools import cycle
 from typing import Any
 
 from sparing.api import Engine
-from sparing.depth.find import Known
+from sparing.depth.find import DraftingState
 from sparing.engine.events import LayersEvent, TokenEvent
 from sparing.evaluate.report import Figure
 from sparing.evaluate.timing import alternating
@@ -111,7 +111,7 @@ def cold_start(
     known = engine.drafting
     try:
         for draft in ("off", *drafters):
-            engine.drafting = Known(engine.decoder)
+            engine.drafting = DraftingState(engine.decoder)
             options = depth.model_copy(update={"draft": draft})
             runs[draft] = ColdRun(engine, options, sampling).answer(mixed, draft == "layers")
     finally:

@@ -11,9 +11,9 @@ from rich.progress import Progress
 from sparing.evaluate.bench_latent_rows import Plan, Row, Runner, collect, columns, engine_of
 from sparing.evaluate.bench_latent_vectors import vectors
 from sparing.evaluate.bench_memory import difference_figure
-from sparing.evaluate.intervals import wilson
-from sparing.evaluate.part import Part
+from sparing.evaluate.partial_results import PartialResults
 from sparing.evaluate.report import Figure
+from sparing.evaluate.statistics import wilson
 from sparing.latent.ablations import Trained
 from sparing.tasks.families import HARD, STANDARD
 
@@ -27,7 +27,7 @@ SAVED = {"words-for-latents": 0.3}  # of the control's text tokens
 
 
 def bench_latent(
-    plan: Plan, part: Part | None, progress: Progress, runner: Runner | None = None
+    plan: Plan, part: PartialResults | None, progress: Progress, runner: Runner | None = None
 ) -> tuple[list[Figure], dict[str, Any]]:
     """All figures, and the rows and vectors that they are computed from."""
     rows = collect(plan, part, progress, runner)

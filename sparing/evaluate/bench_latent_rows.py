@@ -13,8 +13,8 @@ from rich.progress import Progress
 from sparing import __version__
 from sparing.api import Engine, load
 from sparing.errors import OptionError
-from sparing.evaluate.answering import Answered, Settings, answers
-from sparing.evaluate.part import Part
+from sparing.evaluate.batch_generate import FinishedRow, Settings, answers
+from sparing.evaluate.partial_results import PartialResults
 from sparing.latent.ablations import Trained
 from sparing.model.fingerprint import files_fingerprint
 from sparing.options import Depth, Latent, Sampling
@@ -101,7 +101,7 @@ Runner = Callable[[Sequence[Job]], Iterator[Done]]
 
 
 def collect(
-    plan: Plan, part: Part | None, progress: Progress, runner: Runner | None = None
+    plan: Plan, part: PartialResults | None, progress: Progress, runner: Runner | None = None
 ) -> dict[Trained, list[Row]]:
     """The rows of every model in the problems' order; ``part`` takes each as it is done.
 
@@ -155,7 +155,7 @@ def engine_of(folder: Path, dtype: str) -> Engine:
     return load(folder, dtype=dtype)
 
 
-def as_row(model: Trained, problem: Problem, answered: Answered, correct: bool) -> Row:
+def as_row(model: Trained, problem: Problem, answered: FinishedRow, correct: bool) -> Row:
     """A problem by a model; ``steps``: passes of the model behind the prompt's."""
     stats = answered.result.stats
     return {

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparing.api import Engine, Run
-from sparing.engine.switch import Thought
-from sparing.evaluate.answering import Settings
-from sparing.latent.switch import Learned, Thinker
+from sparing.engine.latent_switch import Thought
+from sparing.evaluate.batch_generate import Settings
+from sparing.latent.switch import LearnedSwitch, Thinker
 from sparing.tasks.problem import Problem
 
 LONGEST = 32  # latents of a row that are looked at
@@ -39,7 +39,7 @@ def vectors(engine: Engine, problems: Sequence[Problem], settings: Settings) -> 
     A distance of 0 is a latent that is the one before it again: collapse.
     """
     requests = [settings.request(engine, problem, tag) for tag, problem in enumerate(problems)]
-    switches = [request.switch for request in requests if isinstance(request.switch, Learned)]
+    switches = [request.switch for request in requests if isinstance(request.switch, LearnedSwitch)]
     known = {f.name: getattr(switches[0].thinker, f.name) for f in fields(Thinker)}
     watching = Watching(**known)
     for switch in switches:

@@ -22,9 +22,9 @@ from sparing.evaluate.bench_memory_rows import (
     columns,
 )
 from sparing.evaluate.bench_memory_trace import Target, trace
-from sparing.evaluate.intervals import paired_bootstrap, wilson
-from sparing.evaluate.part import Part
+from sparing.evaluate.partial_results import PartialResults
 from sparing.evaluate.report import Figure
+from sparing.evaluate.statistics import paired_bootstrap, wilson
 from sparing.evaluate.tables import policy_label
 from sparing.options import Memory
 from sparing.tasks.families import HARD, STANDARD
@@ -39,7 +39,7 @@ EARLY_BAR, EARLY_SHARE = 0.10, 0.1  # over the best other where early results ar
 def bench_memory(
     engine: Engine,
     plan: Plan,
-    part: Part | None,
+    part: PartialResults | None,
     target: Target | None,
     progress: Progress,
     runner: Runner | None = None,
@@ -57,7 +57,9 @@ def bench_memory(
 
 def in_effect(engine: Engine, plan: Plan) -> dict[str, int | float]:
     """``local`` and ``selection`` of the rows: what was given, the predictor's, or the paper's."""
-    memory = engine.suited(Memory(budget=1, local=plan.local, selection=plan.selection))
+    memory = engine.with_model_defaults(
+        Memory(budget=1, local=plan.local, selection=plan.selection)
+    )
     given = {"local": memory.local, "selection": memory.selection}
     return {name: DEFAULT_RATIO if value is None else value for name, value in given.items()}
 

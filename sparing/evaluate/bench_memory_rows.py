@@ -12,8 +12,8 @@ from rich.progress import Progress
 from sparing import __version__
 from sparing.api import Engine
 from sparing.errors import OptionError
-from sparing.evaluate.answering import Answered, Settings, answers
-from sparing.evaluate.part import Part
+from sparing.evaluate.batch_generate import FinishedRow, Settings, answers
+from sparing.evaluate.partial_results import PartialResults
 from sparing.memory.find import POLICIES, PREDICTED, find_policy
 from sparing.options import Depth, Memory, Sampling, known_policies
 from sparing.tasks.problem import Problem, Task
@@ -154,7 +154,7 @@ Runner = Callable[[Sequence[Job]], Iterator[Done]]
 def collect(
     engine: Engine,
     plan: Plan,
-    part: Part | None,
+    part: PartialResults | None,
     progress: Progress,
     runner: Runner | None = None,
 ) -> dict[Arm, list[Row]]:
@@ -220,7 +220,7 @@ def run(engine: Engine, plan: Plan, job: Job) -> Iterator[Done]:
 
 
 def as_row(
-    arm: Arm, problem: Problem, answered: Answered, correct: bool, kv_bytes_full: int
+    arm: Arm, problem: Problem, answered: FinishedRow, correct: bool, kv_bytes_full: int
 ) -> Row:
     """A problem under a policy; ``kv_bytes_full``: of the full cache's run on that problem."""
     result, stats = answered.result, answered.result.stats

@@ -76,7 +76,7 @@ def predictor_share(engine: Engine) -> Measured:
 
 
 @dataclass
-class Said:
+class LastRound:
     """What the last round gave: our results, and the bytes of transformers' caches."""
 
     ours: list[Result]
@@ -93,7 +93,7 @@ def against_transformers(engine: Engine, other: Any, clock: Clock) -> Measured:
     prompts = [torch.tensor([engine.chat.encode(a).ids]) for a in asked]
     room = engine.decoder.shape.context - max(prompt.shape[1] for prompt in prompts)
     count = min(clock.new_tokens, room)
-    said = Said([], [])
+    said = LastRound([], [])
 
     def ours(count: int = count) -> None:
         sampling = Sampling(temperature=0, max_new_tokens=count, ignore_eos=True)

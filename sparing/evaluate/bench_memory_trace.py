@@ -9,7 +9,7 @@ from sparing.api import Engine
 from sparing.engine.events import EvictEvent, TokenEvent, scores_by_position
 from sparing.engine.result import Result
 from sparing.errors import OptionError
-from sparing.evaluate.answering import answers
+from sparing.evaluate.batch_generate import answers
 from sparing.evaluate.bench_memory_rows import Plan, Row
 from sparing.memory.predictor import CONFIG_FILE
 from sparing.memory.targets import importance

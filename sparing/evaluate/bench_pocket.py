@@ -15,9 +15,9 @@ from rich.progress import Progress
 from sparing.api import Engine
 from sparing.engine.result import Result
 from sparing.evaluate.agreement import Spoken, agreement, best_layer_set
-from sparing.evaluate.answering import Answered, Settings, answers
-from sparing.evaluate.intervals import wilson
+from sparing.evaluate.batch_generate import FinishedRow, Settings, answers
 from sparing.evaluate.report import Figure
+from sparing.evaluate.statistics import wilson
 from sparing.evaluate.timing import interleaved, paired_ratio
 from sparing.options import Depth, Memory, Sampling
 from sparing.tasks.families import FAMILIES
@@ -50,7 +50,7 @@ class Solved:
 
     task: Task
     problems: Sequence[Problem]
-    answered: Sequence[Answered]
+    answered: Sequence[FinishedRow]
 
     @cached_property
     def correct(self) -> list[bool]:
@@ -149,7 +149,7 @@ def thinking_figures(solved: Mapping[str, Solved]) -> list[Figure]:
     return figures
 
 
-def lookup_share(answered: Answered) -> float:
+def lookup_share(answered: FinishedRow) -> float:
     """Share of thinking tokens that follow their last three tokens' previous occurrence."""
     result = answered.result
     ids = [*result.prompt_token_ids, *result.token_ids]

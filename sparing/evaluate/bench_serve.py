@@ -16,9 +16,9 @@ from rich.progress import Progress
 
 from sparing.api import Engine
 from sparing.errors import ModelError
-from sparing.evaluate.asking import Answered, ask
-from sparing.evaluate.intervals import geometric_mean
+from sparing.evaluate.http_client import TimedResponse, ask
 from sparing.evaluate.report import Figure
+from sparing.evaluate.statistics import geometric_mean
 from sparing.model.chat import Message
 from sparing.options import Depth, Sampling
 
@@ -93,7 +93,7 @@ def bench_serve(engine: Engine, flags: Sequence[str], plan: Serve, progress: Pro
     figures: list[Figure] = []
     raw: dict[str, Any] = {}
     with serving(flags) as child, progress:
-        bench = Bench(engine, child, plan)
+        bench = ServeBench(engine, child, plan)
         asyncio.run(bench.warm_up())
         for what, measure in bench.parts.items():
             task = progress.add_task(what, total=None)
@@ -104,7 +104,7 @@ def bench_serve(engine: Engine, flags: Sequence[str], plan: Serve, progress: Pro
     return figures, raw
 
 
-class Bench:
+class ServeBench:
     """The parts of the benchmark, on one server."""
 
     def __init__(self, engine: Engine, child: Child, plan: Serve) -> None:
@@ -260,7 +260,7 @@ def throughput_figures(rounds: Sequence[dict[str, Any]], draft: str | None) -> l
     ]  # fmt: skip
 
 
-def summed(answers: Sequence[Answered], seconds: float) -> dict[str, Any]:
+def summed(answers: Sequence[TimedResponse], seconds: float) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "tokens": sum(answer.tokens for answer in answers),
@@ -268,6 +268,6 @@ def summed(answers: Sequence[Answered], seconds: float) -> dict[str, Any]:
     }
 
 
-def first(answer: Answered) -> float:
+def first(answer: TimedResponse) -> float:
     """Seconds to the first text; where the only token says nothing, to the end."""
     return answer.seconds if answer.first is None else answer.first

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sparing.errors import OptionError, reason
-from sparing.evaluate.intervals import paired_bootstrap
+from sparing.evaluate.statistics import paired_bootstrap
 
 Row = Mapping[str, Any]
 Rows = Mapping[tuple[str, Any], Row]

@@ -14,7 +14,7 @@ from sparing.evaluate.own import Own
 CLEAR = Path("/proc/self/clear_refs")
 
 
-class Baseline(Own):
+class OwnEngine(Own):
     """An engine that is yet to be loaded."""
 
     def __init__(self) -> None:

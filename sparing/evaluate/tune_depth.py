@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from sparing.api import Engine
+from sparing.depth.candidates import Mask, Proposals, as_layer_set
 from sparing.depth.costs import VERIFIED, Costs, measure
-from sparing.depth.proposals import Mask, Proposals, as_layer_set
-from sparing.depth.store import Tuned
+from sparing.depth.layer_sets import TunedLayerSet
 from sparing.evaluate.agreement import Spoken, likeliest
 from sparing.evaluate.bench_decode import filled_cache
 from sparing.model.chat import PromptLike
@@ -36,8 +36,8 @@ def tune(
     tries: int,
     seed: int,
     most: int,
-    on_try: Callable[[Tuned], None] = lambda best: None,
-) -> Tuned:
+    on_try: Callable[[TunedLayerSet], None] = lambda best: None,
+) -> TunedLayerSet:
     """The set with the most expected tokens a second on ``said``: from the paper's start or the
     later half of the layers left out, changed a little at a time (``Proposals``), each change kept
     where it is better. ``most``: tokens of a draft; ``on_try`` hears of the best so far.
@@ -46,13 +46,13 @@ def tune(
     proposals = Proposals(decoder.shape.layers, near=True, seed=seed)
     whole = likeliest(decoder, said, None)
 
-    def tried(mask: Mask) -> Tuned:
+    def tried(mask: Mask) -> TunedLayerSet:
         layer_set = as_layer_set(mask)
         agreed = likeliest(decoder, said, layer_set) == whole
         matchness = float(agreed.float().mean())
         speed = worth.cautious_speed(layer_set, matchness, len(agreed), most)
         proposals.scores.append((mask, speed))
-        return Tuned(layer_set, matchness, speed)
+        return TunedLayerSet(layer_set, matchness, speed)
 
     starts = [proposals.first(), proposals.late()]
     best, mask = max(((tried(s), s) for s in starts), key=lambda pair: pair[0].speed)

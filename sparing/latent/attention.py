@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 
-from sparing.latent.segments import Segment
+from sparing.latent.segments import PassSegment
 from sparing.train.attention import attend, causal_attention
 
 NAME = "sparing_segmented"
@@ -23,12 +23,12 @@ class Past:
     """Keys and values of ``rows`` rows by layer, a token in its position's of ``slots`` slots.
 
     Each pass depends on the ``_last`` one, so that gradients come back in order. That is kept here
-    and not in ``Layer``, which the graph holds: it would hold itself, for good.
+    and not in ``SegmentCache``, which the graph holds: it would hold itself, for good.
     """
 
     def __init__(self, rows: int, slots: int) -> None:
         self.rows, self.slots = rows, slots
-        self._layers: dict[int, Layer] = {}
+        self._layers: dict[int, SegmentCache] = {}
         self._last: dict[int, Tensor] = {}
 
     def attend(
@@ -37,14 +37,14 @@ class Past:
         query: Tensor,
         keys: Tensor,
         values: Tensor,
-        segment: Segment,
+        segment: PassSegment,
         scale: float | None,
     ) -> Tensor:
         """In layer ``number``: query ``[R, H, T, D]``; the pass's keys, values ``[N, G, D]``."""
         if number not in self._layers:
             groups, width = keys.shape[1:]
             table = keys.new_zeros(2, self.rows, groups, self.slots, width)
-            self._layers[number] = Layer(table[0], table[1])
+            self._layers[number] = SegmentCache(table[0], table[1])
             self._last[number] = torch.zeros((), device=keys.device, requires_grad=True)
         layer, last = self._layers[number], self._last[number]
         mixed, self._last[number] = Attend.apply(query, keys, values, last, layer, segment, scale)
@@ -52,7 +52,7 @@ class Past:
 
 
 @dataclass
-class Layer:
+class SegmentCache:
     """``keys``, ``values`` ``[R, G, S, D]``, which every pass writes its own into; ``gradients``
     ``[2, R, G, S, D]`` of both, from the passes behind."""
 
@@ -60,14 +60,14 @@ class Layer:
     values: Tensor
     gradients: Tensor | None = None
 
-    def upto(self, segment: Segment) -> tuple[Tensor, Tensor]:
+    def upto(self, segment: PassSegment) -> tuple[Tensor, Tensor]:
         """What a pass sees."""
         rows, slots = segment.count, segment.slots
         return self.keys[:rows, :, :slots], self.values[:rows, :, :slots]
 
 
 class Attend(torch.autograd.Function):
-    """``attend`` over a ``Layer`` that a pass has written its keys and values ``[N, G, D]`` into.
+    """``attend`` over a ``SegmentCache`` that holds a pass's keys and values ``[N, G, D]``.
 
     Nothing of the past is copied or kept for a pass: its gradient computes the attention once more
     over the same slots (what is written later is behind the mask) and adds up those of the keys and
@@ -81,8 +81,8 @@ class Attend(torch.autograd.Function):
         keys: Tensor,
         values: Tensor,
         last: Tensor,
-        layer: Layer,
-        segment: Segment,
+        layer: SegmentCache,
+        segment: PassSegment,
         scale: float | None,
     ) -> tuple[Tensor, Tensor]:
         at = segment.rows, slice(None), segment.positions
@@ -119,7 +119,7 @@ def segmented_attention(
     value: Tensor,
     mask: Any,
     *,
-    segment: Segment | None = None,
+    segment: PassSegment | None = None,
     past: Past | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:

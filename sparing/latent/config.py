@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from sparing.errors import ModelError, OptionError, reason
 from sparing.files import write_atomically
 from sparing.latent.fusion import LatentVector
-from sparing.latent.recipe import Recipe, Share
+from sparing.latent.vector_config import Recipe, Share
 from sparing.model.checkpoint import read_config
 from sparing.model.config import read_json
 from sparing.model.fingerprint import fingerprint

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparing.latent.attention import Past
 from sparing.latent.fusion import LatentVector, Table
-from sparing.latent.segments import Segment, segments
+from sparing.latent.segments import PassSegment, segments
 
 OnPass = Callable[[Tensor], None]
 
@@ -59,14 +59,14 @@ def iterated_forward(
     model: Any,
     vector: LatentVector,
     ids: Int[Tensor, "B T"],
-    unsaid: Int[Tensor, "3 M"],
+    dropped: Int[Tensor, "3 M"],
     rounds: int,
     depths: Sequence[int] = (),
     mask: Float[Tensor, "B 1 T T"] | None = None,
 ) -> list[Float[Tensor, "B T E"]]:
     """``segmented_forward`` by fixed-point iteration: each round makes all latents at once, from
     what the round before made of them; the first from the mean embedding of the words that they
-    stand for, which ``unsaid`` says by row, position and word.
+    stand for, which ``dropped`` says by row, position and word.
 
     Exact for latents with fewer than ``rounds`` others before them, and as close otherwise as the
     words are learned: where a latent is its words' mean, nothing is left to iterate. Without any
@@ -77,9 +77,9 @@ def iterated_forward(
     latent = ids == vector.recipe.id
     places = latent.nonzero(as_tuple=True)
     before = places[0], places[1] - 1
-    of = (latent.flatten().cumsum(0) - 1)[unsaid[0] * ids.shape[1] + unsaid[1]]
+    of = (latent.flatten().cumsum(0) - 1)[dropped[0] * ids.shape[1] + dropped[1]]
     z = embed.weight.new_zeros(len(places[0]), embed.weight.shape[1])
-    z = z.index_add(0, of, embed(unsaid[2])) / of.bincount()[:, None]
+    z = z.index_add(0, of, embed(dropped[2])) / of.bincount()[:, None]
     x = embed(ids.masked_fill(latent, 0))
     for at in range(rounds + 1):
         out = body(
@@ -95,7 +95,7 @@ def iterated_forward(
 
 
 def run_pass(
-    body: Any, ids: Int[Tensor, "B T"], segment: Segment, past: Past, z: Tensor | None
+    body: Any, ids: Int[Tensor, "B T"], segment: PassSegment, past: Past, z: Tensor | None
 ) -> Sequence[Tensor]:
     """The hidden states [1, N, E] of one pass after each layer, the last behind the final norm.
 

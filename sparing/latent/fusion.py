@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sparing.latent.recipe import Nucleus, Recipe
+from sparing.latent.vector_config import Nucleus, Recipe
 from sparing.model.matrix import Matrix
 
 

@@ -41,13 +41,15 @@ class LatentThought(ChainOfThought):
         roles: Tensor,
         depths: Sequence[int],
         mask: Tensor | None = None,
-        unsaid: Tensor | None = None,
+        dropped: Tensor | None = None,
     ) -> list[Tensor]:
         if not bool((ids == self.vector.recipe.id).any()):
             unused = sum(0 * weight.sum() for weight in self.vector.parameters())
             return [states + unused for states in super().states(ids, roles, depths, mask)]
-        if self.rounds is not None and unsaid is not None and unsaid.shape[1]:
-            return iterated_forward(self.model, self.vector, ids, unsaid, self.rounds, depths, mask)
+        if self.rounds is not None and dropped is not None and dropped.shape[1]:
+            return iterated_forward(
+                self.model, self.vector, ids, dropped, self.rounds, depths, mask
+            )
         try:
             return segmented_forward(
                 self.model, self.vector, ids, wanted(roles), depths, mask, self._deal
@@ -55,12 +57,12 @@ class LatentThought(ChainOfThought):
         finally:
             self._deal(None)
 
-    def more(self, states: Tensor, unsaid: Tensor) -> Tensor:
+    def more(self, states: Tensor, dropped: Tensor) -> Tensor:
         """What each latent is made of is taught too: the cross-entropy of the words that it stands
         for, equally likely, before it, without the latent token (ours)."""
-        if not self.words_weight or not unsaid.shape[1]:
-            return super().more(states, unsaid)
-        rows, positions, words = unsaid
+        if not self.words_weight or not dropped.shape[1]:
+            return super().more(states, dropped)
+        rows, positions, words = dropped
         places, of = (rows * states.shape[1] + positions - 1).unique(return_inverse=True)
         logits = self.model.get_output_embeddings()(states.flatten(0, 1)[places]).float()
         share = 1 / of.bincount().to(logits.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Segment:
+class PassSegment:
     """The tokens of one pass, flat, row by row: ``rows`` and ``positions`` [N] say whose they are.
 
     ``count``: rows that take part, the first ones; ``starts``, ``ends`` [count]: their positions,
@@ -80,7 +80,7 @@ def segments(
     latent: Bool[Tensor, "B T"],
     lengths: Int[Tensor, " B"],
     holes: Float[Tensor, "B 1 T T"] | None = None,
-) -> list[Segment]:
+) -> list[PassSegment]:
     """The passes of a batch whose rows come with the most latents first; ``lengths`` without
     padding. No row may begin with a latent."""
     assert not bool(latent[:, 0].any())
@@ -93,5 +93,5 @@ def segments(
         rows, positions = mine.nonzero(as_tuple=True)
         count = int(rows.max()) + 1
         starts = mine[:count].int().argmax(1)
-        passes.append(Segment(rows, positions, starts, starts + mine[:count].sum(1), holes))
+        passes.append(PassSegment(rows, positions, starts, starts + mine[:count].sum(1), holes))
     return passes

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from sparing.latent.recipe import Nucleus, Recipe, Share
+from sparing.latent.vector_config import Nucleus, Recipe, Share
 from sparing.train.settings import Count, TrainSettings
 
 Latents = Literal["none", "hidden", "fused", "pause"]

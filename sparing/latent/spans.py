@@ -92,15 +92,15 @@ def shorten(
     and where the token behind each span now stands."""
     ids: list[int] = []
     roles: list[int] = []
-    unsaid: dict[int, list[int]] = {}
+    dropped: dict[int, list[int]] = {}
     behind, at = [], 0
     for span in spans:
         words = np.array_split(example.ids[span.begin : span.end], span.latents)
         first = len(ids) + span.begin - at
-        unsaid |= {first + i: each.tolist() for i, each in enumerate(words)}
+        dropped |= {first + i: each.tolist() for i, each in enumerate(words)}
         ids += [*example.ids[at : span.begin], *[token] * span.latents]
         roles += [*example.roles[at : span.begin], *[TAUGHT if taught else SHOWN] * span.latents]
         at = span.end
         behind.append(len(ids))
     ids += example.ids[at:]
-    return Encoded(ids, [*roles, *example.roles[at:]], example.task, unsaid), behind
+    return Encoded(ids, [*roles, *example.roles[at:]], example.task, dropped), behind

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparing.engine.switch import Latents, NoSwitch, Thought, ThoughtSwitch
+from sparing.engine.latent_switch import Latents, NoSwitch, Thought, ThoughtSwitch
 from sparing.errors import OptionError
 from sparing.latent.config import LatentConfig, without_latents
 from sparing.latent.fusion import Embeddings, LatentVector, Rows, Table, mixture
@@ -43,7 +43,7 @@ class Thinker:
         return Thought(z, top)
 
 
-class Learned:
+class LearnedSwitch:
     """A latent step where the model picks its latent token, greedily or drawn.
 
     At most ``in_a_row`` before a word, and ``most`` in all: beyond them the token is never picked.
@@ -74,7 +74,7 @@ class Learned:
         return token == self.token
 
 
-class Confidence(Learned):
+class Confidence(LearnedSwitch):
     """A latent step where the likeliest word has a probability below ``tau``, whatever is picked.
 
     The latent token itself is never picked and has no probability.
@@ -115,7 +115,7 @@ def find_switch(
     assert options.tau is not None
     thinker = Thinker(vector, embeddings_of(decoder), tokenizer)
     if wanted.mode == "learned":
-        return Learned(thinker, options.in_a_row, options.most)
+        return LearnedSwitch(thinker, options.in_a_row, options.most)
     return Confidence(thinker, options.in_a_row, options.most, options.tau)
 
 

@@ -15,11 +15,11 @@ from sparing.latent.config import CONFIG_FILE, LatentConfig, load_latents, save_
 from sparing.latent.fusion import LatentVector
 from sparing.latent.insertion import with_latents
 from sparing.latent.objective import LatentThought
-from sparing.latent.scores import kept_probabilities, unsure_at
 from sparing.latent.settings import StageSettings
 from sparing.latent.token import FAR, add_token, aim_row, learn_row
-from sparing.latent.words import FILE as WORDS
-from sparing.latent.words import Shortener, find_values
+from sparing.latent.token_probabilities import kept_probabilities, unsure_at
+from sparing.latent.word_dropping import FILE as WORDS
+from sparing.latent.word_dropping import WordDropper, find_values
 from sparing.model.checkpoint import read_config
 from sparing.model.fingerprint import fingerprint
 from sparing.model.sources import find_model
@@ -159,7 +159,7 @@ def changed_examples(
             width = model.get_input_embeddings().embedding_dim
             vector = known[1] if known else LatentVector(settings.recipe(token), width)
             first = find_model(settings.base)
-            shorten = Shortener(settings, first, model, vector, tokenizer, base, out)
+            shorten = WordDropper(settings, first, model, vector, tokenizer, base, out)
             train, validation = shorten(named)
             if not (base / WORDS).exists() and settings.targets == "predict":
                 gone = shorten.dropped(corpus.examples)

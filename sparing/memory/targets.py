@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparing.engine.cache import SlotCache
 from sparing.engine.eviction import NO_TOKEN
-from sparing.engine.switch import Thinks
+from sparing.engine.latent_switch import Thinks
 from sparing.model.decoder import Decoder
 from sparing.model.inputs import Output, RowInput
 from sparing.model.reference import ReferenceDecoder

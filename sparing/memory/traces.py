@@ -19,8 +19,8 @@ from torch import Tensor
 
 from sparing.engine.events import LatentEvent, TokenEvent
 from sparing.engine.eviction import NO_TOKEN
+from sparing.engine.latent_switch import Thinks
 from sparing.engine.result import Result
-from sparing.engine.switch import Thinks
 from sparing.errors import OptionError, reason
 from sparing.files import write_atomically
 from sparing.memory.targets import TARGETS, Importance, importance
@@ -34,7 +34,7 @@ Sample = Callable[[Sequence[Problem]], list[Result]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class TraceSource:
     """The questions of a run, and what makes a trace of one.
 
     ``sample``: the model's answers; ``accept``: whether to keep one; ``horizons`` as in
@@ -109,7 +109,7 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def collect(
-    asked: Asked,
+    asked: TraceSource,
     folder: Path,
     process: int = 0,
     processes: int = 1,

@@ -11,7 +11,7 @@ from sparing.errors import OptionError
 from sparing.memory.fit import Fit, evaluate
 from sparing.memory.predictor import CONFIG_FILE, has_predictor, save_predictor
 from sparing.memory.settings import FitSettings, TraceSettings
-from sparing.memory.traces import Asked, TraceSet, collect
+from sparing.memory.traces import TraceSet, TraceSource, collect
 from sparing.model.config import read_json
 from sparing.train import checkpoint
 from sparing.train.loop import EVERY, Pace, Report
@@ -26,7 +26,7 @@ def traces_content(settings: TraceSettings, fingerprint: str) -> dict[str, Any]:
 
 
 def sample_traces(
-    asked: Asked,
+    asked: TraceSource,
     settings: TraceSettings,
     fingerprint: str,
     folder: Path,

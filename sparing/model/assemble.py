@@ -24,7 +24,7 @@ from sparing.model.config import ModelConfig
 from sparing.model.decoder import MATRICES, Decoder, Layer
 from sparing.model.gguf import is_gguf
 from sparing.model.matrix import Matrix, PlainMatrix
-from sparing.model.progress import Progress
+from sparing.model.progress import LoadProgress
 from sparing.model.tensors import CheckpointTensors, GgufTensors, Stored, Tensors
 from sparing.model.torch_decoder import TorchDecoder
 from sparing.model.weights import EMBEDDING, HEAD, Checkpoint
@@ -160,7 +160,7 @@ class Assembly:
 
     def _parts(self, build, vector):
         """Layers, embedding and head. Where the head is tied, one matrix serves as both."""
-        with Progress(f"loading {self.name}", len(self._names())) as progress:
+        with LoadProgress(f"loading {self.name}", len(self._names())) as progress:
 
             def matrix(name: str, bias: bool = False) -> Matrix:
                 found = build(f"{name}.weight", vector(f"{name}.bias") if bias else None)

@@ -19,7 +19,7 @@ MANY, SHORT = 16, 1024  # from so many key heads of all rows on, over no more sl
 
 
 @dataclass
-class Segment:
+class RowSegment:
     """A run of neighbouring cache rows, attended in one call and padded to ``tokens`` each."""
 
     first: int
@@ -117,7 +117,7 @@ class Attention:
         return found
 
     def _weights(
-        self, s: Segment, q: Float[Tensor, "n H D"], kv: Float[Tensor, "2 B G S D"]
+        self, s: RowSegment, q: Float[Tensor, "n H D"], kv: Float[Tensor, "2 B G S D"]
     ) -> Float[Tensor, "_R _T _S"]:
         k = kv[0].narrow(2, 0, s.slots).narrow(0, s.first, s.rows)
         packed = self._pack(s, q)
@@ -129,7 +129,7 @@ class Attention:
         return weights.mean((1, 3))
 
     def _attend(
-        self, s: Segment, q: Float[Tensor, "n H D"], kv: Float[Tensor, "2 B G S D"]
+        self, s: RowSegment, q: Float[Tensor, "n H D"], kv: Float[Tensor, "2 B G S D"]
     ) -> Float[Tensor, "n HD"]:
         kv = kv.narrow(3, 0, s.slots)
         if s.rows < kv.shape[1]:
@@ -142,7 +142,7 @@ class Attention:
             return self._unpack(s, two_products(q, k, v, s.mask))
         return self._unpack(s, F.scaled_dot_product_attention(q, k, v, attn_mask=s.mask))
 
-    def _pack(self, s: Segment, q: Float[Tensor, "n H D"]) -> Float[Tensor, "R G _TH D"]:
+    def _pack(self, s: RowSegment, q: Float[Tensor, "n H D"]) -> Float[Tensor, "R G _TH D"]:
         """Queries beside the key head that they share: R is rows, or a lone row's parts."""
         dim = q.shape[2]
         if s.tokens == 1:
@@ -153,7 +153,7 @@ class Attention:
             return q.reshape(self.key_heads, s.parts, -1, dim).transpose(0, 1)
         return q.reshape(s.rows, self.key_heads, s.tokens * self.group, dim)
 
-    def _unpack(self, s: Segment, out: Float[Tensor, "R G _TH D"]) -> Float[Tensor, "n HD"]:
+    def _unpack(self, s: RowSegment, out: Float[Tensor, "R G _TH D"]) -> Float[Tensor, "n HD"]:
         dim = out.shape[3]
         if s.tokens == 1:
             return out.reshape(s.rows, -1)
@@ -163,7 +163,7 @@ class Attention:
         out = out.reshape(s.rows * s.tokens, -1)
         return out if s.unpad is None else out[s.unpad]
 
-    def _segment(self, run: Sequence[RowInput], like: Tensor) -> Segment:
+    def _segment(self, run: Sequence[RowInput], like: Tensor) -> RowSegment:
         counts = [len(i.ids) for i in run]
         tokens, count = max(counts), sum(counts)
         slots = max(i.cached + len(i.ids) for i in run)
@@ -183,7 +183,7 @@ class Attention:
         if count != len(run) * tokens:
             pad, unpad = padding(counts, tokens, like.device)
         attended = any(i.attended for i in run)
-        return Segment(
+        return RowSegment(
             run[0].row, len(run), tokens, slots, count, pad, unpad, mask, parts, products, attended
         )
 

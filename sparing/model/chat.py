@@ -68,7 +68,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Defaults:
+class GenerationDefaults:
     """What ``generation_config.json`` says: end tokens, and the sampling to use unless told."""
 
     end_ids: frozenset[int]
@@ -84,7 +84,7 @@ class ChatFormat:
     def __init__(
         self,
         tokenizer: Any,
-        defaults: Defaults,
+        defaults: GenerationDefaults,
         markers: tuple[str, str] | None = None,
         scope: Scope | None = None,
     ) -> None:
@@ -270,7 +270,7 @@ def shortened(value: Any) -> str:
 SAMPLED = ("top_k", "top_p", "min_p")
 
 
-def read_defaults(path: Path, tokenizer: Any) -> Defaults:
+def read_defaults(path: Path, tokenizer: Any) -> GenerationDefaults:
     """End tokens and sampling of a checkpoint; a missing ``generation_config.json`` is fine."""
     if is_gguf(path):
         gguf, where = open_gguf(path), path
@@ -283,7 +283,7 @@ def read_defaults(path: Path, tokenizer: Any) -> Defaults:
         Sampling(**sampling)
     except OptionError as error:
         raise ModelError(f"in {where} {error}; mend it") from None
-    return Defaults(ends, sampling)
+    return GenerationDefaults(ends, sampling)
 
 
 def end_ids(directory: Path, generation: Mapping[str, Any], tokenizer: Any) -> frozenset[int]:

@@ -62,11 +62,11 @@ class Gguf:
     ``paths``: its files. Views of a tensor stay readable after ``close``.
     """
 
-    def __init__(self, parts: list["Part"]) -> None:
+    def __init__(self, parts: list["GgufPart"]) -> None:
         self.parts, self.paths = parts, [part.path for part in parts]
         self.metadata: dict[str, Any] = parts[0].header.metadata
         self.tensors: dict[str, GgufTensor] = {}
-        self._places: dict[str, tuple[Part, int]] = {}
+        self._places: dict[str, tuple[GgufPart, int]] = {}
         for part in parts:
             for tensor, begin in part.tensors():
                 if tensor.name in self.tensors:
@@ -78,7 +78,7 @@ class Gguf:
     def open(cls, path: str | Path) -> "Gguf":
         """Of a split model any part will do; raises ModelError where a file cannot be used."""
         path = Path(path)
-        first = Part(path)
+        first = GgufPart(path)
         count = first.header.metadata.get("split.count", 1)
         if not isinstance(count, int) or count <= 1:
             return cls([first])
@@ -92,7 +92,7 @@ class Gguf:
             raise ModelError(
                 f"a split model must have all its {count} files, got no {missing}; fetch it"
             )
-        return cls([Part(p) for p in paths])
+        return cls([GgufPart(p) for p in paths])
 
     @property
     def path(self) -> Path:
@@ -127,7 +127,7 @@ class Gguf:
         self.close()
 
 
-class Part:
+class GgufPart:
     """One file: its header, and where its weights begin."""
 
     def __init__(self, path: Path) -> None:

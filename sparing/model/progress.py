@@ -8,14 +8,14 @@ from typing import Any
 PATIENCE_S = 2.0
 
 
-class Progress:
+class LoadProgress:
     """Shows ``what`` and how far it is of ``total``, on a terminal, once it has taken long."""
 
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total, self.done = what, total, 0
         self._begun, self._bar, self._task = time.monotonic(), None, None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "LoadProgress":
         return self
 
     def advance(self) -> None:

@@ -14,17 +14,31 @@ from starlette.exceptions import HTTPException
 
 from sparing import __version__
 from sparing.errors import SparingError
-from sparing.server.answers import ChatCompletion, ChatTeller, Completion, Teller, TextTeller
-from sparing.server.browser import show_page
-from sparing.server.described import Draw, Examples, Model, Models, RunState, run_state, spares
 from sparing.server.errors import AsciiJSON, ErrorBody, Refused
 from sparing.server.examples import examples, has_more
-from sparing.server.gate import Gate
+from sparing.server.middleware import Gate
 from sparing.server.refusals import of_status, of_validation
-from sparing.server.requests import Asked, ChatRequest, CompletionRequest
-from sparing.server.runs import Run
+from sparing.server.requests import ChatRequest, CommonRequest, CompletionRequest
+from sparing.server.responses import (
+    ChatCompletion,
+    ChatTeller,
+    Completion,
+    ResponseWriter,
+    TextTeller,
+)
+from sparing.server.runs import LiveRun
+from sparing.server.schemas import (
+    ExampleQuery,
+    Examples,
+    Model,
+    Models,
+    RunState,
+    run_state,
+    spares,
+)
 from sparing.server.service import Service, refusal
-from sparing.server.sse import EventStream, completion, events, gone
+from sparing.server.sse import EventStream, completion, disconnected, events
+from sparing.server.static import show_page
 
 log = logging.getLogger("sparing")
 STREAM = {  # the schema of one event
@@ -83,8 +97,8 @@ def build_app(service: Service) -> FastAPI:
         refused=service.metrics.refused,
     )
     answer_errors(app, service)
-    answer_questions(app, service)
-    tell_runs(app, service)
+    add_completion_routes(app, service)
+    add_run_routes(app, service)
     tell_models(app, service)
     tell_state(app, service)
     show_page(app)
@@ -123,7 +137,7 @@ def answer_errors(app: FastAPI, service: Service) -> None:
         return respond(refusal(error))
 
 
-def answer_questions(app: FastAPI, service: Service) -> None:
+def add_completion_routes(app: FastAPI, service: Service) -> None:
     """OpenAI's two ways to ask."""
     described: dict[int | str, dict[str, Any]] = {**ANSWERS}
 
@@ -145,7 +159,11 @@ def answer_questions(app: FastAPI, service: Service) -> None:
 
 
 async def answer(
-    service: Service, request: Request, body: Asked, run: Run, kind: type[Teller]
+    service: Service,
+    request: Request,
+    body: CommonRequest,
+    run: LiveRun,
+    kind: type[ResponseWriter],
 ) -> Any:
     """A run told whole or in chunks; it is cancelled where its reader leaves."""
     teller = kind(run, service.engine.chat, service.model, body.n, body.usage_too)
@@ -154,14 +172,14 @@ async def answer(
         parts = completion(service, run, teller)
         left = lambda: service.cancel(run)  # noqa: E731
         return EventStream(parts, service.serving.request_s, headers, left)
-    await service.finish(run, gone(request.receive))
+    await service.finish(run, disconnected(request.receive))
     return AsciiJSON(teller.whole(), headers=headers)
 
 
-def tell_runs(app: FastAPI, service: Service) -> None:
+def add_run_routes(app: FastAPI, service: Service) -> None:
     """The engine's events of a run, and its end."""
 
-    def found(id_: str) -> Run:
+    def found(id_: str) -> LiveRun:
         run = service.runs.find(id_)
         if run is None:
             raise Refused(
@@ -216,7 +234,7 @@ def tell_models(app: FastAPI, service: Service) -> None:
         return model
 
     @app.get("/v1/examples", responses=refusals(400))
-    async def some_examples(draw: Annotated[Draw, Query()]) -> Examples:
+    async def some_examples(draw: Annotated[ExampleQuery, Query()]) -> Examples:
         try:
             found = await to_thread.run_sync(examples, engine.chat.scope, draw.seed)
         except SparingError as error:

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from sparing.server.runs import Run
+from sparing.server.runs import LiveRun
 from sparing.server.scheduler import Scheduler
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -46,7 +46,7 @@ class Metrics:
         for name, (what, read) in gauges.items():
             Gauge(name, what, registry=registry).set_function(read)
 
-    def ended(self, run: Run, seconds: float) -> None:
+    def ended(self, run: LiveRun, seconds: float) -> None:
         """Count a run that has ended."""
         interrupted = any(c.done and c.done.finish_reason == "interrupted" for c in run.choices)
         outcome = "failed" if run.failure else "cancelled" if interrupted else "finished"

@@ -15,7 +15,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Savings(Body):
+class SparingOptions(Body):
     """What is spared, and how it is drawn beyond what OpenAI's fields say: Sparing's own options,
     as in Python. ``no_think``: the chat template is asked to leave the thought out."""
 
@@ -32,7 +32,7 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
-class Asked(Body):
+class CommonRequest(Body):
     """What both kinds of requests have in common."""
 
     model: str
@@ -43,10 +43,10 @@ class Asked(Body):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    sparing: Savings = Savings()
+    sparing: SparingOptions = SparingOptions()
 
     @model_validator(mode="after")
-    def _streams(self) -> "Asked":
+    def _streams(self) -> "CommonRequest":
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream, got none; pass stream=true too")
         return self
@@ -107,7 +107,7 @@ class Message(Body):
         return message
 
 
-class ChatRequest(Asked):
+class ChatRequest(CommonRequest):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -142,7 +142,7 @@ Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 SEVERAL = Field(min_length=1, max_length=MOST_PROMPTS)
 
 
-class CompletionRequest(Asked):
+class CompletionRequest(CommonRequest):
     """POST /v1/completions: prompts as they stand, as text or token ids."""
 
     prompt: str | Annotated[list[str], SEVERAL] | Ids | Annotated[list[Ids], SEVERAL]

@@ -8,10 +8,10 @@ from sparing.engine.row import Request
 from sparing.errors import SparingError
 from sparing.latent.config import without_latents
 from sparing.options import DraftName, Latent, Memory, Sampling
+from sparing.server.admission import KvBudget
 from sparing.server.errors import Refused
-from sparing.server.requests import Asked
-from sparing.server.room import Room
-from sparing.server.settings import Defaults, Serving, thinking_can_be_left_out
+from sparing.server.requests import CommonRequest
+from sparing.server.settings import RequestDefaults, ServerConfig, thinking_can_be_left_out
 
 
 class Resolver:
@@ -20,9 +20,9 @@ class Resolver:
     def __init__(
         self,
         engine: Engine,
-        serving: Serving,
-        defaults: Defaults,
-        room: Room,
+        serving: ServerConfig,
+        defaults: RequestDefaults,
+        room: KvBudget,
         model: str,
         kv: str,
     ) -> None:
@@ -30,7 +30,7 @@ class Resolver:
         self.engine, self.serving, self.defaults = engine, serving, defaults
         self.room, self.model, self.kv = room, model, kv
 
-    def requests(self, asked: Asked, prompts: Sequence[Any]) -> list[Request]:
+    def requests(self, asked: CommonRequest, prompts: Sequence[Any]) -> list[Request]:
         """One for each choice of each prompt, prompt by prompt.
 
         Raises Refused for what this model or this server cannot do.
@@ -53,7 +53,7 @@ class Resolver:
         except SparingError as error:
             raise Refused(400, str(error)) from None
 
-    def latent(self, asked: Asked) -> Latent:
+    def latent(self, asked: CommonRequest) -> Latent:
         """When it thinks without words."""
         wanted = asked.sparing.latent or self.defaults.latent
         if wanted.mode != "off" and self.engine.latents is None:
@@ -61,7 +61,7 @@ class Resolver:
             raise Refused(400, said, param="sparing.latent", code="unsupported_parameter")
         return wanted
 
-    def draft(self, asked: Asked) -> DraftName:
+    def draft(self, asked: CommonRequest) -> DraftName:
         """Who drafts. The other options of drafting belong to what the engine has learned from all
         requests: they are the server's."""
         depth = asked.sparing.depth
@@ -90,7 +90,7 @@ class Resolver:
             )
         return depth.draft
 
-    def sampling(self, asked: Asked) -> Sampling:
+    def sampling(self, asked: CommonRequest) -> Sampling:
         """The request's options over the server's; a field that is given twice is refused."""
         own, more = asked.sampling(), asked.sparing.sampling or Sampling()
         extra = {name: getattr(more, name) for name in more.model_fields_set}
@@ -104,7 +104,7 @@ class Resolver:
         return Sampling(**{name: getattr(base, name) for name in base.model_fields_set}
                         | extra | own)  # fmt: skip
 
-    def template_options(self, asked: Asked) -> dict[str, Any] | None:
+    def template_options(self, asked: CommonRequest) -> dict[str, Any] | None:
         """What goes to the chat template."""
         if not (asked.sparing.no_think or self.defaults.no_think):
             return None

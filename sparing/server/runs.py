@@ -18,7 +18,7 @@ from sparing.server.scheduler import News, Ticket
 class Choice:
     """A row of a run, as far as it has been told: ``text``, ``tokens`` and ``stats`` up to now."""
 
-    run: "Run"
+    run: "LiveRun"
     index: int
     request: Request
     ticket: Ticket | None = None
@@ -50,7 +50,7 @@ class Choice:
         return self._transcript.split(self.text, so_far=True) if self._transcript else ("", "")
 
 
-class Run:
+class LiveRun:
     """Some rows that were asked for together. ``events`` of all of them, each marked with the
     ``row`` that it is of; ``failure``: why it ended early."""
 
@@ -89,32 +89,32 @@ class Run:
         await reader
 
 
-class Runs:
+class RunRegistry:
     """Those that go on, and the ``keep`` last ones that have ended, by id."""
 
     def __init__(self, keep: int) -> None:
         self.keep = keep
-        self.live: dict[str, Run] = {}
-        self._ended: OrderedDict[str, Run] = OrderedDict()
+        self.live: dict[str, LiveRun] = {}
+        self._ended: OrderedDict[str, LiveRun] = OrderedDict()
 
-    def add(self, run: Run) -> None:
+    def add(self, run: LiveRun) -> None:
         self.live[run.id] = run
 
-    def find(self, id_: str) -> Run | None:
+    def find(self, id_: str) -> LiveRun | None:
         return self.live.get(id_) or self._ended.get(id_)
 
-    def end(self, run: Run) -> None:
+    def end(self, run: LiveRun) -> None:
         """It has ended: keep it among the last ones."""
         self.live.pop(run.id, None)
         self._ended[run.id] = run
         while len(self._ended) > self.keep:
             self._ended.popitem(last=False)
 
-    def take(self, news: News) -> list[Run]:
+    def take(self, news: News) -> list[LiveRun]:
         """Take in what the scheduler tells; the runs that have ended with it."""
-        ended: list[Run] = []
+        ended: list[LiveRun] = []
         for ticket, events in news:
-            run: Run = ticket.owner
+            run: LiveRun = ticket.owner
             run.take(ticket, events)
             if run.done and run.id in self.live:
                 self.end(run)

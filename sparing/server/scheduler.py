@@ -16,10 +16,10 @@ from sparing.engine.events import DoneEvent, Event, LayersEvent, TokenEvent
 from sparing.engine.loop import PREFILL_CHUNK
 from sparing.engine.row import Request, Row
 from sparing.options import Depth, DraftName
-from sparing.server.drafting import ByRequest
-from sparing.server.heap import give_back
-from sparing.server.room import Room
-from sparing.server.settings import Serving
+from sparing.server.admission import KvBudget
+from sparing.server.malloc import give_back
+from sparing.server.per_request_drafter import PerRequestDrafter
+from sparing.server.settings import ServerConfig
 
 TELL_S = 0.03  # news wait no longer than that to be told together
 REST_S = 0.2  # without work, until memory goes back to the system
@@ -71,16 +71,16 @@ class Scheduler:
     def __init__(
         self,
         engine: Engine,
-        serving: Serving,
+        serving: ServerConfig,
         tell: Callable[[News], None],
         depth: Depth | None = None,
         kv: str = "auto",
     ) -> None:
         """``kv``: how keys and values of all tickets are stored, as ``Memory.kv``."""
         self.loop, self.queue, self.tell = engine.loop([], kv=kv), serving.queue, tell
-        self.room = Room(self.loop.cache.slot_bytes, serving.kv_bytes, serving.rows)
+        self.room = KvBudget(self.loop.cache.slot_bytes, serving.kv_bytes, serving.rows)
         self.known = engine.drafting
-        self.drafter = ByRequest(self.known, self.loop.cache, depth or Depth())
+        self.drafter = PerRequestDrafter(self.known, self.loop.cache, depth or Depth())
         self.loop.drafter = self.drafter
         self._changed = threading.Condition()
         self._waiting: deque[Ticket] = deque()

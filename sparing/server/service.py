@@ -11,22 +11,25 @@ from sparing.api import Engine
 from sparing.errors import SparingError
 from sparing.server.errors import Refused, out_of_time, shutting_down
 from sparing.server.metrics import Metrics
-from sparing.server.requests import Asked
+from sparing.server.requests import CommonRequest
 from sparing.server.resolve import Resolver
-from sparing.server.runs import Run, Runs
+from sparing.server.runs import LiveRun, RunRegistry
 from sparing.server.scheduler import Closed, News, QueueFull, Scheduler, Ticket
-from sparing.server.settings import Defaults, Serving
+from sparing.server.settings import RequestDefaults, ServerConfig
 
 
 class Service:
     """Lives on one event loop, from ``start`` to ``stop``."""
 
     def __init__(
-        self, engine: Engine, serving: Serving | None = None, defaults: Defaults | None = None
+        self,
+        engine: Engine,
+        serving: ServerConfig | None = None,
+        defaults: RequestDefaults | None = None,
     ) -> None:
-        self.engine, self.serving = engine, serving or Serving()
+        self.engine, self.serving = engine, serving or ServerConfig()
         self.created, self.model = int(time.time()), engine.name
-        defaults = defaults or Defaults()
+        defaults = defaults or RequestDefaults()
         engine.switch(defaults.latent)  # a model that cannot is told so now
         self.scheduler = Scheduler(
             engine, self.serving, self._told, defaults.depth, defaults.memory.kv
@@ -35,7 +38,7 @@ class Service:
         self.resolver = Resolver(
             engine, self.serving, defaults, self.room, self.model, self.scheduler.loop.cache.stored
         )
-        self.runs = Runs(self.serving.keep_runs)
+        self.runs = RunRegistry(self.serving.keep_runs)
         self.metrics = Metrics(self.scheduler)
         self.stopping = False
 
@@ -44,13 +47,13 @@ class Service:
         self._one_by_one = CapacityLimiter(1)  # long prompts shall not take all cores
         self.scheduler.start()
 
-    async def open(self, asked: Asked, prompts: Sequence[Any], prefix: str) -> Run:
+    async def open(self, asked: CommonRequest, prompts: Sequence[Any], prefix: str) -> LiveRun:
         """Let a request in; raises Refused."""
         draft = self.resolver.draft(asked)
         requests = await to_thread.run_sync(
             self.resolver.requests, asked, prompts, limiter=self._one_by_one
         )
-        run = Run(prefix, requests)
+        run = LiveRun(prefix, requests)
         tickets = [
             Ticket(choice.request, draft, owner=run, choice=choice.index) for choice in run.choices
         ]
@@ -64,13 +67,13 @@ class Service:
             raise self._no_room(error, len(tickets)) from None
         return run
 
-    def cancel(self, run: Run, failure: Exception | None = None) -> None:
+    def cancel(self, run: LiveRun, failure: Exception | None = None) -> None:
         """End a run before its time; one that has ended stays as it is."""
         tickets = [choice.ticket for choice in run.choices if choice.ticket]
         if tickets:
             self.scheduler.cancel(tickets, failure)
 
-    async def finish(self, run: Run, left: Awaitable[None]) -> None:
+    async def finish(self, run: LiveRun, left: Awaitable[None]) -> None:
         """Wait for a run's end, no longer than a request may take or its reader stays.
 
         ``left``: done when that one is gone. Raises Refused for a run that failed.
@@ -90,7 +93,7 @@ class Service:
                 task.cancel()
         self.check(run)
 
-    def check(self, run: Run) -> None:
+    def check(self, run: LiveRun) -> None:
         """Raise Refused for a run that failed or was cancelled."""
         if run.failure is not None:
             raise refusal(run.failure)

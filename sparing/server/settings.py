@@ -8,7 +8,7 @@ from sparing.model.chat import ChatFormat
 from sparing.options import Depth, Latent, Memory, Options, Sampling
 
 
-class Serving(Options):
+class ServerConfig(Options):
     """``kv_bytes``: for the keys and values of all rows, ``rows`` of them at most; ``queue``: how
     many requests may wait. A request may take ``request_s`` in all, its body ``body_s`` to arrive
     and ``body_bytes``, its prompt ``prompt_tokens`` (None: what the model's context leaves).
@@ -28,7 +28,7 @@ class Serving(Options):
     api_key: Annotated[str, Field(min_length=1)] | None = None
 
 
-class Defaults(Options):
+class RequestDefaults(Options):
     """The options of requests that do not say otherwise."""
 
     memory: Memory = Memory()

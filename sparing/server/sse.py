@@ -10,9 +10,9 @@ from typing import Any
 from starlette.responses import Response
 
 from sparing.engine.events import Event
-from sparing.server.answers import Teller
 from sparing.server.errors import Refused, out_of_time
-from sparing.server.runs import Run
+from sparing.server.responses import ResponseWriter
+from sparing.server.runs import LiveRun
 from sparing.server.service import Service
 
 PING_S = 15.0  # a comment, so that nobody between takes a silent stream for a dead one
@@ -39,7 +39,7 @@ class EventStream(Response):
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
         writer = asyncio.ensure_future(self._write(send))
-        listener = asyncio.ensure_future(gone(receive))
+        listener = asyncio.ensure_future(disconnected(receive))
         try:
             await asyncio.wait((writer, listener), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -60,7 +60,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def gone(receive: Any) -> None:
+async def disconnected(receive: Any) -> None:
     """Wait until the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -71,7 +71,7 @@ def data(content: Any) -> bytes:
     return b"data: " + json.dumps(content, separators=(",", ":")).encode() + b"\n\n"
 
 
-async def pulses(run: Run, seconds: float) -> AsyncIterator[bool]:
+async def poll_events(run: LiveRun, seconds: float) -> AsyncIterator[bool]:
     """True where there is news of a run, at its end too; False where a sign of life is due.
 
     Raises TimeoutError ``seconds`` after the run began.
@@ -92,12 +92,14 @@ async def pulses(run: Run, seconds: float) -> AsyncIterator[bool]:
             yield False
 
 
-async def completion(service: Service, run: Run, teller: Teller) -> AsyncIterator[bytes]:
+async def completion(
+    service: Service, run: LiveRun, teller: ResponseWriter
+) -> AsyncIterator[bytes]:
     """A run as OpenAI's clients read it; a failure is a message with an error."""
     yield b"".join(map(data, teller.opening()))
     seconds = service.serving.request_s
     try:
-        async for news in pulses(run, seconds):
+        async for news in poll_events(run, seconds):
             told = b"".join(map(data, teller.news())) if news else PING
             if told:
                 yield told
@@ -111,10 +113,10 @@ async def completion(service: Service, run: Run, teller: Teller) -> AsyncIterato
         yield b"".join(map(data, teller.last())) + DONE
 
 
-async def events(service: Service, run: Run, after: int) -> AsyncIterator[bytes]:
+async def events(service: Service, run: LiveRun, after: int) -> AsyncIterator[bytes]:
     """A run's events one by one, numbered from 0, from behind the number ``after``."""
     told = after + 1
-    async for news in pulses(run, service.serving.request_s):
+    async for news in poll_events(run, service.serving.request_s):
         new = run.events[told:] if news else []
         numbered = [event(number, e) for number, e in enumerate(new, told)]
         told += len(new)

@@ -38,13 +38,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of prompt and response, and the role of each. ``unsaid``: by place the words, as
+    """Token ids of prompt and response, and the role of each. ``dropped``: by place the words, as
     ids, that a token there stands for."""
 
     ids: list[int]
     roles: list[int]
     task: str
-    unsaid: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    dropped: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
 def encode(tokenizer: Any, example: Example) -> Encoded:
@@ -72,37 +72,39 @@ def unopened(pieces: Sequence[Piece], prompt: str) -> list[Piece]:
 
 
 class ExampleSet:
-    """Many examples in three arrays; row ``i`` is ``ids[starts[i]:starts[i + 1]]``. ``unsaid``
-    [M, 2]: places among ``ids`` and words that stand unsaid there, in order."""
+    """Many examples in three arrays; row ``i`` is ``ids[starts[i]:starts[i + 1]]``. ``dropped``
+    [M, 2]: places among ``ids`` and words that stand dropped there, in order."""
 
     def __init__(self, examples: Iterable[Encoded]) -> None:
         ids: list[np.ndarray] = []
         roles: list[np.ndarray] = []
-        unsaid: list[tuple[int, int]] = []
+        dropped: list[tuple[int, int]] = []
         self.tasks: list[str] = []
         count = 0
         for example in examples:
             ids.append(np.asarray(example.ids, dtype=np.int32))
             roles.append(np.asarray(example.roles, dtype=np.uint8))
             self.tasks.append(example.task)
-            unsaid += [(count + at, word) for at in example.unsaid for word in example.unsaid[at]]
+            dropped += [
+                (count + at, word) for at in example.dropped for word in example.dropped[at]
+            ]
             count += len(example.ids)
         self._taught = [int((row != SHOWN).sum()) for row in roles]
         self.lengths = np.array([len(row) for row in ids], dtype=np.int64)
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self.ids = np.concatenate(ids) if ids else np.zeros(0, np.int32)
         self.roles = np.concatenate(roles) if roles else np.zeros(0, np.uint8)
-        self.unsaid = np.array(unsaid, np.int64).reshape(-1, 2)
+        self.dropped = np.array(dropped, np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.tasks)
 
     def __getitem__(self, row: int) -> Encoded:
         span = slice(self.starts[row], self.starts[row + 1])
-        unsaid: dict[int, list[int]] = {}
-        for at, word in self.unsaid_of([row])[1:].T.tolist():
-            unsaid.setdefault(at, []).append(word)
-        return Encoded(self.ids[span].tolist(), self.roles[span].tolist(), self.tasks[row], unsaid)
+        dropped: dict[int, list[int]] = {}
+        for at, word in self.dropped_of([row])[1:].T.tolist():
+            dropped.setdefault(at, []).append(word)
+        return Encoded(self.ids[span].tolist(), self.roles[span].tolist(), self.tasks[row], dropped)
 
     def fingerprint(self) -> str:
         """A hash of all ids and roles, the same for the same examples in the same order."""
@@ -129,13 +131,13 @@ class ExampleSet:
             roles[at, :length] = torch.from_numpy(self.roles[span].astype(np.int64))
         return ids, roles
 
-    def unsaid_of(self, rows: Sequence[int]) -> torch.Tensor:
-        """``[3, M]``: of all that stands unsaid in a batch of these rows its row in the batch, its
+    def dropped_of(self, rows: Sequence[int]) -> torch.Tensor:
+        """``[3, M]``: of all that stands dropped in a batch of these rows its row in the batch, its
         position and the word."""
         found = []
         for at, row in enumerate(rows):
-            begin, end = np.searchsorted(self.unsaid[:, 0], self.starts[[row, row + 1]])
-            places, words = self.unsaid[begin:end].T
+            begin, end = np.searchsorted(self.dropped[:, 0], self.starts[[row, row + 1]])
+            places, words = self.dropped[begin:end].T
             found.append(np.stack([np.full_like(words, at), places - self.starts[row], words]))
         return torch.from_numpy(np.concatenate(found, 1))
 

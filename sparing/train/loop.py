@@ -26,7 +26,7 @@ SMOOTHING = 0.98
 Report = dict[str, Any]
 
 
-class Progress:
+class TrainingProgress:
     """The smoothed loss and the speed so far."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Trainer:
         step = checkpoint.restore(self.accelerator, self.out)
         goal = min(pace.stop_at or self.settings.steps, self.settings.steps)
         batches = endless(self.batched_by, self.settings.batch_tokens, self.settings.order, step)
-        progress = Progress()
+        progress = TrainingProgress()
         try:
             while step < goal:
                 rows = next(batches)
@@ -148,8 +148,8 @@ class Trainer:
         roles = roles if mine else torch.zeros_like(roles)
         self.dropout.draw(len(ids), self.settings.seed, step, place)
         mask = holes(ids, roles, self.settings.cache_dropout, self.settings.seed, step, place)
-        unsaid = self.examples.unsaid_of(mine).to(ids.device) if mine else None
-        loss = self.objective(ids, roles, self.examples.taught(rows), mask, unsaid)
+        dropped = self.examples.dropped_of(mine).to(ids.device) if mine else None
+        loss = self.objective(ids, roles, self.examples.taught(rows), mask, dropped)
         self.accelerator.backward(loss * places)  # processes average their gradients
         self.accelerator.clip_grad_norm_(self.objective.parameters(), self.settings.clip)
         for optimizer in self.optimizers:

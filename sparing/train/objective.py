@@ -32,10 +32,10 @@ class ChainOfThought(nn.Module):
         roles: Tensor,
         total: float,
         mask: Tensor | None = None,
-        unsaid: Tensor | None = None,
+        dropped: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy of the taught tokens, summed and divided by ``total``; ids, roles [B, T].
-        ``mask`` [B, 1, T, T] is added to the attention's scores. ``unsaid``: as ``ExampleSet``
+        ``mask`` [B, 1, T, T] is added to the attention's scores. ``dropped``: as ``ExampleSet``
         gives it, for objectives that teach it.
 
         With exits e of weight w: ``L = CE(h_last) + w * sum_e CE(h_e)``, each h through the model's
@@ -48,15 +48,15 @@ class ChainOfThought(nn.Module):
         head = self.model.get_output_embeddings()
         loss = torch.zeros((), device=ids.device)
         for states, weight in zip(
-            self.states(ids, roles, early, mask, unsaid), weights, strict=True
+            self.states(ids, roles, early, mask, dropped), weights, strict=True
         ):
             logits = head(states[:, :-1][taught])
             loss = loss + weight * F.cross_entropy(logits.float(), wanted, reduction="sum")
-        if unsaid is not None:
-            loss = loss + self.more(states, unsaid)
+        if dropped is not None:
+            loss = loss + self.more(states, dropped)
         return loss / total
 
-    def more(self, states: Tensor, unsaid: Tensor) -> Tensor:
+    def more(self, states: Tensor, dropped: Tensor) -> Tensor:
         """What else is taught by what feeds the head at the end [B, T, E]."""
         return torch.zeros((), device=states.device)
 
@@ -66,7 +66,7 @@ class ChainOfThought(nn.Module):
         roles: Tensor,
         depths: Sequence[int],
         mask: Tensor | None = None,
-        unsaid: Tensor | None = None,
+        dropped: Tensor | None = None,
     ) -> list[Tensor]:
         """As ``hidden_states``."""
         return hidden_states(self.model, ids, depths, mask)

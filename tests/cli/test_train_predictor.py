@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from sparing.memory.fit import Fit
-from sparing.memory.traces import SHARD, Asked
+from sparing.memory.traces import SHARD, TraceSource
 from sparing.train import checkpoint as checkpoints
 from tests.cli.command import assert_one_line
 from tests.memory.small import thinker, write_predictor
@@ -125,7 +125,7 @@ def test_stopped_and_resumed_it_is_the_same(sparing, tmp_path, command):
 def test_traces_of_an_earlier_run_are_fitted_anew(sparing, tmp_path, command, monkeypatch):
     first, second = tmp_path / "first", tmp_path / "second"
     assert sparing(*command, "--out", first).code == 0
-    monkeypatch.setattr(Asked, "shard", None)  # nothing is to be sampled
+    monkeypatch.setattr(TraceSource, "shard", None)  # nothing is to be sampled
     outcome = sparing(*command, "--out", second, "--traces", first / "traces", "--kendall", 1)
     assert outcome.code == 0, outcome.err
     assert folders(second) == []
@@ -136,7 +136,7 @@ def test_traces_of_an_earlier_run_are_fitted_anew(sparing, tmp_path, command, mo
     assert not (tmp_path / "none").exists()
 
 
-INTERRUPTED = {"sampling": (Asked, "shard", 2), "fitting": (Fit, "_step", 4)}
+INTERRUPTED = {"sampling": (TraceSource, "shard", 2), "fitting": (Fit, "_step", 4)}
 
 
 @pytest.mark.parametrize(("of", "name", "nth"), INTERRUPTED.values(), ids=INTERRUPTED)

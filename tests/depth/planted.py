@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sparing.api import Engine
+from sparing.depth.candidates import as_mask
 from sparing.depth.costs import Costs
-from sparing.depth.proposals import as_mask
-from sparing.depth.replay import Replay
+from sparing.depth.layer_sets import TunedLayerSet
+from sparing.depth.matchness import Replay
 from sparing.depth.search import LayerSearch
-from sparing.depth.store import Tuned
 from sparing.model.layer_set import LayerSet
 from tests.tiny import tiny
 
@@ -45,7 +45,7 @@ def knowing(model: Engine, layer_set: LayerSet | None = IDLE, matchness: float =
     """The engine, cold but for a layer set (None: that is yet to be found). Where acceptance stays
     within 0.15 of the ``matchness`` it is told, no other is looked for."""
     model.drafting.forget()
-    tuned = layer_set and Tuned(layer_set, matchness, 2.0)
+    tuned = layer_set and TunedLayerSet(layer_set, matchness, 2.0)
     model.drafting.sets = {"planted": tuned} if tuned else {}
     return model
 

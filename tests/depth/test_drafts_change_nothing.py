@@ -7,7 +7,7 @@ import pytest
 
 from sparing import Depth, Memory, Sampling
 from sparing.depth.costs import Costs
-from sparing.depth.find import Known
+from sparing.depth.find import DraftingState
 from sparing.depth.shortlist import Shortlist
 from sparing.engine.result import Result
 from tests.depth.planted import IDLE, WRONG, knowing, planted, unhurried
@@ -130,7 +130,7 @@ def test_with_a_shortlist(family, temperature, monkeypatch):
     model = loaded(family)  # stays as it is for other tests
     monkeypatch.setattr("sparing.depth.shortlist.SMALL", 0)
     monkeypatch.setattr(Shortlist.__init__, "__defaults__", (40,))
-    monkeypatch.setattr(model, "drafting", Known(model.decoder, model.drafting.sets))
+    monkeypatch.setattr(model, "drafting", DraftingState(model.decoder, model.drafting.sets))
     assert len(model.drafting._shortlist.ids) == 40
     sampling = Sampling(temperature=temperature, seed=5, max_new_tokens=COUNT, ignore_eos=True)
     plain = answers(model, Depth(draft="off"), None, sampling)

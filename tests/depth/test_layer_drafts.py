@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from sparing import Depth, Sampling, load
+from sparing.depth.layer_sets import TunedLayerSet
 from sparing.depth.layers import LayerDrafter
 from sparing.depth.search import LayerSearch
-from sparing.depth.store import Tuned
-from sparing.depth.trees import breadth
+from sparing.depth.trees import tree_width
 from sparing.engine.drafting import PENDING
 from tests.depth.planted import IDLE, planted
 from tests.engine.driving import Recorder
@@ -28,7 +28,7 @@ class Drafting:
         self.rows = [self.loop.admit(request) for request in requests]
         for _ in range(20):
             self.loop.step()
-        self.search = LayerSearch(self.model.decoder, known=Tuned(IDLE, 1.0, 2.0))
+        self.search = LayerSearch(self.model.decoder, known=TunedLayerSet(IDLE, 1.0, 2.0))
 
     def propose(self, rooms, **options):
         recorder = Recorder(self.model.decoder)
@@ -108,7 +108,7 @@ def test_trees_are_as_broad_as_they_are_unsure_and_only_the_first_goes_on(temper
     for at, (draft, row, stem) in enumerate(zip(drafts, drafting.rows, stems, strict=True)):
         parent = PENDING
         for depth, (inputs, logits) in enumerate(drafting.passes, 1):
-            count = breadth(float(logits[at].softmax(-1).max()), row.sampled)
+            count = tree_width(float(logits[at].softmax(-1).max()), row.sampled)
             nodes = [node for node, other in enumerate(draft.depths) if other == depth]
             assert len(nodes) == count
             assert {draft.parents[node] for node in nodes} == {parent}

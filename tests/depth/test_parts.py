@@ -7,7 +7,7 @@ from sparing.depth.costs import Costs
 from sparing.depth.hybrid import Hybrid
 from sparing.depth.lookup import NgramIndex, PromptLookup
 from sparing.depth.shortlist import Shortlist
-from sparing.depth.trees import breadth
+from sparing.depth.trees import tree_width
 from sparing.engine.drafting import Draft
 from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import PlainMatrix
@@ -75,8 +75,8 @@ def test_hybrid_asks_layers_where_lookup_found_nothing_and_tells_whom_it_asked()
     [(0.99, 3, 1), (0.9, 5, 3), (0.8, 8, 5), (0.6, 8, 5), (0.5, 10, 10), (0.1, 10, 10)],
 )
 def test_breadth_is_the_papers(confidence, greedy, sampled):
-    assert breadth(confidence, sampled=False) == greedy
-    assert breadth(confidence, sampled=True) == sampled
+    assert tree_width(confidence, sampled=False) == greedy
+    assert tree_width(confidence, sampled=True) == sampled
 
 
 def test_shortlist_scores_its_words_as_the_full_head_does():

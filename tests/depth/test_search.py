@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from sparing import Depth, Memory, Sampling
+from sparing.depth.candidates import RATIO, Proposals, as_layer_set, as_mask
 from sparing.depth.costs import Costs
-from sparing.depth.find import Known, find_drafter
+from sparing.depth.find import DraftingState, find_drafter
 from sparing.depth.gaussian_process import GaussianProcess
-from sparing.depth.proposals import RATIO, Proposals, as_layer_set, as_mask
-from sparing.depth.replay import Replay
+from sparing.depth.layer_sets import TunedLayerSet
+from sparing.depth.matchness import Replay
 from sparing.depth.search import LayerSearch, Schedule
-from sparing.depth.store import Tuned
 from sparing.engine.events import LayersEvent
 from sparing.errors import OptionError
 from sparing.model.inputs import RowInput
@@ -99,7 +99,7 @@ def test_finds_the_planted_set(objective, monkeypatch):
     """No-op sub-layers: what the search skips in the end changes no token, and is not little."""
     unhurried(monkeypatch)
     monkeypatch.setattr("sparing.depth.search.CANDIDATES", 60)
-    monkeypatch.setattr("sparing.depth.proposals.RATIO", 5 / (2 * LAYERS))
+    monkeypatch.setattr("sparing.depth.candidates.RATIO", 5 / (2 * LAYERS))
     model = knowing(engine(planted()), None)
     depth = Depth(
         draft="layers", objective=objective, interval=16, blocks=2, window=64, max_draft=3
@@ -211,7 +211,7 @@ def test_proposals(near):
 
 def test_searches_again_when_acceptance_falls():
     model = engine(planted())
-    search = LayerSearch(model.decoder, Schedule(), known=Tuned(IDLE, 0.9, 2.0))
+    search = LayerSearch(model.decoder, Schedule(), known=TunedLayerSet(IDLE, 0.9, 2.0))
     search.learn(10, 0)
     assert search.phase == "acceleration", "one bad draft says little"
     for _ in range(300):
@@ -256,8 +256,8 @@ class Clock:
 def test_takes_no_more_than_its_share_and_goes_on(monkeypatch):
     """Passes that cost the same: 5 % of them are the search's, and they are many candidates."""
     model = engine(planted())
-    known = Known(clock := Clock(model.decoder, monkeypatch))
-    monkeypatch.setattr(Known, "can_skip", True)
+    known = DraftingState(clock := Clock(model.decoder, monkeypatch))
+    monkeypatch.setattr(DraftingState, "can_skip", True)
     depth = Depth(draft="layers", max_draft=1)
     sampling = Sampling(temperature=0, max_new_tokens=1600, ignore_eos=True)
     request = model.request(PROMPT, None, sampling)
@@ -276,7 +276,7 @@ def test_takes_no_more_than_its_share_and_goes_on(monkeypatch):
 def test_the_gaussian_process_is_part_of_the_search(objective, monkeypatch):
     """Nothing else takes any time: all that is told as the search's is its."""
     unhurried(monkeypatch)
-    monkeypatch.setattr("sparing.depth.proposals.EVERY", 3)
+    monkeypatch.setattr("sparing.depth.candidates.EVERY", 3)
     model = knowing(engine(planted()), None)
     clock, fit, fits = Clock(model.decoder, monkeypatch), GaussianProcess.fit, []
 
@@ -318,7 +318,7 @@ def test_a_task_without_a_set_is_refused():
 
 def test_a_task_has_its_own_set_and_the_papers_schedule_looks_for_one():
     model = knowing(engine(planted()))
-    model.drafting.sets |= {"other": Tuned(WRONG, 0.5, 1.5)}
+    model.drafting.sets |= {"other": TunedLayerSet(WRONG, 0.5, 1.5)}
     sampling = Sampling(temperature=0, max_new_tokens=4, ignore_eos=True)
     for options, expected in (
         ({}, (IDLE.names, 1.0, "acceleration")),

@@ -8,7 +8,7 @@ import torch
 
 from sparing.api import Run, results_of
 from sparing.engine.events import DoneEvent
-from sparing.engine.switch import NoSwitch
+from sparing.engine.latent_switch import NoSwitch
 from sparing.errors import ModelError, OptionError
 from sparing.options import Depth, Memory, Sampling
 from tests.depth.planted import knowing, planted

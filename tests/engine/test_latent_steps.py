@@ -12,8 +12,8 @@ from sparing.api import Engine
 from sparing.depth.lookup import PromptLookup
 from sparing.engine.drafting import NoDrafter
 from sparing.engine.events import EvictEvent, LatentEvent, TokenEvent
+from sparing.engine.latent_switch import Latents, Thought
 from sparing.engine.result import Result
-from sparing.engine.switch import Latents, Thought
 from sparing.options import Memory
 from tests.engine.drafters import all_drafters
 from tests.engine.driving import Recorder, greedy, run, said

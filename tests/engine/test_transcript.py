@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sparing.engine.cache import Kind
 from sparing.engine.sampling import Sampler, draw
 from sparing.engine.transcript import Limits, Transcript
-from sparing.model.chat import ChatFormat, Defaults
+from sparing.model.chat import ChatFormat, GenerationDefaults
 from tests.tiny import tokenizer
 
 END = "</think>"
@@ -21,7 +21,7 @@ LOGITS = torch.zeros(300)
 
 @cache
 def chat(markers: str | None) -> ChatFormat:
-    return ChatFormat(tokenizer(markers), Defaults(frozenset()))
+    return ChatFormat(tokenizer(markers), GenerationDefaults(frozenset()))
 
 
 class Row:

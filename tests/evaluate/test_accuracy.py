@@ -8,9 +8,9 @@ import pytest
 from sparing import __version__
 from sparing.errors import OptionError, PromptError
 from sparing.evaluate.accuracy import Plan, evaluate, summary
-from sparing.evaluate.answering import Settings, answers
-from sparing.evaluate.intervals import wilson
-from sparing.evaluate.part import Part
+from sparing.evaluate.batch_generate import Settings, answers
+from sparing.evaluate.partial_results import PartialResults
+from sparing.evaluate.statistics import wilson
 from sparing.options import Depth, Memory, Sampling
 from tests.evaluate.questions import Asked, Words
 from tests.tiny import engine, tiny, unchecked
@@ -113,7 +113,7 @@ def test_nothing_solved_costs_nothing_that_could_be_said():
 
 def test_a_prompt_that_does_not_fit_is_named_and_leaves_nothing(tmp_path):
     plan = Plan([Asked(question="x" * 3000)], 1, 0, SAMPLED)
-    part = Part(tmp_path / "a.json", plan.fingerprint({}))
+    part = PartialResults(tmp_path / "a.json", plan.fingerprint({}))
     with pytest.raises(PromptError, match="words, problem 1: a prompt must be shorter than"), part:
         evaluate(model(), plan, part)
     assert list(tmp_path.iterdir()) == []
@@ -140,7 +140,7 @@ def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, memory, stops):
     done = 0
     for stop in stops:
         plan = Plan([Words(watch=Interrupt(stop))], 8, 0, settings)
-        part = Part(result, plan.fingerprint({}))
+        part = PartialResults(result, plan.fingerprint({}))
         assert len(part.rows) == done
         with pytest.raises(KeyboardInterrupt), part:
             evaluate(model(), plan, part)
@@ -150,7 +150,7 @@ def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, memory, stops):
         else:
             assert not part.path.exists()
     plan = Plan([Words(watch=Interrupt(8 - done))], 8, 0, settings)
-    with Part(result, plan.fingerprint({})) as part:
+    with PartialResults(result, plan.fingerprint({})) as part:
         content = evaluate(model(), plan, part)
     assert timeless(content["rows"]) == timeless(unbroken["rows"])
     assert {t: s["accuracy"] for t, s in content["tasks"].items()} == {
@@ -163,12 +163,12 @@ def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, memory, stops):
 def test_a_line_cut_short_is_done_again(tmp_path):
     plan = Plan([Words()], 4, 0, SAMPLED)
     result = tmp_path / "a.json"
-    with Part(result, plan.fingerprint({})) as part:
+    with PartialResults(result, plan.fingerprint({})) as part:
         whole = evaluate(model(), plan, part)
     lines = part.path.read_bytes()
     for kept in (0, 10, lines.index(b"\n") + 1, len(lines) - 1, len(lines)):
         part.path.write_bytes(lines[:kept])
-        with Part(result, plan.fingerprint({})) as part:
+        with PartialResults(result, plan.fingerprint({})) as part:
             assert len(part.rows) == max(lines[:kept].count(b"\n") - 1, 0)
             again = evaluate(model(), plan, part)
         assert timeless(again["rows"]) == timeless(whole["rows"])
@@ -203,24 +203,24 @@ CHANGES = {
 @pytest.mark.parametrize("field", CHANGES)
 def test_rows_of_other_settings_are_refused_by_the_field(tmp_path, field):
     result = tmp_path / "a.json"
-    with Part(result, BASE.fingerprint({"model": "a"})) as part:
+    with PartialResults(result, BASE.fingerprint({"model": "a"})) as part:
         part.append({})
     with pytest.raises(OptionError, match=rf"got another {field} \(.* then, .* now\)") as error:
-        Part(result, CHANGES[field].fingerprint({"model": "a"}))
+        PartialResults(result, CHANGES[field].fingerprint({"model": "a"}))
     assert "delete a.json.part.jsonl, or pass another --json" in str(error.value)
     with pytest.raises(OptionError, match=r"got another model \('a' then, 'b' now\)"):
-        Part(result, BASE.fingerprint({"model": "b"}))
+        PartialResults(result, BASE.fingerprint({"model": "b"}))
 
 
 def test_another_version_or_file_is_refused(tmp_path):
     result = tmp_path / "a.json"
     fingerprint = BASE.fingerprint({})
     assert fingerprint["version"] == __version__
-    with Part(result, fingerprint | {"version": "0.0.1"}) as part:
+    with PartialResults(result, fingerprint | {"version": "0.0.1"}) as part:
         part.append({})
     with pytest.raises(OptionError, match="got another version"):
-        Part(result, fingerprint)
+        PartialResults(result, fingerprint)
     for content in ("rubbish\n", "[]\n", "{}\n", json.dumps({"fingerprint": None}) + "\n{}\n"):
         part.path.write_text(content)
         with pytest.raises(OptionError, match="must hold the rows of an unfinished evaluation"):
-            Part(result, fingerprint)
+            PartialResults(result, fingerprint)

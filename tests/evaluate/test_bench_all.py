@@ -9,13 +9,13 @@ from rich.progress import Progress
 
 from sparing.api import Engine
 from sparing.errors import OptionError, PromptError
-from sparing.evaluate.baselines.said import heard
+from sparing.evaluate.baselines.answer import transcribe
 from sparing.evaluate.baselines.start import Baselines
 from sparing.evaluate.baselines.transformers import Transformers
 from sparing.evaluate.bench_all import headline_figures, left_out, promised
 from sparing.evaluate.bench_all_arms import (
     BASELINES,
-    Ours,
+    SparingArm,
     chosen_arms,
     load_arms,
     savings,
@@ -33,10 +33,10 @@ from sparing.evaluate.bench_all_rows import (
     prompted,
     rotated,
 )
-from sparing.evaluate.intervals import wilson
-from sparing.evaluate.part import Part
+from sparing.evaluate.partial_results import PartialResults
 from sparing.evaluate.plots_all import draw_headline, share
 from sparing.evaluate.report import report
+from sparing.evaluate.statistics import wilson
 from sparing.evaluate.tables_headline import as_headline, headline_table, read_headlines
 from sparing.options import Depth, Latent, Memory, Sampling
 from tests.evaluate.baselines.fake import fake_baselines
@@ -212,17 +212,17 @@ def test_arms_take_turns_in_coming_first(monkeypatch):
 
 def test_drafts_know_the_warm_up_and_no_measured_answer_and_nothing_is_kept(state):
     engine = engine_of(tiny())
-    arm = Ours(engine, {"depth"})
+    arm = SparingArm(engine, {"depth"})
     plan = Plan(("depth",), *prompted(["a"], 1, ["c"]), (), 40, TOKENS)
     asking = Asking({"depth": arm}, engine, plan, {})
     asking.warm_up("depth")
-    warm = dict(arm.engine.drafting.phrases._after)
+    warm = dict(arm.engine.drafting.ngrams._after)
     assert warm
     first, second = (asking.row("depth", plan.problems[0]) for _ in range(2))
     assert first["text_tokens"] == second["text_tokens"] == TOKENS
-    assert dict(arm._phrases._after) == warm
+    assert dict(arm._ngrams._after) == warm
     assert arm.engine.drafting is not engine.drafting
-    assert not engine.drafting.phrases._after
+    assert not engine.drafting.ngrams._after
     assert list(state.rglob("*.json")) == []
 
 
@@ -251,13 +251,13 @@ def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, stops):
     unbroken = collected(plan_of(arms=arms), path=tiny())
     for stop in stops:
         plan = plan_of(Split(watch=Interrupt(stop)), arms=arms)
-        part = Part(result, plan.fingerprint({}))
+        part = PartialResults(result, plan.fingerprint({}))
         assert len([row for row in part.rows if row["arm"] != LENGTH]) == done
         with pytest.raises(KeyboardInterrupt), part:
             collected(plan, part, tiny())
         done += stop
     plan = plan_of(Split(watch=Interrupt(8 - done)), arms=arms)
-    with Part(result, plan.fingerprint({})) as part:
+    with PartialResults(result, plan.fingerprint({})) as part:
         assert timeless(collected(plan, part, tiny())) == timeless(unbroken)
     assert len([row for row in part.rows if row["arm"] == LENGTH]) == 3
 
@@ -276,10 +276,10 @@ def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, stops):
 )
 def test_rows_of_other_settings_are_refused(tmp_path, change):
     [field] = change
-    with Part(tmp_path / "a.json", plan_of().fingerprint({})) as part:
+    with PartialResults(tmp_path / "a.json", plan_of().fingerprint({})) as part:
         part.append({})
     with pytest.raises(OptionError, match=f"got another {field} "):
-        Part(tmp_path / "a.json", replace(plan_of(), **change).fingerprint({}))
+        PartialResults(tmp_path / "a.json", replace(plan_of(), **change).fingerprint({}))
 
 
 def test_what_cannot_be_asked_is_refused_before_anything_is_shown(tmp_path, capfd):
@@ -291,7 +291,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_shown(tmp_path, capf
     ):
         plan = Plan(("off", "memory"), *prompted([question], 1, ["y"]), (), budget, 9)
         arms = load_arms(plan.arms, engine, path)
-        part = Part(tmp_path / "a.json", plan.fingerprint({}))
+        part = PartialResults(tmp_path / "a.json", plan.fingerprint({}))
         capfd.readouterr()
         with pytest.raises((PromptError, OptionError), match=said), part:
             collect(arms, engine, plan, part, Progress())
@@ -370,7 +370,7 @@ def test_a_baseline_s_tokens_are_heard_as_our_own():
     engine = engine_of(tiny())
     text = "<think>so</think>16<|endoftext|>x"
     ids = engine.chat.tokenizer.encode(text, add_special_tokens=False)
-    found = heard(engine.chat, request_of(engine), ids, engine.decoder.shape.vocabulary)
+    found = transcribe(engine.chat, request_of(engine), ids, engine.decoder.shape.vocabulary)
     assert (found.thinking_tokens, found.new_tokens, found.finish_reason) == (4, 7, "stop")
     assert found.split(found.text) == ("so", "16")
 

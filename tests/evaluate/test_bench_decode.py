@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from sparing.errors import OptionError
 from sparing.evaluate import bench_decode_pass
-from sparing.evaluate.bench_decode import PROMPTS, Bench, filled_cache, unbroken
+from sparing.evaluate.bench_decode import PROMPTS, DecodeBench, filled_cache, unbroken
 from sparing.evaluate.bench_decode_load import loading, two_engines
 from sparing.evaluate.bench_decode_long import long_run
 from sparing.evaluate.bench_decode_pass import batch, behind, prompt
@@ -28,7 +28,7 @@ def bench(request):
     model = getattr(request, "param", "a.gguf")
     engine = small.engine(tiny(**LONG), "float32")
     with fake_baselines(model) as baselines:
-        yield Bench(engine, None, PROMPTS, 2, distinct_ids(engine, 4096), baselines=baselines)
+        yield DecodeBench(engine, None, PROMPTS, 2, distinct_ids(engine, 4096), baselines=baselines)
 
 
 def values(figures):
@@ -65,7 +65,7 @@ def test_a_baseline_that_breaks_down_is_left_out_and_ours_stays(bench):
 
 def test_a_context_that_is_too_short_is_said():
     engine = small.engine(tiny(max_position_embeddings=512), "float32")
-    bench = Bench(engine, None, PROMPTS, 1, distinct_ids(engine, 64))
+    bench = DecodeBench(engine, None, PROMPTS, 1, distinct_ids(engine, 64))
     assert behind(bench, 4096) == ([], {})
     assert bench.left_out == {"4,096 cached": "the context is of 512 tokens"}
 

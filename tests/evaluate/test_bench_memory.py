@@ -13,7 +13,7 @@ from sparing.api import load
 from sparing.engine.events import EvictEvent, TokenEvent, scores_by_position
 from sparing.engine.eviction import Budget
 from sparing.errors import OptionError, PromptError
-from sparing.evaluate.answering import answers
+from sparing.evaluate.batch_generate import answers
 from sparing.evaluate.bench_memory import in_effect, memory_figures
 from sparing.evaluate.bench_memory_rows import FULL, LEAST_ROOM, Plan, chosen_policies, collect
 from sparing.evaluate.bench_memory_speed import (
@@ -24,8 +24,7 @@ from sparing.evaluate.bench_memory_speed import (
     predictor_share,
 )
 from sparing.evaluate.bench_memory_trace import Target, read, trace
-from sparing.evaluate.intervals import paired_bootstrap, wilson
-from sparing.evaluate.part import Part
+from sparing.evaluate.partial_results import PartialResults
 from sparing.evaluate.plots_memory import (
     LONGEST,
     NEW_LINE,
@@ -35,6 +34,7 @@ from sparing.evaluate.plots_memory import (
     ranks,
 )
 from sparing.evaluate.report import report
+from sparing.evaluate.statistics import paired_bootstrap, wilson
 from sparing.evaluate.tables import memory_table
 from sparing.memory.find import POLICIES
 from sparing.memory.targets import importance
@@ -137,13 +137,13 @@ def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, stops):
     result, done = tmp_path / "a.json", 0
     for stop in stops:
         plan = plan_of(Split(watch=Interrupt(stop)), policies=policies)
-        part = Part(result, plan.fingerprint({}))
+        part = PartialResults(result, plan.fingerprint({}))
         assert len(part.rows) == done
         with pytest.raises(KeyboardInterrupt), part:
             collected(plan, part)
         done += stop
     plan = plan_of(Split(watch=Interrupt(total - done)), policies=policies)
-    with Part(result, plan.fingerprint({})) as part:
+    with PartialResults(result, plan.fingerprint({})) as part:
         assert timeless(collected(plan, part)) == timeless(unbroken)
     assert len(part.rows) == total
 
@@ -164,10 +164,10 @@ def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, stops):
 )
 def test_rows_of_other_settings_are_refused(tmp_path, change):
     [field] = change
-    with Part(tmp_path / "a.json", plan_of().fingerprint({})) as part:
+    with PartialResults(tmp_path / "a.json", plan_of().fingerprint({})) as part:
         part.append({})
     with pytest.raises(OptionError, match=f"got another {field} "):
-        Part(tmp_path / "a.json", plan_of(**change).fingerprint({}))
+        PartialResults(tmp_path / "a.json", plan_of(**change).fingerprint({}))
 
 
 @given(
@@ -218,7 +218,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_shown(tmp_path, capf
             return [replace(p, question="x" * 3000) for p in super().problems(n, seed)]
 
     plan = plan_of(Long())
-    part, engine = Part(tmp_path / "a.json", plan.fingerprint({})), predicting()
+    part, engine = PartialResults(tmp_path / "a.json", plan.fingerprint({})), predicting()
     capfd.readouterr()  # what making the checkpoint says, where no test before it has
     with pytest.raises(PromptError, match="words, problem 1: a prompt must be shorter"), part:
         collect(engine, plan, part, Progress())

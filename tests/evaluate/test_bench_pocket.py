@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from sparing import Sampling, load
-from sparing.evaluate.answering import Answered
+from sparing.evaluate.batch_generate import FinishedRow
 from sparing.evaluate.bench_pocket import Solved, lookup_share, spoken_of, thinking_at_most
 from tests.evaluate.questions import Words
 from tests.tiny import tiny
@@ -16,7 +16,7 @@ def answered(prompt, thinking, answer=()):
     result = SimpleNamespace(
         prompt_token_ids=prompt, token_ids=[*thinking, *answer], stats=stats, answer="even"
     )
-    return Answered(0, result, 1.0, 1)
+    return FinishedRow(0, result, 1.0, 1)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from sparing.errors import OptionError
 from sparing.evaluate.compare import compare
-from sparing.evaluate.intervals import paired_bootstrap
+from sparing.evaluate.statistics import paired_bootstrap
 
 
 def rows(*solved, task="sums"):

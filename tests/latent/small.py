@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparing.latent.attention import NAME
 from sparing.latent.fusion import LatentVector
-from sparing.latent.recipe import Recipe
+from sparing.latent.vector_config import Recipe
 from tests.model.passes import exact_norms
 from tests.tiny import reference, tiny
 

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from sparing import Depth, Latent, Memory, Sampling
 from sparing.api import Engine
-from sparing.depth.store import Tuned
+from sparing.depth.layer_sets import TunedLayerSet
 from sparing.engine.drafting import NoDrafter
 from sparing.engine.events import EvictEvent, LatentEvent, TokenEvent
 from sparing.errors import OptionError, PromptError
@@ -107,7 +107,7 @@ def test_the_reference_decoder_thinks_the_same(mode, temperature):
 def test_drafting_changes_neither_tokens_nor_latents(mode, temperature, budget):
     engine = thinker(thinking(source=planted()))
     engine.drafting.forget()
-    engine.drafting.sets = {"planted": Tuned(IDLE, 1.0, 2.0)}
+    engine.drafting.sets = {"planted": TunedLayerSet(IDLE, 1.0, 2.0)}
     memory = EVICTING if budget else None
     plain = answers(engine, MODES[mode], PLAIN, memory, temperature)
     assert all(len(latents(result)) > 2 for result in plain)
@@ -126,7 +126,7 @@ def test_drafting_changes_neither_tokens_nor_latents(mode, temperature, budget):
 def test_rows_of_one_batch_think_each_in_its_own_way(draft):
     """Words alone, where the model says so, where it is unsure: as each does by itself."""
     engine = thinker(thinking(source=planted()))
-    engine.drafting.sets = {"planted": Tuned(IDLE, 1.0, 2.0)}
+    engine.drafting.sets = {"planted": TunedLayerSet(IDLE, 1.0, 2.0)}
     modes = [Latent(), *MODES.values(), Latent(mode="learned", most=1)]
     depth = Depth(draft=draft, confidence=0.0)
     found = engine.generate([PROMPTS[0]] * len(modes), None, depth, modes, sampling(0.7))

@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 
-from sparing.latent.attention import Layer
+from sparing.latent.attention import SegmentCache
 from sparing.latent.forward import iterated_forward, segmented_forward
 from sparing.latent.segments import segments
 from sparing.train.cache_dropout import holes
@@ -194,4 +194,4 @@ def test_nothing_is_held_once_the_gradients_are_there():
     segmented_forward(net, made, ids, lengths)  # and without any
     net.zero_grad()
     gc.collect()
-    assert not [each for each in gc.get_objects() if type(each) is Layer]
+    assert not [each for each in gc.get_objects() if type(each) is SegmentCache]

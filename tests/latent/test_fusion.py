@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparing.latent.fusion import LatentVector, Rows, Table, mixture, nucleus
-from sparing.latent.recipe import Recipe
+from sparing.latent.vector_config import Recipe
 from sparing.model.matrix import PlainMatrix
 
 LATENT = 3

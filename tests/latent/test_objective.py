@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from sparing.latent.fusion import LatentVector
 from sparing.latent.objective import LatentThought, wanted
-from sparing.latent.recipe import Recipe
+from sparing.latent.vector_config import Recipe
 from sparing.train.attention import NAME as CAUSAL
 from sparing.train.examples import SHOWN, ExampleSet
 from sparing.train.layer_dropout import LayerDropout
@@ -81,19 +81,19 @@ def test_a_latent_is_taught_its_words_by_hand():
     net, made, rows = exact_model(), exact_vector(), latent_rows()
     ids, roles, total = batch(rows)
     at = rows[0].ids.index(LATENT)
-    unsaid = torch.tensor([[0, 0, 3], [at, at, rows[3].ids.index(LATENT)], [7, 9, 8]])
-    plain = LatentThought(net, Exits(), made)(ids, roles, total, unsaid=unsaid)
-    loss = LatentThought(net, Exits(), made, words_weight=0.5)(ids, roles, total, unsaid=unsaid)
+    dropped = torch.tensor([[0, 0, 3], [at, at, rows[3].ids.index(LATENT)], [7, 9, 8]])
+    plain = LatentThought(net, Exits(), made)(ids, roles, total, dropped=dropped)
+    loss = LatentThought(net, Exits(), made, words_weight=0.5)(ids, roles, total, dropped=dropped)
     missing = 0.0
-    for row, position, words in ((0, at, [7, 9]), (3, int(unsaid[1, 2]), [8])):
+    for row, position, words in ((0, at, [7, 9]), (3, int(dropped[1, 2]), [8])):
         logits = recomputed(net, made, rows[row].ids).logits[0, position - 1].clone()
         logits[LATENT] = float("-inf")
         missing -= float(logits.float().log_softmax(0)[words].mean())
     assert float(loss - plain) * total == pytest.approx(0.5 * missing, rel=1e-5)
     none = torch.zeros(3, 0, dtype=torch.long)
-    again = LatentThought(net, Exits(), made, words_weight=0.5)(ids, roles, total, unsaid=none)
+    again = LatentThought(net, Exits(), made, words_weight=0.5)(ids, roles, total, dropped=none)
     assert torch.equal(again, plain)
-    exact = LatentThought(net, Exits(), made, rounds=1)(ids, roles, total, unsaid=none)
+    exact = LatentThought(net, Exits(), made, rounds=1)(ids, roles, total, dropped=none)
     assert torch.equal(exact, plain), "latents that stand for no words are not iterated"
 
 

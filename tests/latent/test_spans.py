@@ -97,9 +97,9 @@ def test_shortened_by_what_the_spans_say(gone):
     assert [id_ for id_ in short.ids if id_ != TOKEN] == kept
     assert short.ids.count(TOKEN) == sum(span.latents for span in spans)
     stood = {at for at, id_ in enumerate(short.ids) if id_ == TOKEN}
-    assert short.unsaid.keys() == stood, "every latent stands for some"
+    assert short.dropped.keys() == stood, "every latent stands for some"
     for span, place in zip(spans, behind, strict=True):
-        each = [short.unsaid[at] for at in range(place - span.latents, place)]
+        each = [short.dropped[at] for at in range(place - span.latents, place)]
         together = [word for words in each for word in words]
         assert together == example.ids[span.begin : span.end], "in order, each once"
         assert max(map(len, each)) - min(map(len, each)) <= 1

@@ -13,7 +13,14 @@ from sparing.errors import OptionError
 from sparing.memory import traces as module
 from sparing.memory.settings import TraceSettings
 from sparing.memory.targets import TARGETS, importance
-from sparing.memory.traces import LEAST_THINKING, Asked, TraceSet, collect, shard_path, thought
+from sparing.memory.traces import (
+    LEAST_THINKING,
+    TraceSet,
+    TraceSource,
+    collect,
+    shard_path,
+    thought,
+)
 from sparing.memory.train import sample_traces
 from sparing.options import Sampling
 from sparing.tasks.problem import Problem
@@ -61,7 +68,7 @@ def problems(count=COUNT):
 
 def asked(sample=None, count=COUNT, **changed):
     model = engine(tiny(num_hidden_layers=2), "float32")
-    plain = Asked(
+    plain = TraceSource(
         problems(count), sample or Sampled(model), lambda p, r: True, model.decoder, HORIZONS
     )
     return replace(plain, **changed)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, normalizers, processors
 
 from sparing.errors import PromptError
-from sparing.model.chat import ChatFormat, Defaults, mark_thoughts
+from sparing.model.chat import ChatFormat, GenerationDefaults, mark_thoughts
 from tests.tiny import TEMPLATE, tokenizer, unchecked
 
 USER = [{"role": "user", "content": "hi"}]
@@ -17,7 +17,7 @@ USER = [{"role": "user", "content": "hi"}]
 def chat(fast=None, template=TEMPLATE):
     fast = fast or tokenizer()
     fast.chat_template = template
-    return ChatFormat(fast, Defaults(frozenset()))
+    return ChatFormat(fast, GenerationDefaults(frozenset()))
 
 
 def with_bos():
@@ -186,7 +186,7 @@ def test_a_template_that_is_told_of_thoughts_renders_as_before(end):
     told.chat_template = WORDLESS + end
     for _ in range(2):  # once is enough
         mark_thoughts(told)
-    found = ChatFormat(told, Defaults(frozenset()))
+    found = ChatFormat(told, GenerationDefaults(frozenset()))
     assert plain.markers is None
     assert (found.markers.start, found.markers.end) == ("<think>", "</think>")
     assert found.encode(USER).ids == plain.encode(USER).ids

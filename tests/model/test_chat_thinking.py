@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from sparing.errors import OptionError
-from sparing.model.chat import KNOWN_MARKERS, ChatFormat, Defaults
+from sparing.model.chat import KNOWN_MARKERS, ChatFormat, GenerationDefaults
 from tests.tiny import END, NAMES_MARKERS, TEMPLATE, tokenizer, unchecked
 
 R1 = (
@@ -34,7 +34,7 @@ ASKS = {"role": "user", "content": "hi"}
 def chat(template=None, markers="single", given=None):
     fast = tokenizer(markers)
     fast.chat_template = template
-    return ChatFormat(fast, Defaults(frozenset()), given)
+    return ChatFormat(fast, GenerationDefaults(frozenset()), given)
 
 
 def test_markers_of_the_vocabulary():
@@ -47,7 +47,7 @@ def test_markers_of_the_vocabulary():
 def test_each_known_pair_is_found(pair):
     fast = tokenizer(None)
     fast.add_tokens([AddedToken(marker) for marker in pair])
-    markers = ChatFormat(fast, Defaults(frozenset())).markers
+    markers = ChatFormat(fast, GenerationDefaults(frozenset())).markers
     assert (markers.start, markers.end) == pair
     assert (markers.start_ids, markers.end_ids) == ((257,), (258,))
 
@@ -64,7 +64,7 @@ def test_the_vocabulary_goes_before_the_template():
     fast = tokenizer(None)
     fast.add_tokens([AddedToken("[THINK]"), AddedToken("[/THINK]")])
     fast.chat_template = NAMES_MARKERS
-    assert ChatFormat(fast, Defaults(frozenset())).markers.start == "[THINK]"
+    assert ChatFormat(fast, GenerationDefaults(frozenset())).markers.start == "[THINK]"
 
 
 @pytest.mark.parametrize("template", [None, TEMPLATE])
@@ -79,7 +79,7 @@ def test_a_model_without_markers(template):
 def test_half_a_pair_is_none():
     fast = tokenizer(None)
     fast.add_tokens([AddedToken("<think>")])
-    assert ChatFormat(fast, Defaults(frozenset())).markers is None
+    assert ChatFormat(fast, GenerationDefaults(frozenset())).markers is None
 
 
 def test_markers_given():

@@ -9,7 +9,7 @@ import torch
 
 from sparing import Depth, Latent, Memory, Sampling
 from sparing.api import Engine
-from sparing.depth.store import Tuned
+from sparing.depth.layer_sets import TunedLayerSet
 from sparing.engine.result import Result
 from sparing.memory.find import POLICIES
 from tests.depth.planted import IDLE, planted
@@ -85,7 +85,7 @@ def engine(family: str) -> Engine:
     """In float64, with a predictor of random weights and the set of the idle sub-layers."""
     bare = thinker(checkpoint(family))
     predictor = random_predictor(bare.decoder.shape.width, dtype=torch.float64)
-    sets = {"planted": Tuned(IDLE, 1.0, 2.0)}
+    sets = {"planted": TunedLayerSet(IDLE, 1.0, 2.0)}
     return Engine(bare.decoder, bare.chat, family, predictor, sets, bare.latents)
 
 
@@ -105,7 +105,7 @@ def answers(cell: Cell, heard: list[list[int]] | None = None, **parts: Any) -> l
     model = engine(cell.family)
     model.drafting.forget()
     for text in heard or []:
-        model.drafting.phrases.hear(text, len(text))
+        model.drafting.ngrams.add(text, len(text))
     return run(
         model,
         PROMPTS,

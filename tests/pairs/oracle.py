@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from sparing.api import Engine
-from sparing.engine.accept import PLACEHOLDER
 from sparing.engine.cache import Kind
 from sparing.engine.events import EvictEvent, LatentEvent, TokenEvent, scores_by_position
 from sparing.engine.eviction import NO_TOKEN, AttentionRecord, SlotView, select
 from sparing.engine.result import Result
 from sparing.engine.row import Request
+from sparing.engine.verify import PLACEHOLDER
 from sparing.options import Latent
 from tests.engine.driving import Recorder
 from tests.engine.test_eviction_exact import visible

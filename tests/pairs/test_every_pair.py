@@ -54,8 +54,8 @@ def plain(cell: Cell) -> list[Result]:
         request, result = model.request(prompt, memory, SAMPLINGS[cell.picks]), results[row]
         check(model, transformers, request, latent, result, recorder, row)
         if (cell.policy, cell.latent, cell.picks) == ("full", "off", "greedy"):
-            ids, unsaid = request.prompt.ids, [model.latents[0].id]
-            theirs = reference_tokens(transformers, ids, COUNT, suppress_tokens=unsaid)
+            ids, masked = request.prompt.ids, [model.latents[0].id]
+            theirs = reference_tokens(transformers, ids, COUNT, suppress_tokens=masked)
             assert_same_tokens(result.token_ids, theirs, next_logits(transformers, ids))
     return results
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparing.model.chat import ChatFormat, Defaults
+from sparing.model.chat import ChatFormat, GenerationDefaults
 from sparing.pocket.corpus import questions
 from sparing.pocket.tokenizer import END, PAD, SPECIAL, VOCABULARY, train_tokenizer
 from sparing.train.examples import Example, Piece, encode
@@ -19,7 +19,7 @@ TEXTS = [
     for text in (example.messages[0]["content"], *(piece.text for piece in example.pieces))
 ]
 FAST = train_tokenizer(TEXTS)
-CHAT = ChatFormat(FAST, Defaults(frozenset()))
+CHAT = ChatFormat(FAST, GenerationDefaults(frozenset()))
 USER = [{"role": "user", "content": "What is 12 + 345?"}]
 EVERYTHING = st.text() | st.lists(st.sampled_from([*TEXTS, *SPECIAL]), max_size=4).map("".join)
 

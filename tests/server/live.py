@@ -12,9 +12,9 @@ from typing import Any
 import openai
 
 from sparing.api import Engine
-from sparing.server.listen import Server, bind
+from sparing.server.run import Server, bind
 from sparing.server.service import Service
-from sparing.server.settings import Defaults, Serving
+from sparing.server.settings import RequestDefaults, ServerConfig
 
 PATIENCE_S = 60
 
@@ -83,7 +83,7 @@ def until(condition: Callable[[], Any], otherwise: str = "it never came") -> Non
 
 @contextmanager
 def live(
-    engine: Engine, serving: Serving | None = None, defaults: Defaults | None = None
+    engine: Engine, serving: ServerConfig | None = None, defaults: RequestDefaults | None = None
 ) -> Iterator[Live]:
     """From its first answer to its orderly end."""
     service = Service(engine, serving, defaults)

@@ -10,7 +10,7 @@ from schemathesis import GenerationMode
 
 from sparing.api import load
 from sparing.options import Sampling
-from sparing.server.settings import Defaults, Serving
+from sparing.server.settings import RequestDefaults, ServerConfig
 from tests.server.live import live
 from tests.tiny import checkpoint
 
@@ -19,8 +19,8 @@ from tests.tiny import checkpoint
 def small(tmp_path_factory):
     """A model whose answers are short: its context is."""
     path = checkpoint(tmp_path_factory.mktemp("small"), "llama", max_position_embeddings=64)
-    defaults = Defaults(sampling=Sampling(max_new_tokens=4))
-    with live(load(path), Serving(api_key="k"), defaults) as server:
+    defaults = RequestDefaults(sampling=Sampling(max_new_tokens=4))
+    with live(load(path), ServerConfig(api_key="k"), defaults) as server:
         yield server
         server.settle()
 

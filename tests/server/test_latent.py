@@ -8,7 +8,7 @@ import pytest
 from sparing.errors import OptionError
 from sparing.options import Latent, Memory, Sampling
 from sparing.server.service import Service
-from sparing.server.settings import Defaults
+from sparing.server.settings import RequestDefaults
 from tests.cli.command import assert_one_line
 from tests.latent.thinking import thinker, thinking
 from tests.server.live import live
@@ -91,7 +91,7 @@ def test_each_thinks_as_it_asked_among_the_others(served, deep):
 
 
 def test_a_server_may_think_so_by_default(deep):
-    with live(deep, None, Defaults(latent=MODES["confidence"])) as server:
+    with live(deep, None, RequestDefaults(latent=MODES["confidence"])) as server:
         told = server.ask("GET", "/v1/models").json["data"][0]["sparing"]
         assert told["latents"] == ["off", "learned", "confidence"]
         assert told["latent"] == "confidence"
@@ -123,6 +123,6 @@ def test_a_model_without_is_refused_by_name(server):
 
 def test_a_model_that_cannot_is_not_served_so(pocket, sparing):
     with pytest.raises(OptionError, match="needs a model that has learned latent steps"):
-        Service(pocket, None, Defaults(latent=Latent(mode="learned")))
+        Service(pocket, None, RequestDefaults(latent=Latent(mode="learned")))
     outcome = sparing("serve", "--latent", "learned", "--port", 0)
     assert_one_line(outcome, "latent learned needs a model that has learned latent steps")

@@ -14,7 +14,7 @@ import pytest
 
 from sparing.depth.layers import LayerDrafter
 from sparing.options import Depth, Memory, Sampling
-from sparing.server.settings import Serving
+from sparing.server.settings import ServerConfig
 from tests.depth.planted import knowing, planted
 from tests.server.live import Live, live
 from tests.tiny import engine
@@ -185,7 +185,7 @@ def test_64_clients_at_once(monkeypatch):
     dice = random.Random(0)
     known = [(body, alone(body)) for body in (question(dice) for _ in range(REQUESTS))]
     room = model().loop([]).cache.slot_bytes * 200 * 6  # for six of the longest at a time
-    serving = Serving(kv_bytes=room, rows=24, queue=48, keep_runs=8)
+    serving = ServerConfig(kv_bytes=room, rows=24, queue=48, keep_runs=8)
     threads_before = threading.active_count()
     with live(model(), serving) as server:
         until = time.monotonic() + SECONDS

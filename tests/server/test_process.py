@@ -147,7 +147,7 @@ def test_told_to_leave_while_it_still_starts(number, code):
     """It has said where it is, and is not yet there."""
     slowly = """
 import time
-from sparing.server.listen import Server
+from sparing.server.run import Server
 run = Server.run
 def slowly(*given, **more):
     print("slowly", file=sys.stderr)

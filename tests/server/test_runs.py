@@ -8,7 +8,7 @@ import pytest
 
 from sparing.engine.events import TokenEvent
 from sparing.options import Sampling
-from sparing.server.settings import Serving
+from sparing.server.settings import ServerConfig
 from tests.server.live import live
 from tests.server.wire import ASKED
 
@@ -98,7 +98,7 @@ def test_an_unknown_run_is_not_found(server):
 
 
 def test_only_the_last_ones_are_kept(pocket):
-    with live(pocket, Serving(keep_runs=2)) as server:
+    with live(pocket, ServerConfig(keep_runs=2)) as server:
         runs = [
             server.client().chat.completions.create(**ASKED, max_completion_tokens=1).id
             for _ in range(3)

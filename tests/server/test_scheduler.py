@@ -13,7 +13,7 @@ from sparing.engine.events import DoneEvent, TokenEvent
 from sparing.errors import OptionError
 from sparing.options import Depth, Memory, Sampling
 from sparing.server.scheduler import Closed, QueueFull, Scheduler, Ticket
-from sparing.server.settings import Serving
+from sparing.server.settings import ServerConfig
 from tests.depth.planted import IDLE, find, planted
 from tests.engine.driving import greedy, run
 from tests.memory.steady import Steady
@@ -33,7 +33,7 @@ class Driven:
 
     def __init__(self, model: Any, **serving: Any) -> None:
         self.model, self.told = model, {}
-        self.scheduler = Scheduler(model, Serving(**serving), self.take)
+        self.scheduler = Scheduler(model, ServerConfig(**serving), self.take)
 
     def take(self, news: Any) -> None:
         for ticket, events in news:
@@ -248,7 +248,7 @@ def test_beside_others_a_draft_is_as_short_as_they_are_many():
 
 def test_room_that_is_less_than_a_block_is_refused():
     with pytest.raises(OptionError, match="kv_bytes must be at least"):
-        Scheduler(model(), Serving(kv_bytes=255 * SLOT), print)
+        Scheduler(model(), ServerConfig(kv_bytes=255 * SLOT), print)
 
 
 @pytest.mark.parametrize("when", ["idle", "ended"])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparing.model.chat import ChatFormat, Defaults
+from sparing.model.chat import ChatFormat, GenerationDefaults
 from sparing.pocket.tokenizer import train_tokenizer
 from sparing.train.examples import (
     RECALL,
@@ -57,7 +57,7 @@ def test_prompt_pieces_and_end_token_one_after_the_other():
 
 def test_the_prompt_is_what_the_engine_would_ask():
     fast = tokenizer()
-    prompt = ChatFormat(fast, Defaults(frozenset())).encode(USER).ids
+    prompt = ChatFormat(fast, GenerationDefaults(frozenset())).encode(USER).ids
     assert encode(fast, Example(USER, PIECES, "")).ids[: len(prompt)] == prompt
 
 
@@ -134,11 +134,11 @@ def test_words_unsaid_come_by_row_position_and_word():
     """Wherever the row is among the examples, and in whatever order rows are asked for."""
     rows = encoded([[(4, TAUGHT)] * 3, [(5, TAUGHT)] * 4, [(6, TAUGHT)] * 2])
     said = [
-        Encoded(row.ids, row.roles, row.task, unsaid)
-        for row, unsaid in zip(rows, [{1: [7]}, {}, {0: [8, 9], 1: [7]}], strict=True)
+        Encoded(row.ids, row.roles, row.task, dropped)
+        for row, dropped in zip(rows, [{1: [7]}, {}, {0: [8, 9], 1: [7]}], strict=True)
     ]
     examples = ExampleSet(said)
-    assert examples.unsaid_of([2, 0]).T.tolist() == [[0, 0, 8], [0, 0, 9], [0, 1, 7], [1, 1, 7]]
-    assert examples.unsaid_of([1]).shape == (3, 0)
+    assert examples.dropped_of([2, 0]).T.tolist() == [[0, 0, 8], [0, 0, 9], [0, 1, 7], [1, 1, 7]]
+    assert examples.dropped_of([1]).shape == (3, 0)
     assert examples[2] == said[2]
-    assert ExampleSet(rows).unsaid_of([0, 1]).shape == (3, 0)
+    assert ExampleSet(rows).dropped_of([0, 1]).shape == (3, 0)

@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import median
 
 from sparing.engine.row import Request
+from sparing.evaluate.baselines.answer import BaselineAnswer, asked
 from sparing.evaluate.baselines.process import SCRIPTS, Process
-from sparing.evaluate.baselines.said import Said, asked
 
 LLAMA_CPP = "llama-cpp"
 SCRIPT = SCRIPTS / "llama_cpp_script.py"
@@ -78,13 +78,13 @@ class LlamaCpp:
         self.open("generate", [list(ids)], len(ids) + TRIES)
         self.drop("generate")
 
-    def __call__(self, request: Request) -> Said:
+    def __call__(self, request: Request) -> BaselineAnswer:
         """With the settings of ``tune``; without it those that suit the first prompt."""
         if "generate" not in self.trials:
             self.tune(request.prompt.ids)
         given = asked(request) | {"settings": self.settings("generate")}
         found = self.process.call("generate", **given)
-        return Said(found["ids"], None, found["times"])
+        return BaselineAnswer(found["ids"], None, found["times"])
 
     def _full(self, name: str) -> str:
         return named(name, self.settings(name)) if name in self.trials else name

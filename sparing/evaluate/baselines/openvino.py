@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from sparing.engine.row import Request
+from sparing.evaluate.baselines.answer import BaselineAnswer, asked
 from sparing.evaluate.baselines.process import SCRIPTS, Process
-from sparing.evaluate.baselines.said import Said, asked
 
 OPENVINO, OPENVINO_EVICTION = "openvino", "openvino-eviction"
 
@@ -32,6 +32,6 @@ class OpenVINO:
         }
         return self.process.call("generate", **arguments)["times"]
 
-    def __call__(self, request: Request) -> Said:
+    def __call__(self, request: Request) -> BaselineAnswer:
         found = self.process.call("generate", **asked(request))
-        return Said(found["ids"], None, found["times"])
+        return BaselineAnswer(found["ids"], None, found["times"])

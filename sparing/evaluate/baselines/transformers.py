@@ -7,7 +7,7 @@ import torch
 
 from sparing.engine.row import Request
 from sparing.engine.sampling import Sampler
-from sparing.evaluate.baselines.said import Said, room
+from sparing.evaluate.baselines.answer import BaselineAnswer, room
 from sparing.evaluate.bench_decode import cache_bytes, generate
 from sparing.model.reference import ReferenceDecoder
 
@@ -25,13 +25,13 @@ class Transformers:
         model.generation_config.eos_token_id = None  # requests say where they end
         return cls(model, **more)
 
-    def __call__(self, request: Request) -> Said:
+    def __call__(self, request: Request) -> BaselineAnswer:
         ends = sorted(request.limits.end_ids)
         options = options_of(request.sampler) | ({"eos_token_id": ends} if ends else {}) | self.more
         prompt = torch.tensor([request.prompt.ids])
         torch.manual_seed(request.sampler.seed)
         found = generate(self.model, prompt, room(request), min_new_tokens=0, **options)
-        return Said(found.sequences[0, prompt.shape[1] :].tolist(), cache_bytes(found))
+        return BaselineAnswer(found.sequences[0, prompt.shape[1] :].tolist(), cache_bytes(found))
 
 
 def options_of(sampler: Sampler) -> dict[str, Any]:

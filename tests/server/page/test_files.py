@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import sparing
-from sparing.server.browser import FILES, FOLDER
-from sparing.server.settings import Serving
+from sparing.server.settings import ServerConfig
+from sparing.server.static import FILES, FOLDER
 from tests.server.live import live
 from tests.tiny import engine, tiny
 
@@ -19,7 +19,7 @@ ROOT = Path(sparing.__file__).parents[1]
 @pytest.fixture(scope="module")
 def locked():
     """A server that asks for a key."""
-    with live(engine(tiny()), Serving(api_key="k")) as found:
+    with live(engine(tiny()), ServerConfig(api_key="k")) as found:
         yield found
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from sparing.options import Sampling
-from sparing.server.settings import Defaults, Serving
+from sparing.server.settings import RequestDefaults, ServerConfig
 from tests.server.live import live
 from tests.server.page.browsing import Visit, visit
 from tests.server.wire import ASKED, QUESTION
 
-ENDLESS = Defaults(sampling=Sampling(ignore_eos=True))
+ENDLESS = RequestDefaults(sampling=Sampling(ignore_eos=True))
 
 
 def trouble(seen: Visit) -> str:
@@ -51,7 +51,7 @@ def test_a_refusal_is_told_in_the_servers_words(browser, server):
 @pytest.fixture(scope="module")
 def endless(pocket) -> Any:
     """A server with a single row, no queue, and answers that do not end by themselves."""
-    with live(pocket, Serving(rows=1, queue=0), ENDLESS) as found:
+    with live(pocket, ServerConfig(rows=1, queue=0), ENDLESS) as found:
         yield found
 
 
@@ -116,7 +116,7 @@ def test_a_server_that_is_gone(browser, pocket):
 def test_a_server_that_goes_while_it_answers(browser, pocket):
     with (
         visit(browser, "about:blank") as seen,
-        live(pocket, Serving(grace_s=0), ENDLESS) as server,
+        live(pocket, ServerConfig(grace_s=0), ENDLESS) as server,
     ):
         seen.page.goto(server.url)
         seen.ready().ask(QUESTION)
@@ -127,7 +127,7 @@ def test_a_server_that_goes_while_it_answers(browser, pocket):
 
 
 def test_a_key_is_asked_for_where_there_is_one(browser, pocket):
-    with live(pocket, Serving(api_key="s3cret")) as server, visit(browser, server.url) as seen:
+    with live(pocket, ServerConfig(api_key="s3cret")) as server, visit(browser, server.url) as seen:
         seen.page.wait_for_selector("#key-row:not([hidden])")
         assert seen.page.evaluate("document.activeElement.id") == "key"
         seen.page.fill("#key", "wrong")

@@ -1,0 +1,97 @@
+"""Layer sets that were found before, kept by model and task."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparing.errors import ModelError, reason
+from sparing.files import cache_folder, write_atomically
+from sparing.model.config import read_json
+from sparing.model.fingerprint import fingerprint
+from sparing.model.layer_set import LayerSet
+
+SETS_FILE = "layer_sets.json"
+
+
+@dataclass(frozen=True)
+class TunedLayerSet:
+    """A layer set, the share of tokens on which it agreed with its model, and the tokens a plain
+    step's time that were to be expected of it."""
+
+    layer_set: LayerSet
+    matchness: float
+    speed: float
+
+
+def as_dict(tuned: TunedLayerSet) -> dict[str, Any]:
+    """As JSON."""
+    return {
+        "skipped": tuned.layer_set.names,
+        "matchness": tuned.matchness,
+        "speed": tuned.speed,
+    }
+
+
+def as_tuned(content: Mapping[str, Any], layers: int) -> TunedLayerSet:
+    """From ``as_dict``, for a model of so many layers."""
+    layer_set = LayerSet.named(layers, content["skipped"])
+    return TunedLayerSet(layer_set, float(content["matchness"]), float(content["speed"]))
+
+
+def sets_file(here: str) -> Path:
+    """Where this machine keeps the sets of a checkpoint, ``here`` its fingerprint."""
+    return sets_folder() / f"{here}.json"
+
+
+def sets_folder() -> Path:
+    return cache_folder() / "layer_sets"
+
+
+def read_sets(model: Path, tokenizer: Any) -> dict[str, TunedLayerSet]:
+    """By task, what was tuned on this machine before what the checkpoint brings along.
+
+    Raises ModelError where a file is broken, or was made for another model.
+    """
+    if not sets_folder().exists() and not (model / SETS_FILE).exists():
+        return {}
+    here = fingerprint(model, tokenizer)
+    found = read_file(sets_file(here), here)
+    brought = read_file(model / SETS_FILE, here)
+    return found | {task: tuned for task, tuned in brought.items() if task not in found}
+
+
+def read_file(path: Path, here: str) -> dict[str, TunedLayerSet]:
+    """The sets of one file, for the model whose fingerprint is ``here``; none without a file."""
+    if not path.exists():
+        return {}
+    try:
+        content = read_json(path)
+        made_for, layers = str(content["fingerprint"]), int(content["layers"])
+        found = {str(task): as_tuned(kept, layers) for task, kept in content["sets"].items()}
+    except ModelError:
+        raise
+    except Exception as error:  # whatever is wrong with it
+        raise ModelError(
+            f"{path} must hold layer sets, got: {reason(error)}; remove it, and make it again with "
+            "`sparing tune depth`"
+        ) from None
+    if made_for != here:
+        raise ModelError(
+            f"layer sets must be tuned for their model: those in {path} are for the model "
+            f"{made_for}, this model is {here}; remove it, and tune anew with `sparing tune depth`"
+        )
+    return found
+
+
+def write_sets(path: Path, here: str, sets: Mapping[str, TunedLayerSet]) -> None:
+    """Write the sets, beside those of other tasks that are there already."""
+    together = read_file(path, here) | dict(sets)
+    layers = len(next(iter(together.values())).layer_set.attention)
+    content = {
+        "fingerprint": here,
+        "layers": layers,
+        "sets": {task: as_dict(tuned) for task, tuned in together.items()},
+    }
+    write_atomically(path, json.dumps(content, indent=1) + "\n")

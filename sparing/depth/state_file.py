@@ -1,0 +1,36 @@
+"""What engines of a checkpoint have learned about drafting, on disk: the next one starts warm."""
+
+import contextlib
+import json
+from typing import Any
+
+from sparing.files import state_folder, write_atomically
+
+
+class StateFile:
+    """A file a checkpoint, ``here`` what its files are like; what was measured under one
+    ``setting`` of machine, dtype and threads says nothing under another, so they stand side by
+    side.
+
+    All of it can be measured again: a file that is missing or broken is none, and a folder that
+    cannot be written keeps nothing.
+    """
+
+    def __init__(self, here: str, setting: str) -> None:
+        self.path, self.setting = state_folder() / "depth" / f"{here}.json", setting
+
+    def read(self) -> dict[str, Any]:
+        """What was kept under the setting."""
+        found = self._all().get(self.setting)
+        return found if isinstance(found, dict) else {}
+
+    def write(self, content: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            write_atomically(self.path, json.dumps(self._all() | {self.setting: content}) + "\n")
+
+    def _all(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}

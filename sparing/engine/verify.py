@@ -1,0 +1,169 @@
+"""Acceptance: a draft is walked through the very state that plain decoding goes through."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sparing.engine.cache import Kind
+from sparing.engine.drafting import PENDING, Draft
+from sparing.engine.events import LatentEvent, StepEvent, TokenEvent
+from sparing.engine.filters import rows_of
+from sparing.engine.latent_switch import Thought, ThoughtSwitch
+from sparing.engine.sampling import draw
+from sparing.engine.sums import top_probability
+from sparing.engine.transcript import Transcript
+from sparing.errors import ModelError
+
+PLACEHOLDER = 0  # the token id at a latent position; its embedding is never used
+
+
+@dataclass
+class Pending:
+    """What a row's next pass takes in first: prompt tokens, the token picked last, or a thought."""
+
+    ids: list[int]
+    kind: Kind
+    thought: Thought | None = None
+
+
+@dataclass
+class Accepted:
+    """A row's step: the draft's nodes that stay, their kinds, what comes next, what to tell.
+
+    ``error``: what ended the row in this step; what it had picked before stays.
+    """
+
+    pending: Pending
+    path: list[int] = field(default_factory=list)
+    kinds: list[Kind] = field(default_factory=list)
+    events: list[StepEvent] = field(default_factory=list)
+    error: Exception | None = None
+
+
+class Predictions:
+    """The model's distributions after each scored token of a pass, and their confidence.
+
+    ``hidden``: of the layer that whoever thinks wants to see. ``confidence``: probability of the
+    likeliest token, at temperature 1, before any filter; ``masked``: by place one that has none.
+    """
+
+    def __init__(
+        self,
+        logits: Float[Tensor, "M V"],
+        hidden: Float[Tensor, "M E"],
+        masked: Sequence[int | None] = (),
+    ) -> None:
+        if places := [at for at, token in enumerate(masked) if token is not None]:
+            logits = without(logits, places, [token for token in masked if token is not None])
+        self.logits, self.hidden = logits, hidden
+        highest, argmax = logits.max(-1)
+        self.argmax: list[int] = argmax.tolist()
+        self.confidence: list[float] = top_probability(logits, highest).tolist()
+
+
+class Walk:
+    """A row's way down its draft, as long as the draft says what the model picks.
+
+    Row ``first`` of the predictions follows the pending token, the next ones the draft's nodes.
+    The walk ends at the first pick that no child proposes, at a latent step, or with the row: a
+    stop, a limit or an end marker cuts there even where the next drafted token would match.
+    Whatever goes wrong ends this walk alone: ``done.error``.
+    """
+
+    def __init__(
+        self,
+        transcript: Transcript,
+        draft: Draft,
+        predictions: Predictions,
+        first: int,
+        switch: ThoughtSwitch,
+    ) -> None:
+        self.transcript, self.draft, self.predictions = transcript, draft, predictions
+        self.first, self.switch = first, switch
+        self.node, self.done = PENDING, Accepted(Pending([], Kind.ANSWER))
+        self.goes_on = True
+
+    @property
+    def at(self) -> int:
+        """Which prediction is next."""
+        return self.first + 1 + self.node
+
+    def step(self, token: int, forced: bool) -> None:
+        """One more position, for which ``token`` has been picked."""
+        self.goes_on = False
+        try:
+            self._take(token, forced)
+        except Exception as error:
+            self.done.error = error
+
+    def _take(self, token: int, forced: bool) -> None:
+        transcript, done, predictions = self.transcript, self.done, self.predictions
+        position = transcript.position
+        confidence = checked(predictions.confidence[self.at], position)
+        hidden, logits = predictions.hidden[self.at], predictions.logits[self.at]
+        if not forced:
+            thought = self.switch.think(hidden, logits, token, confidence, transcript.latents)
+            if thought is not None:
+                transcript.append_latent()
+                done.events.append(LatentEvent(position, thought.top))
+                done.pending = Pending([PLACEHOLDER], Kind.LATENT, thought)
+                return
+            if token == self.switch.token:
+                [[token]] = draw([transcript.draw()], without(logits[None], [0], [token]))
+        logprobs = transcript.logprobs(logits, token)
+        text, kind = transcript.append(token)
+        child = self.draft.child(self.node, token)
+        origin = "forced" if forced else "model" if child is None else "draft"
+        name = kind.name.lower()
+        event = TokenEvent(position, token, text, name, origin, confidence, logprobs=logprobs)
+        done.events.append(event)
+        if child is None or transcript.finish_reason is not None:
+            done.pending = Pending([token], kind)
+            return
+        self.node = child
+        done.path.append(child)
+        done.kinds.append(kind)
+        self.goes_on = True
+
+
+def accept(walks: Sequence[Walk], predictions: Predictions) -> None:
+    """Walk down the drafts of all rows, a position of each at a time: its tokens are drawn at once,
+    and none that no draft leads to."""
+    while going := [walk for walk in walks if walk.goes_on]:
+        for walk, pick in zip(going, picks(going, predictions), strict=True):
+            walk.step(*pick)
+
+
+def picks(walks: Sequence[Walk], predictions: Predictions) -> list[tuple[int, bool]]:
+    """The next token of each walk, and whether it was forced."""
+    settled = [walk.transcript.settled(predictions.argmax[walk.at]) for walk in walks]
+    drawn = [walk for walk, pick in zip(walks, settled, strict=True) if pick is None]
+    if not drawn:
+        return [pick for pick in settled if pick]
+    places = [walk.at for walk in drawn]
+    draws = [walk.transcript.draw() for walk in drawn]
+    tokens = iter(draw(draws, rows_of(predictions.logits, places)))
+    return [pick or (next(tokens)[0], False) for pick in settled]
+
+
+@torch.inference_mode()
+def without(
+    logits: Float[Tensor, "M V"], places: Sequence[int], tokens: Sequence[int]
+) -> Float[Tensor, "M V"]:
+    """The logits with one token's at minus infinity at each of the places."""
+    logits = logits.clone()
+    logits[places, tokens] = float("-inf")
+    return logits
+
+
+def checked(confidence: float, position: int) -> float:
+    """Raise ModelError where the logits behind a confidence were not finite."""
+    if not 0 <= confidence <= 1.001:
+        raise ModelError(
+            f"logits must be finite, got NaN or infinity in the step that gives position "
+            f"{position}; check the checkpoint, or load it with dtype float32"
+        )
+    return confidence

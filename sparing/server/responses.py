@@ -1,0 +1,330 @@
+"""What is answered: bodies and chunks in OpenAI's shape, and what Sparing adds to them."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from sparing.engine.events import TokenEvent
+from sparing.model.chat import ChatFormat
+from sparing.server.runs import Choice, LiveRun
+
+FINISH = {"stop": "stop", "length": "length", "budget": "length", "context": "length"}
+
+
+class TopLogprob(BaseModel):
+    """``bytes``: None where the token is a part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(BaseModel):
+    """Of every token, thoughts (their markers too) and answer (its end token too) apart."""
+
+    content: list[TokenLogprob]
+    reasoning_content: list[TokenLogprob]
+
+
+class TextLogprobs(BaseModel):
+    """``text_offset``: where in the text each token begins."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class Spared(BaseModel):
+    """What Sparing adds to a choice: why it ended in the engine's words, the ``seed`` that draws it
+    again, a ``notice`` of what to know before believing it, and the engine's ``stats``."""
+
+    finish_reason: str
+    seed: int
+    notice: str | None
+    stats: dict[str, Any]
+
+
+class Answer(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    reasoning_content: str | None
+
+
+class ChatChoice(BaseModel):
+    index: int
+    message: Answer
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"]
+    sparing: Spared
+
+
+class TextChoice(BaseModel):
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: Literal["stop", "length"]
+    sparing: Spared
+
+
+class TokenDetails(BaseModel):
+    reasoning_tokens: int
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    completion_tokens_details: TokenDetails
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class Completion(BaseModel):
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage
+
+
+class ResponseWriter:
+    """Says a run in OpenAI's words, as a whole or in chunks. ``model``: the name it goes by;
+    ``n``: choices a prompt; ``usage_too``: a last chunk tells the tokens."""
+
+    chunk_object: str
+
+    def __init__(self, run: LiveRun, chat: ChatFormat, model: str, n: int, usage_too: bool) -> None:
+        self.run, self.chat, self.model, self.n = run, chat, model, n
+        self.usage_too = usage_too
+        self._told = [self._nothing() for _ in run.choices]
+        self._ended: set[int] = set()
+
+    def whole(self) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        raise NotImplementedError
+
+    def opening(self) -> Iterator[dict[str, Any]]:
+        """Chunks before there is any news."""
+        return iter(())
+
+    def news(self) -> Iterator[dict[str, Any]]:
+        """Chunks with what has not been told; a choice that was cut off has no last one."""
+        for choice in self.run.choices:
+            if choice.index in self._ended:
+                continue
+            if fields := self._delta(choice):
+                yield self._chunk(choice, fields)
+            if choice.done:
+                self._ended.add(choice.index)
+                if choice.done.finish_reason in FINISH:
+                    yield self._chunk(choice, self._closing(), ends=True)
+
+    def last(self) -> Iterator[dict[str, Any]]:
+        """Chunks at the end."""
+        if self.usage_too:
+            yield self._head() | {"choices": [], "usage": self.usage().model_dump()}
+
+    def usage(self) -> Usage:
+        """Prompts count once, whatever the choices."""
+        choices = self.run.choices
+        prompt = sum(len(choice.request.prompt.ids) for choice in choices[:: self.n])
+        new = sum(choice.stats.new_tokens for choice in choices)
+        thought = sum(choice.stats.thinking_tokens for choice in choices)
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=new,
+            total_tokens=prompt + new,
+            completion_tokens_details=TokenDetails(
+                reasoning_tokens=thought if self.chat.markers else 0
+            ),
+        )
+
+    def _nothing(self) -> Any:
+        """What has been told of a choice at first."""
+        raise NotImplementedError
+
+    def _delta(self, choice: Choice) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _closing(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _head(self) -> dict[str, Any]:
+        run = self.run
+        return {
+            "id": run.id,
+            "object": self.chunk_object,
+            "created": run.created,
+            "model": self.model,
+        }
+
+    def _chunk(
+        self, choice: Choice, fields: dict[str, Any], *, ends: bool = False
+    ) -> dict[str, Any]:
+        reason = None
+        if ends:
+            fields = fields | {"sparing": spared(choice).model_dump()}
+            reason = finish_reason(choice)
+        fields = {"index": choice.index} | fields | {"finish_reason": reason}
+        return self._head() | {"choices": [fields]}
+
+
+class ChatTeller(ResponseWriter):
+    """Thoughts in ``reasoning_content``, answers in ``content``."""
+
+    chunk_object = "chat.completion.chunk"
+
+    def whole(self) -> dict[str, Any]:
+        choices = []
+        for choice in self.run.choices:
+            thinking, answer = choice.parts
+            choices.append(
+                ChatChoice(
+                    index=choice.index,
+                    message=Answer(content=answer, reasoning_content=thinking or None),
+                    logprobs=self._logprobs(choice, choice.tokens),
+                    finish_reason=finish_reason(choice),
+                    sparing=spared(choice),
+                )
+            )
+        body = ChatCompletion(
+            id=self.run.id,
+            created=self.run.created,
+            model=self.model,
+            choices=choices,
+            usage=self.usage(),
+        )
+        return body.model_dump()
+
+    def opening(self) -> Iterator[dict[str, Any]]:
+        for choice in self.run.choices:
+            delta = {"role": "assistant", "content": ""}
+            yield self._chunk(choice, {"delta": delta, "logprobs": None})
+
+    def _nothing(self) -> tuple[int, int, int]:
+        return 0, 0, 0
+
+    def _delta(self, choice: Choice) -> dict[str, Any]:
+        thinking, answer = choice.parts
+        thought, said, tokens = self._told[choice.index]
+        new = choice.tokens[tokens:]
+        self._told[choice.index] = len(thinking), len(answer), len(choice.tokens)
+        delta = {"reasoning_content": thinking[thought:], "content": answer[said:]}
+        delta = {name: text for name, text in delta.items() if text}
+        logprobs = self._logprobs(choice, new) if new else None
+        if not delta and logprobs is None:
+            return {}
+        return {"delta": delta, "logprobs": logprobs and logprobs.model_dump()}
+
+    def _closing(self) -> dict[str, Any]:
+        return {"delta": {}, "logprobs": None}
+
+    def _logprobs(self, choice: Choice, tokens: list[TokenEvent]) -> ChatLogprobs | None:
+        if choice.request.sampler.logprobs is None:
+            return None
+        parts: dict[bool, list[TokenLogprob]] = {True: [], False: []}
+        for event in tokens:
+            thought = self.chat.markers is not None and event.kind == "thought"
+            parts[thought].append(self._logprob(event))
+        return ChatLogprobs(content=parts[False], reasoning_content=parts[True])
+
+    def _logprob(self, event: TokenEvent) -> TokenLogprob:
+        assert event.logprobs is not None
+        top = [TopLogprob(**self._token(id_, p)) for id_, p in event.logprobs.top]
+        return TokenLogprob(**self._token(event.id, event.logprobs.token), top_logprobs=top)
+
+    def _token(self, id_: int, logprob: float) -> dict[str, Any]:
+        text = self.chat.token_text(id_)
+        whole = None if "\ufffd" in text else list(text.encode())
+        return {"token": text, "logprob": logprob, "bytes": whole}
+
+
+class TextTeller(ResponseWriter):
+    """All text that is generated, thoughts and their markers too."""
+
+    chunk_object = "text_completion"
+
+    def whole(self) -> dict[str, Any]:
+        choices = [
+            TextChoice(
+                index=choice.index,
+                text=choice.text,
+                logprobs=self._logprobs(choice, choice.tokens, 0),
+                finish_reason=finish_reason(choice),
+                sparing=spared(choice),
+            )
+            for choice in self.run.choices
+        ]
+        body = Completion(
+            id=self.run.id,
+            created=self.run.created,
+            model=self.model,
+            choices=choices,
+            usage=self.usage(),
+        )
+        return body.model_dump()
+
+    def _nothing(self) -> tuple[int, int, int]:
+        return 0, 0, 0
+
+    def _delta(self, choice: Choice) -> dict[str, Any]:
+        said, tokens, offset = self._told[choice.index]
+        new = choice.tokens[tokens:]
+        text, logprobs = choice.text[said:], self._logprobs(choice, new, offset) if new else None
+        if logprobs is not None:
+            offset += sum(map(len, logprobs.tokens))
+        self._told[choice.index] = len(choice.text), len(choice.tokens), offset
+        if not text and logprobs is None:
+            return {}
+        return {"text": text, "logprobs": logprobs and logprobs.model_dump()}
+
+    def _closing(self) -> dict[str, Any]:
+        return {"text": "", "logprobs": None}
+
+    def _logprobs(
+        self, choice: Choice, tokens: list[TokenEvent], offset: int
+    ) -> TextLogprobs | None:
+        if choice.request.sampler.logprobs is None:
+            return None
+        found = TextLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
+        for event in tokens:
+            assert event.logprobs is not None
+            text = self.chat.token_text(event.id)
+            found.tokens.append(text)
+            found.token_logprobs.append(event.logprobs.token)
+            top = [(self.chat.token_text(id_), p) for id_, p in event.logprobs.top]
+            found.top_logprobs.append(dict(reversed(top)))  # of two that look alike the likelier
+            found.text_offset.append(offset)
+            offset += len(text)
+        return found
+
+
+def finish_reason(choice: Choice) -> Literal["stop", "length"]:
+    """In OpenAI's words: whatever ran out is a length."""
+    assert choice.done is not None
+    return FINISH[choice.done.finish_reason]  # type: ignore[return-value]
+
+
+def spared(choice: Choice) -> Spared:
+    """What Sparing says of a choice that has ended."""
+    assert choice.done is not None
+    return Spared(
+        finish_reason=choice.done.finish_reason,
+        seed=choice.request.sampler.seed,
+        notice=choice.request.prompt.notice,
+        stats=choice.stats.to_dict(),
+    )

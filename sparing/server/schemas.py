@@ -1,0 +1,169 @@
+"""What is said of the model and of runs to whoever asks: what it can spare, what a run may hold."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sparing.api import DEFAULT_NEW_TOKENS, Engine
+from sparing.errors import SparingError
+from sparing.memory.find import find_policy
+from sparing.model.chat import ChatFormat
+from sparing.options import DraftName, Latent, LatentMode, Memory, PolicyName
+from sparing.server.runs import Choice, LiveRun
+from sparing.server.settings import RequestDefaults
+
+LAYER_DRAFTS = ("layers", "hybrid")
+
+
+class Capabilities(BaseModel):
+    """What can be asked of the model here; ``why_not``: by saving, the reason where not all can.
+
+    ``slot_bytes``: of the keys and values of one token, in all ``layers``; ``memory``, ``draft``,
+    ``latent`` and ``max_new_tokens``: what a request gets that does not say.
+    """
+
+    policies: list[str]
+    drafts: list[str]
+    latents: list[str]
+    why_not: dict[str, str]
+    slot_bytes: int
+    layers: int
+    memory: dict[str, Any]
+    draft: str
+    latent: str
+    max_new_tokens: int
+
+
+class Model(BaseModel):
+    """``context``: positions that the model was trained for."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "sparing"
+    context: int
+    sparing: Capabilities
+
+
+class Models(BaseModel):
+    object: str = "list"
+    data: list[Model]
+
+
+class ExampleQuery(BaseModel):
+    """Which examples; closed to unknown names."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class Examples(BaseModel):
+    """Questions that the model might be asked; ``more``: another seed has others."""
+
+    seed: int
+    questions: list[str]
+    more: bool
+
+
+class PromptToken(BaseModel):
+    id: int
+    text: str
+
+
+class ChoiceState(BaseModel):
+    """A choice as it was let in. ``budget``: the slots that it is held to, None: all that it needs,
+    ``slots`` at most; ``seed``: draws it again; ``finish_reason``: None while it goes on;
+    ``stats``: up to now."""
+
+    index: int
+    prompt: list[PromptToken]
+    budget: int | None
+    slots: int
+    policy: str
+    seed: int
+    notice: str | None
+    finish_reason: str | None
+    stats: dict[str, Any]
+
+
+class RunState(BaseModel):
+    id: str
+    created: int
+    model: str
+    status: Literal["waiting", "live", "ended"]
+    choices: list[ChoiceState]
+
+
+def spares(engine: Engine, defaults: RequestDefaults, slot_bytes: int) -> Capabilities:
+    """What an engine can be asked for, each tried as a request would."""
+    why_not: dict[str, str] = {}
+
+    def tried(saving: str, names: Sequence[str], find: Callable[[Any], object]) -> list[str]:
+        found = []
+        for name in names:
+            try:
+                find(name)
+                found.append(name)
+            except SparingError as error:
+                why_not.setdefault(saving, str(error))
+        return found
+
+    tokenizer, horizons = engine.chat.tokenizer, engine.horizons
+    policies = tried(
+        "memory",
+        [name for name in get_args(PolicyName) if name != "full"],
+        lambda name: find_policy(Memory(budget=1, policy=name), tokenizer, horizons),
+    )
+    latents = tried("latent", get_args(LatentMode), lambda name: engine.switch(Latent(mode=name)))
+    drafts = list(get_args(DraftName))
+    if not engine.drafting.can_skip:
+        drafts = [name for name in drafts if name not in LAYER_DRAFTS]
+        why_not["depth"] = "leaving layers out needs Sparing's own decoder and 3 layers or more"
+    return Capabilities(
+        policies=policies,
+        drafts=drafts,
+        latents=latents,
+        why_not=why_not,
+        slot_bytes=slot_bytes,
+        layers=engine.decoder.shape.layers,
+        memory=defaults.memory.model_dump(),
+        draft=defaults.depth.draft,
+        latent=defaults.latent.mode,
+        max_new_tokens=most_new_tokens(engine, defaults),
+    )
+
+
+def most_new_tokens(engine: Engine, defaults: RequestDefaults) -> int:
+    """Of a request that does not say."""
+    own = engine.chat.defaults.sampling.get("max_new_tokens", DEFAULT_NEW_TOKENS)
+    return defaults.sampling.max_new_tokens or int(own)
+
+
+def run_state(run: LiveRun, chat: ChatFormat, model: str) -> RunState:
+    """A run as far as it has come."""
+    started = any(choice.tokens for choice in run.choices)
+    return RunState(
+        id=run.id,
+        created=run.created,
+        model=model,
+        status="ended" if run.done else "live" if started else "waiting",
+        choices=[choice_state(choice, chat) for choice in run.choices],
+    )
+
+
+def choice_state(choice: Choice, chat: ChatFormat) -> ChoiceState:
+    request = choice.request
+    ids = request.prompt.ids
+    return ChoiceState(
+        index=choice.index,
+        prompt=[PromptToken(id=id_, text=chat.token_text(id_)) for id_ in ids],
+        budget=request.budget.slots if request.budget else None,
+        slots=request.slots,
+        policy=request.policy.name if request.policy else "full",
+        seed=request.sampler.seed,
+        notice=request.prompt.notice,
+        finish_reason=choice.done.finish_reason if choice.done else None,
+        stats=choice.stats.to_dict(),
+    )

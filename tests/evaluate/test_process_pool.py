@@ -1,0 +1,45 @@
+"""Workers end with the process that they work for, however it ends."""
+
+import os
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+from sparing.evaluate.process_pool import Workers
+from tests.server.live import until
+
+
+def nothing() -> None:
+    return None
+
+
+def say_and_wait(loaded: None, path: Path, job: int) -> list[int]:
+    (path / str(job)).write_text(str(os.getpid()))
+    time.sleep(120)
+    return [job]
+
+
+def host(path: Path) -> None:
+    with Workers(2, nothing, path, say_and_wait) as rows:
+        list(rows([0, 1]))
+
+
+def test_killed_with_its_workers(tmp_path):
+    process = get_context("spawn").Process(target=host, args=(tmp_path,))
+    process.start()
+    files = [tmp_path / "0", tmp_path / "1"]
+    until(lambda: all(file.exists() and file.read_text() for file in files))
+    pids = [int(file.read_text()) for file in files]
+    process.kill()
+    process.join()
+    until(lambda: all(ended(pid) for pid in pids))
+
+
+def ended(pid: int) -> bool:
+    """Gone, or left by a parent that has yet to ask how it ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z"
