@@ -1,13 +1,13 @@
-"""The errors that a user can mend.
+"""Errors that a user can correct.
 
-A message is one line and says three things: what must hold, what came instead, what to do. The
-command line prints it as it is and ends with `exit_code`; the server answers 400 with it. Whatever
-else goes wrong is our own mistake and keeps its traceback.
+A message is one line with three parts: what must hold, what came, what to do. The command line
+prints it and exits with `exit_code`; the server answers 400 with it. Any other exception is a bug
+in Sparing and keeps its traceback.
 """
 
 
 class SparingError(Exception):
-    """Something that the user can mend; the message says how."""
+    """An error that the user can correct; the message says how."""
 
     exit_code = 2
 
@@ -17,15 +17,15 @@ class ModelError(SparingError):
 
 
 class OptionError(SparingError, ValueError):
-    """An option, or a pair of options, that cannot work. Raised before any weights load."""
+    """An option, or a pair of options, cannot work. Raised before any weights load."""
 
 
 class PromptError(SparingError):
-    """A prompt that cannot be used: empty, too long, or a chat where the model has no template."""
+    """A prompt cannot be used: empty, too long, or a chat for a model without a template."""
 
 
 def reason(error: BaseException) -> str:
-    """What another library's error says in one line; a line that only announces takes the next."""
+    """Another library's error as one line; a first line ending in a colon takes the next too."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -33,7 +33,7 @@ def reason(error: BaseException) -> str:
 
 
 def message(error: BaseException) -> str:
-    """What an error says in one line: ours as it is, any other with its type."""
+    """An error as one line: ours as it is, any other with its type."""
     if isinstance(error, SparingError):
         return str(error)
     name, said = type(error).__name__, reason(error)

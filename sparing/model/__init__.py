@@ -1,6 +1,9 @@
-"""The ground floor: a transformer that can be run in parts.
+"""The model: find it, read it, run a pass, format its chat.
 
-Finding a model (`sources`, `hub`, `smollm2`), reading it from a Hugging Face directory or a GGUF
-(`checkpoint`), its weights and matrix products, the subset of layers to run, the Decoder that runs
-them, and the chat format around its text. Every other room stands on this one.
+sources, hub, smollm2   a model's name to its files
+checkpoint, gguf        config, weights and tokenizer of a Hugging Face directory or a GGUF
+assemble, decoder       weights to a Decoder, which runs all sub-layers or a LayerSet
+chat                    prompts to token ids and back
+
+Every other package builds on this one.
 """

@@ -1,7 +1,7 @@
-"""Attention of new tokens over a cache, for rows that differ in length and in number of tokens.
+"""Attention of new tokens over a cache, for rows of unequal length and number of tokens.
 
-Grouped queries are packed beside each other instead of repeating keys: the ``T`` tokens of the
-``H / G`` query heads that share a key head are one block ``[T * H / G, D]``.
+Keys are not repeated for grouped queries. The ``T`` tokens of the ``H / G`` query heads of one key
+head form one block ``[T * H / G, D]``.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sparing.model.inputs import KeyValues, RowInput
 
-PADDED_TOKENS = 16  # rows with more new tokens are attended alone, so that padding stays cheap
-MANY, SHORT = 16, 1024  # from so many key heads of all rows on, over no more slots: two products
+PADDED_TOKENS = 16  # a row with more new tokens is its own segment, to keep padding cheap
+MANY, SHORT = 16, 1024  # two products from MANY key heads (of all rows), up to SHORT slots
 
 
 @dataclass
@@ -26,15 +26,15 @@ class RowSegment:
     rows: int
     tokens: int
     slots: int
-    count: int  # its tokens
-    pad: Int[Tensor, " BT"] | None  # flat offset of each padded token; None: nothing is padded
+    count: int  # new tokens, without padding
+    pad: Int[Tensor, " BT"] | None  # flat offset of each padded token; None: no padding
     unpad: Int[Tensor, " n"] | None
     mask: Float[Tensor, "B _G _TH S"] | None
-    parts: int  # a single row's queries are dealt into so many equal parts, one a thread
+    parts: int  # equal parts of a single row's queries, one a thread
     products: bool  # whether two batched products are faster than the fused attention
-    attended: bool  # whether the attention itself is wanted of any of its tokens
-    watched: Float[Tensor, "R T S"] | None = None  # the sum over layers of its mean over heads
-    layers: int = 0
+    attended: bool  # whether any row asks for its attention weights
+    watched: Float[Tensor, "R T S"] | None = None  # weights: mean over heads, sum over layers
+    layers: int = 0  # layers in that sum
 
 
 class Attention:
@@ -59,7 +59,7 @@ class Attention:
             self._slots = torch.tensor(slots, device=like.device)
 
     def write(self, cache: KeyValues, layer: int, new: Float[Tensor, "N KV D"]) -> None:
-        """Put the new tokens' keys and values into the slots behind each row's cached ones."""
+        """Write the new tokens' keys and values into the slots behind each row's cached ones."""
         kv = cache.kv[layer]
         new = new.view(new.shape[0], 2, self.key_heads, -1)
         if kv.dtype == torch.int8:
@@ -90,7 +90,7 @@ class Attention:
         )
 
     def watch(self, queries: Float[Tensor, "N H D"], kv: Float[Tensor, "2 B G S D"]) -> None:
-        """Add a layer's weights to what ``watched`` gives, where a row asks for them."""
+        """Add a layer's attention weights to ``watched``, where a row asks for them."""
         if not self._watching:
             return
         parts = queries.split([s.count for s in self._segments])
@@ -101,8 +101,10 @@ class Attention:
                 s.layers += 1
 
     def watched(self) -> list[Float[Tensor, "_m _S"]]:
-        """softmax(q k^T / sqrt(D)), the mean over the watched layers and all heads, row by row: of
-        its ``attended`` last tokens over its slots. Empty where no row asks."""
+        """softmax(q k^T / sqrt(D)), the mean over the watched layers and all heads.
+
+        One matrix a row: its ``attended`` last tokens over its slots. Empty if no row asks.
+        """
         if not self._watching:
             return []
         found, rows = [], iter(self._inputs)
@@ -143,7 +145,7 @@ class Attention:
         return self._unpack(s, F.scaled_dot_product_attention(q, k, v, attn_mask=s.mask))
 
     def _pack(self, s: RowSegment, q: Float[Tensor, "n H D"]) -> Float[Tensor, "R G _TH D"]:
-        """Queries beside the key head that they share: R is rows, or a lone row's parts."""
+        """Queries grouped by their key head; R is rows, or a single row's parts."""
         dim = q.shape[2]
         if s.tokens == 1:
             return q.view(s.rows, self.key_heads, self.group, dim)
@@ -188,28 +190,28 @@ class Attention:
         )
 
     def _parts(self, rows: int, tokens: int, like: Tensor) -> int:
-        """How to deal a row's queries out where its key heads alone would leave threads idle."""
+        """Number of parts of a single row's queries where its key heads leave threads idle."""
         threads = torch.get_num_threads()
         idle = rows == 1 and 1 < tokens <= PADDED_TOKENS and self.key_heads % threads
         divides = tokens * self.group % threads == 0
         return threads if idle and divides and like.device.type == "cpu" else 1
 
     def _products(self, rows: int, tokens: int, slots: int, like: Tensor) -> bool:
-        """On CPUs the fused kernel takes twice as long as reading many short rows does."""
+        """Whether to take two products: on CPUs, over many short rows, twice as fast as fused."""
         cpu = like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
         few = tokens <= PADDED_TOKENS and slots <= SHORT
         return cpu and few and rows > 1 and rows * self.key_heads >= MANY
 
 
 def quantized(x: Float[Tensor, "N 2 G D"]) -> tuple[Int8[Tensor, "N 2 G D"], Tensor]:
-    """Codes of 8 bits and their scale, one a head: round(x / scale), scale = max |x| / 127."""
+    """Quantize to 8 bits, one scale a head: round(x / scale), scale = max |x| / 127."""
     most = x.abs().amax(-1, keepdim=True)
     by = (127 / most).nan_to_num(posinf=0.0)
     return (x * by).round().to(torch.int8), most * (1 / 127)
 
 
 def floats(cache: KeyValues, layer: int, dtype: torch.dtype) -> Float[Tensor, "2 B G S D"]:
-    """A layer's keys and values as they are computed with."""
+    """A layer's keys and values in ``dtype``, dequantized."""
     kv = cache.kv[layer]
     if kv.dtype == torch.int8:
         return kv.to(dtype) * cache.scales[layer][..., None].to(dtype)
@@ -233,7 +235,7 @@ def two_products(
 
 
 def runs(inputs: Sequence[RowInput]) -> list[list[RowInput]]:
-    """Split into runs of neighbouring rows with few tokens each; long ones stand alone."""
+    """Split into runs of neighbouring rows with few tokens each; a long row is a run of one."""
     found: list[list[RowInput]] = []
     for i in inputs:
         last = found[-1][-1] if found else None
@@ -248,7 +250,7 @@ def runs(inputs: Sequence[RowInput]) -> list[list[RowInput]]:
 def padding(
     counts: Sequence[int], tokens: int, device: torch.device
 ) -> tuple[Int[Tensor, " BT"], Int[Tensor, " n"]]:
-    """Indices from flat to padded order (padding repeats a row's last token), and back."""
+    """Indices from flat to padded order (a row's last token is its padding), and back."""
     pad, unpad, start = [], [], 0
     for row, count in enumerate(counts):
         pad += [start + min(t, count - 1) for t in range(tokens)]
@@ -260,7 +262,7 @@ def padding(
 def additive_mask(
     run: Sequence[RowInput], tokens: int, slots: int, like: Float[Tensor, "..."]
 ) -> Float[Tensor, "B 1 T S"] | None:
-    """0 where a token sees a slot, -inf where not; None where each sees every slot."""
+    """0 where a token sees a slot, -inf elsewhere; None if every token sees every slot."""
     if tokens == 1 and all(i.cached + 1 == slots and i.visible is None for i in run):
         return None
     last = [[i.cached + min(t, len(i.ids) - 1) for t in range(tokens)] for i in run]

@@ -1,4 +1,7 @@
-"""A pass in one compiled call (kernels/src/pass.h): a token has the same bits in any company."""
+"""A pass in one compiled call (kernels/src/pass.h).
+
+A token's result is bit for bit the same alone and in a batch.
+"""
 
 import ctypes
 from collections.abc import Sequence
@@ -17,11 +20,11 @@ from sparing.model.inputs import Batch, KeyValues, Output, RowInput
 from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import Matrix
 
-STORED = {torch.float32: 0, torch.float16: 1, torch.int8: 2}  # how src/attention.h numbers them
+STORED = {torch.float32: 0, torch.float16: 1, torch.int8: 2}  # as in src/attention.h
 
 
 class CompiledDecoder(Decoder):
-    """See ``Decoder``; float32 throughout but for the weights, and for keys and values."""
+    """A Decoder in compiled float32; weights, keys and values may have fewer bits."""
 
     torch_threads = 1
 
@@ -110,7 +113,7 @@ class CompiledDecoder(Decoder):
 
 
 def at(array: np.ndarray | Tensor | None) -> int | None:
-    """Where it begins."""
+    """The address of an array's first element."""
     if array is None:
         return None
     return array.data_ptr() if isinstance(array, Tensor) else array.ctypes.data

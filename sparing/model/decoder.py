@@ -1,6 +1,6 @@
-"""Our forward for llama, mistral, qwen2 and qwen3: one pass over new tokens and a cache.
+"""The forward pass of llama, mistral, qwen2 and qwen3 over new tokens and a cache.
 
-``Decoder`` holds the weights. A pass is computed by compiled code (``compiled.py``) or by torch
+``Decoder`` holds the weights. The pass is compiled code (``compiled.py``) or torch
 (``torch_decoder.py``), with the same arithmetic.
 """
 
@@ -16,12 +16,12 @@ from sparing.model.inputs import KeyValues, Output, RowInput
 from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import Matrix
 
-MATRICES = ("query", "key", "value", "output", "gate", "up", "down")  # of a layer
+MATRICES = ("query", "key", "value", "output", "gate", "up", "down")  # fields of a Layer
 
 
 @dataclass
 class Layer:
-    """The weights of one layer; the last two norms are those of queries and keys (qwen3)."""
+    """The weights of one layer; only qwen3 has ``query_norm`` and ``key_norm``."""
 
     query: Matrix
     key: Matrix
@@ -41,8 +41,11 @@ class Layer:
 
 
 class Decoder:
-    """A transformer in eval mode. ``dtype``: of hidden states and logits. ``torch_threads``: that
-    torch should have beside its passes; None: as it has."""
+    """A transformer in eval mode.
+
+    ``dtype``: of hidden states and logits
+    ``torch_threads``: torch's threads outside of the passes; None leaves them as they are
+    """
 
     torch_threads: int | None = None
 
@@ -60,7 +63,7 @@ class Decoder:
 
     @property
     def types(self) -> dict[str, int]:
-        """How many matrices there are of each precision."""
+        """Number of matrices of each precision; an untied embedding is not counted."""
         found: dict[str, int] = {}
         for matrix in self._matrices():
             found[matrix.type] = found.get(matrix.type, 0) + 1
@@ -68,12 +71,15 @@ class Decoder:
 
     @property
     def step_bytes(self) -> int:
-        """Bytes of weights that one step reads."""
+        """Bytes of weights read in one step."""
         return sum(matrix.nbytes for matrix in self._matrices())
 
     @property
     def cache_dtype(self) -> torch.dtype:
-        """Of keys and values unless told: float16 beside weights of fewer than 32 bits."""
+        """Default dtype of keys and values: float16 beside weights of fewer than 32 bits.
+
+        A decoder in another dtype than float32 keeps its own.
+        """
         exact = {"F32", "F64"} >= set(self.types)
         return self.dtype if exact or self.dtype != torch.float32 else torch.float16
 
@@ -86,10 +92,13 @@ class Decoder:
         layer: int | None = None,
         head: Matrix | None = None,
     ) -> Output:
-        """Run the new tokens of all rows; their keys and values go behind each row's cached slots.
+        """Run the new tokens of all rows and write their keys and values behind the cached slots.
 
-        The caller owns the lengths: nothing counts as cached until the cache commits it.
-        ``layer``: see ``Output``. ``head``: scores other words than the model's own, or fewer.
+        The caller owns the lengths: a new slot counts as cached once the cache commits it.
+
+        ``layer_set``: the sub-layers to run; None runs all
+        ``layer``: the layer of ``Output.layer_hidden``
+        ``head``: the output matrix in place of the model's own, for example of fewer tokens
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""What a GGUF's metadata says of the model, and where each of our tensors stands in the file."""
+"""A GGUF's metadata as a ModelConfig, and its tensor names as those of transformers."""
 
 from dataclasses import replace
 from math import isfinite
@@ -12,9 +12,9 @@ from sparing.model.config import FAMILIES, ModelConfig, from_transformers
 from sparing.model.gguf import Gguf, GgufTensor
 from sparing.model.weights import EMBEDDING, HEAD, expected_shapes
 
-PERMUTED = ("llama", "mistral")  # architectures whose rows of q and k stand in adjacent pairs
+PERMUTED = ("llama", "mistral")  # architectures with the rows of q and k in adjacent pairs
 FREQUENCIES = "rope_freqs.weight"
-IGNORED = (FREQUENCIES, "attn_rot_embd.weight")  # the first is read, the second of old files
+IGNORED = (FREQUENCIES, "attn_rot_embd.weight")  # not in ModelConfig's list of tensors
 OUTER = {
     EMBEDDING: "token_embd.weight",
     HEAD: "output.weight",
@@ -33,7 +33,7 @@ INNER = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-# Fields that would change the forward: refused unless neutral, as in config.py.
+# Fields that would change the forward pass: refused unless neutral, as in config.py.
 NEUTRAL_FIELDS: dict[str, Any] = {
     "expert_count": 0,
     "attention.causal": True,
@@ -51,9 +51,9 @@ SCALING_TYPES = ("none", "linear", "yarn")
 
 
 def gguf_config(gguf: Gguf) -> ModelConfig:
-    """The ModelConfig of an open file, its tensors checked against it.
+    """Read the ModelConfig of an open file and check the file's tensors against it.
 
-    Raises ModelError naming the field or the tensor that is missing, or that cannot be used.
+    Raises ModelError with the name of a missing or unusable field or tensor.
     """
     fields = Fields(gguf)
     fields.refuse_unsupported()
@@ -61,9 +61,9 @@ def gguf_config(gguf: Gguf) -> ModelConfig:
         config = from_transformers(as_transformers(fields))
     except ModelError:
         raise
-    except Exception as error:  # transformers raises whatever its checks of single fields raise
+    except Exception as error:  # transformers' checks of single fields raise many types
         raise ModelError(
-            f"{gguf.path}: the metadata must be of a model that can be, got: {reason(error)}; "
+            f"{gguf.path}: the metadata must describe a valid model, got: {reason(error)}; "
             "fetch the file again"
         ) from None
     has = gguf.tensors.__contains__
@@ -80,7 +80,7 @@ def gguf_config(gguf: Gguf) -> ModelConfig:
 
 
 class Fields:
-    """The metadata of the architecture, read by the names behind its prefix."""
+    """The architecture's metadata, read by name without the prefix ``llama.`` and the like."""
 
     def __init__(self, gguf: Gguf) -> None:
         self.path, self.metadata, self.tensors = gguf.path, gguf.metadata, gguf.tensors
@@ -96,7 +96,7 @@ class Fields:
         return name
 
     def number(self, name: str, default: int | float | None = None) -> Any:
-        """A number; raises ModelError where it is missing without a default, or is no number."""
+        """A number; raises ModelError if it is missing without a default, or is no number."""
         value = self.metadata.get(self._key(name), default)
         if value is None:
             raise ModelError(
@@ -109,7 +109,7 @@ class Fields:
         return value
 
     def size(self, name: str, default: int | None = None) -> int:
-        """A number of things, 1 or more."""
+        """A whole number, 1 or more."""
         value = self.number(name, default)
         if not isinstance(value, int) or value < 1:
             raise self.refuse(name, "1 or more", value)
@@ -136,14 +136,14 @@ class Fields:
         return f"{self.architecture}.{name}"
 
     def rows(self, tensor: str) -> int:
-        """How many rows a tensor of the file has."""
+        """Number of rows of a tensor in the file."""
         if tensor not in self.tensors:
             raise missing(self.path, tensor)
         return self.tensors[tensor].shape[0]
 
 
 def as_transformers(fields: Fields) -> Any:
-    """The transformers config that says the same; its rope goes through `rotary_frequencies`."""
+    """The same config as a transformers object; its rope goes through `rotary_frequencies`."""
     from transformers import AutoConfig
 
     return AutoConfig.for_model(
@@ -165,7 +165,7 @@ def as_transformers(fields: Fields) -> Any:
 
 
 def head_sizes(fields: Fields) -> dict[str, int]:
-    """Number and size of the heads, no larger than the file's tensors."""
+    """Number and size of the heads, checked against the rows of the query tensor."""
     heads = fields.size("attention.head_count")
     size = fields.size("attention.key_length", max(fields.size("embedding_length") // heads, 1))
     if (rows := fields.rows("blk.0.attn_q.weight")) != heads * size:
@@ -187,7 +187,7 @@ def layers(fields: Fields) -> int:
 
 
 def rope_parameters(fields: Fields) -> dict[str, Any]:
-    """Base and scaling, with llama.cpp's defaults: linear, where only a factor is given."""
+    """Base and scaling, with llama.cpp's default: a factor without a type is linear."""
     base = {"rope_theta": float(fields.number("rope.freq_base", 10000.0))}
     kind = fields.text("rope.scaling.type", "linear")
     if kind not in SCALING_TYPES:
@@ -216,7 +216,7 @@ def rope_parameters(fields: Fields) -> dict[str, Any]:
 
 
 def with_factors(config: ModelConfig, tensor: GgufTensor) -> ModelConfig:
-    """The frequencies divided by the file's factors, which is how it holds Llama 3's scaling."""
+    """Divide the frequencies by the file's factors: a GGUF's form of Llama 3's scaling."""
     expected = (config.head_dim // 2,)
     if tensor.type != "F32" or tensor.shape != expected:
         raise ModelError(
@@ -228,20 +228,20 @@ def with_factors(config: ModelConfig, tensor: GgufTensor) -> ModelConfig:
 
 
 def check_tensors(gguf: Gguf, config: ModelConfig) -> None:
-    """Raise ModelError for a tensor that is missing or of another shape; warn of one too many."""
+    """Raise ModelError for a missing tensor, a wrong shape, or an unexpected tensor."""
     expected = {gguf_name(name): shape for name, shape in expected_shapes(config).items()}
     for name, shape in expected.items():
         if name not in gguf.tensors:
             raise missing(gguf.path, name)
         if (found := gguf.tensors[name].shape) != shape:
             raise ModelError(
-                f"{gguf.path}: tensor {name} must have the shape {list(shape)} that the metadata "
-                f"asks for, got {list(found)}; fetch the file again"
+                f"{gguf.path}: tensor {name} must have the shape {list(shape)} of the metadata, "
+                f"got {list(found)}; fetch the file again"
             )
     for name in gguf.tensors:
         if name not in expected and not name.endswith(IGNORED):
             raise ModelError(
-                f"{gguf.path}: every tensor must be one that the metadata asks for, got {name}; "
+                f"{gguf.path}: every tensor must belong to the model of the metadata, got {name}; "
                 "this model is of another architecture"
             )
 
@@ -253,7 +253,7 @@ def missing(path: object, name: str) -> ModelError:
 
 
 def gguf_name(name: str) -> str:
-    """What the file calls a tensor of ours: ``blk.0.attn_q.weight`` is layer 0's ``q_proj``."""
+    """The file's name of a tensor: ``blk.0.attn_q.weight`` for layer 0's ``q_proj``."""
     if name in OUTER:
         return OUTER[name]
     _, _, layer, rest = name.split(".", 3)
@@ -262,10 +262,10 @@ def gguf_name(name: str) -> str:
 
 
 def row_order(config: ModelConfig, name: str) -> np.ndarray | None:
-    """For each row of a tensor of ours, the row of the file; None where they are the same.
+    """The file's row for each of our rows; None if the order is the same.
 
-    llama.cpp turns adjacent pairs of a head, we turn its halves: row ``half * D/2 + pair`` of ours
-    is row ``2 * pair + half`` of the file.
+    llama.cpp rotates adjacent pairs of a head, we rotate its halves: our row ``half * D/2 + pair``
+    is the file's row ``2 * pair + half``.
     """
     part = name.split(".")[-2]
     if config.family not in PERMUTED or part not in ("q_proj", "k_proj"):

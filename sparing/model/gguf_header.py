@@ -1,11 +1,12 @@
-"""What stands before the weights of a GGUF file: metadata, and a line a tensor.
+"""Read the header of a GGUF file: its metadata and its list of tensors.
 
 magic "GGUF" | version u32 | tensors u64 | entries u64
 an entry:  key string | value type u32 | value
 a tensor:  name string | dimensions u32 | dimensions x u64, the width first | type u32 | offset u64
+a string:  length u64 | bytes
+an array:  type u32 | length u64 | values
 
-A string is its length in u64 and its bytes; an array its type, its length and its values. All is
-little-endian. Every length is compared with what is left of the file before anything is read.
+All numbers are little-endian. Every length is compared with the rest of the file before a read.
 """
 
 from dataclasses import dataclass
@@ -40,27 +41,27 @@ U32, U64 = Struct("<I"), Struct("<Q")
 
 @dataclass(frozen=True)
 class TensorLine:
-    """What the header says of a tensor; ``offset`` counts from where the weights begin."""
+    """A tensor's entry in the header."""
 
     name: str
-    shape: tuple[int, ...]  # rows before columns, as torch has it
+    shape: tuple[int, ...]  # rows before columns, as in torch
     type_id: int
-    offset: int
+    offset: int  # bytes from the first weight
 
 
 @dataclass(frozen=True)
 class Header:
-    """``metadata``: strings, numbers, lists of strings and numpy arrays, by key."""
+    """The header of one file."""
 
-    metadata: dict[str, Any]
+    metadata: dict[str, Any]  # strings, numbers, lists of strings and numpy arrays
     tensors: list[TensorLine]
-    size: int  # bytes, the padding behind it not counted
+    size: int  # bytes, without the padding behind it
 
 
 def read_header(data: mmap | bytes, path: object) -> Header:
-    """Raises ModelError for what is no GGUF of version 2 or 3, is cut short or contradicts itself.
+    """Read a header; ``path`` is only for the messages.
 
-    ``path`` is only for the messages.
+    Raises ModelError unless the data is a whole and consistent GGUF of version 2 or 3.
     """
     reader = Reader(data, path)
     reader.check_magic()
@@ -70,14 +71,14 @@ def read_header(data: mmap | bytes, path: object) -> Header:
     for _ in range(entries):
         key = reader.name()
         if key in metadata:
-            raise reader.error(f"every metadata key must stand in it once, got {key} twice")
+            raise reader.error(f"a metadata key must occur once, got {key} twice")
         metadata[key] = reader.value(reader.number(U32))
     lines = [reader.tensor() for _ in range(tensors)]
     return Header(metadata, lines, reader.at)
 
 
 class Reader:
-    """A place in the file that only moves forward."""
+    """A cursor in the file; it only moves forward."""
 
     def __init__(self, data: mmap | bytes, path: object) -> None:
         self.data, self.path, self.at = data, path, 0
@@ -102,12 +103,12 @@ class Reader:
             )
 
     def take(self, size: int) -> int:
-        """Where the next ``size`` bytes begin; moves behind them."""
+        """The offset of the next ``size`` bytes; moves behind them."""
         begin, left = self.at, len(self.data) - self.at
         if size > left:
             raise self.error(
-                f"a GGUF file must be whole, got one that is cut short: {size:,} bytes asked for "
-                f"at {begin:,}, {left:,} left"
+                f"a GGUF file must be whole, got one cut short: {size:,} bytes needed at "
+                f"{begin:,}, {left:,} left"
             )
         self.at = begin + size
         return begin
@@ -116,7 +117,8 @@ class Reader:
         return form.unpack_from(self.data, self.take(form.size))[0]
 
     def count(self, what: str, smallest: int) -> int:
-        """A number of things, each of ``smallest`` bytes or more, that the file has room for."""
+        """Read a count of items; raises ModelError if the file ends before ``smallest`` bytes
+        for each."""
         number, left = self.number(U64), len(self.data) - self.at
         if number * smallest > left:
             raise self.error(f"{number:,} {what} must fit into the file, got {left:,} bytes")
@@ -128,7 +130,7 @@ class Reader:
         return self.data[begin : self.at].decode(errors="replace")
 
     def name(self) -> str:
-        """A string that can stand in a message."""
+        """A string fit for a message: short and printable."""
         name = self.string()
         if len(name) > LONGEST_NAME or not name.isprintable():
             raise self.error(f"a name must be short and printable, got {name[:LONGEST_NAME]!r}")
@@ -155,7 +157,7 @@ class Reader:
         return np.frombuffer(self.data[begin : self.at], dtype)
 
     def strings(self, count: int) -> list[str]:
-        """As ``string``, written out for the hundreds of thousands of a vocabulary."""
+        """As ``string``, inlined for speed: a vocabulary has hundreds of thousands."""
         data, at, end, found = self.data, self.at, len(self.data), list[str]()
         for _ in range(count):
             begin = at + 8

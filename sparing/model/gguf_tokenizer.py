@@ -1,7 +1,7 @@
-"""A GGUF's tokenizer, chat template and end tokens, as transformers has them.
+"""A GGUF's tokenizer, chat template and end tokens, in the form of transformers.
 
-The file names its way of splitting text into words (``tokenizer.ggml.pre``); the expressions
-themselves are in `pre_tokenizers`.
+The file only names its pre-tokenizer (``tokenizer.ggml.pre``); the regular expressions are in
+`pre_tokenizers`.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from sparing.errors import ModelError, reason
 from sparing.model.gguf import Gguf
 from sparing.model.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 
-UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5  # of tokenizer.ggml.token_type
-SPACE = "▁"  # SentencePiece's
-# Texts of tokens that end an answer, where a file calls them control or user-defined tokens.
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5  # values of tokenizer.ggml.token_type
+SPACE = "▁"  # SentencePiece's space
+# Control or user-defined tokens with these texts end an answer.
 ENDS = (
     "<|im_end|>",
     "<|endoftext|>",
@@ -35,7 +35,7 @@ ENDS = (
     "</s>",
     "<eos>",
 )
-SAMPLING = {  # general.sampling.* -> ours
+SAMPLING = {  # general.sampling.* -> field of Sampling
     "temp": "temperature",
     "top_k": "top_k",
     "top_p": "top_p",
@@ -47,12 +47,12 @@ END_IDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the file says of its tokens: ``tokens`` and their ``types``, by id."""
+    """The file's tokens and its other fields of ``tokenizer.ggml``."""
 
-    path: object
+    path: object  # for the messages
     fields: dict[str, Any]
-    tokens: list[str]
-    types: list[int]
+    tokens: list[str]  # by id
+    types: list[int]  # by id
 
     @classmethod
     def of(cls, gguf: Gguf) -> "Vocabulary":
@@ -75,19 +75,19 @@ class Vocabulary:
 
     @property
     def ids(self) -> dict[str, int]:
-        """Tokens in use and their ids."""
+        """Ids by token, without unused tokens."""
         pairs = zip(self.tokens, self.types, strict=True)
         return {token: id_ for id_, (token, kind) in enumerate(pairs) if kind != UNUSED}
 
     def special(self, name: str) -> str | None:
-        """The text of the token with this role (``bos_token_id``), if there is one."""
+        """The text of the token in the field ``name`` (``bos_token_id``), if there is one."""
         id_ = self.fields.get(name)
         if not isinstance(id_, int) or not 0 <= id_ < len(self.tokens):
             return None
         return self.tokens[id_]
 
     def added(self) -> list[AddedToken]:
-        """Tokens that are found in a text before it is split into words."""
+        """Tokens to match in a text before it is split into words."""
         return [
             AddedToken(token, special=kind != USER_DEFINED, normalized=False)
             for token, kind in zip(self.tokens, self.types, strict=True)
@@ -95,7 +95,7 @@ class Vocabulary:
         ]
 
     def end_ids(self) -> frozenset[int]:
-        """Tokens that end an answer: by role, and by text."""
+        """Tokens that end an answer: by field, and by text."""
         roles = [self.fields[name] for name in END_IDS if isinstance(self.fields.get(name), int)]
         marked = (CONTROL, USER_DEFINED)
         return frozenset(
@@ -106,9 +106,9 @@ class Vocabulary:
 
 
 def gguf_tokenizer(gguf: Gguf) -> Any:
-    """A fast tokenizer of transformers, its template with it.
+    """Build a fast transformers tokenizer with the file's chat template.
 
-    Raises ModelError naming the field that is missing or that is not supported.
+    Raises ModelError with the name of a missing or unsupported field.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -117,9 +117,9 @@ def gguf_tokenizer(gguf: Gguf) -> Any:
         backend = build(vocabulary)
     except ModelError:
         raise
-    except Exception as error:  # tokenizers raises whatever its parts raise
+    except Exception as error:  # the parts of tokenizers raise many types
         raise ModelError(
-            f"{gguf.path}: the tokenizer must be one that can be built, got: {reason(error)}; "
+            f"{gguf.path}: the tokenizer's fields must be valid, got: {reason(error)}; "
             "fetch the file again"
         ) from None
     roles = {
@@ -142,7 +142,7 @@ def gguf_tokenizer(gguf: Gguf) -> Any:
 
 
 def gguf_sampling(gguf: Gguf) -> dict[str, Any]:
-    """How the file says that its model is sampled; mostly it says nothing."""
+    """The file's sampling options; most files have none."""
     prefix = "general.sampling."
     found = {ours: gguf.metadata.get(prefix + theirs) for theirs, ours in SAMPLING.items()}
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
@@ -161,7 +161,7 @@ def build(vocabulary: Vocabulary) -> Tokenizer:
 
 
 def byte_level(vocabulary: Vocabulary) -> Tokenizer:
-    """Byte-level BPE, the words split as ``tokenizer.ggml.pre`` says."""
+    """Byte-level BPE with the pre-tokenizer of ``tokenizer.ggml.pre``."""
     name = vocabulary.fields.get("pre", "default")
     way = PRE_TOKENIZERS.get(name) if isinstance(name, str) else None
     if way is None:
@@ -186,7 +186,7 @@ def splitter(way: PreTokenizer) -> Any:
 
 
 def sentence_piece(vocabulary: Vocabulary) -> Tokenizer:
-    """SentencePiece's BPE with byte fallback, as Llama 2 and Mistral have it."""
+    """SentencePiece BPE with byte fallback, as in Llama 2 and Mistral."""
     ids, scores = vocabulary.ids, vocabulary.fields.get("scores")
     if not isinstance(scores, np.ndarray) or len(scores) != len(vocabulary.tokens):
         raise ModelError(
@@ -213,7 +213,7 @@ def sentence_piece(vocabulary: Vocabulary) -> Tokenizer:
 
 
 def merges_by_score(ids: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
-    """Every way to make a token of two, the best token first, as transformers derives them."""
+    """All pairs of tokens that join to a token, the best score first, as in transformers."""
     found = []
     for token, id_ in ids.items():
         halves = ((token[:at], token[at:]) for at in range(1, len(token)))
@@ -225,7 +225,7 @@ def merges_by_score(ids: dict[str, int], scores: list[float]) -> list[tuple[str,
 
 
 def finished(backend: Tokenizer, vocabulary: Vocabulary, bos: bool) -> Tokenizer:
-    """With its added tokens, and the tokens around a text that the file asks for."""
+    """Add the special tokens, and the start and end tokens of a text if the file asks for them."""
     backend.add_tokens(vocabulary.added())
     first = vocabulary.special("bos_token_id")
     last = vocabulary.special("eos_token_id")
@@ -248,7 +248,7 @@ def strings(path: object, fields: dict[str, Any], name: str) -> list[str]:
     found = fields.get(name)
     if not isinstance(found, list):
         raise ModelError(
-            f"{path}: the metadata must have tokenizer.ggml.{name}, a list of texts, got none; "
+            f"{path}: the metadata must have tokenizer.ggml.{name}, a list of strings, got none; "
             "convert the model again with a current llama.cpp"
         )
     return found

@@ -1,4 +1,4 @@
-"""What one forward pass is given and what it returns, shared by the Decoder and its reference.
+"""Inputs and outputs of one forward pass, shared by the Decoder and its reference.
 
 Axes: B rows, T new tokens of a row, N new tokens of all rows, S slots, H heads, G key-value heads,
 D head dim, L layers, V vocabulary, E width.
@@ -20,11 +20,15 @@ from sparing.model.layer_set import LayerSet
 class RowInput:
     """The new tokens of one row: a prompt chunk, or the pending token and a draft behind it.
 
-    ``row``: its row in the cache; ``cached``: its slots in use. ``vectors``: offset in ``ids`` ->
-    input vector ``[E]`` that stands in for the token's embedding (latent steps). ``ancestors``:
-    which of the new tokens each new token sees, itself included (a draft tree); None is causal.
-    ``scored``: logits are wanted for so many of the last tokens; ``attended``: their attention is.
-    ``visible``: only so many of the cached slots are seen, from the first; None: all of them.
+    ``row``: the row in the cache
+    ``cached``: number of slots in use
+    ``ids``, ``positions``: of the new tokens
+    ``scored``: number of last tokens with logits
+    ``ancestors``: the new tokens seen by each new token, itself included (a draft tree); None is
+        causal
+    ``vectors``: offset in ``ids`` -> input vector ``[E]`` in place of the embedding (latent steps)
+    ``attended``: number of last tokens with attention weights in the output
+    ``visible``: number of cached slots seen, from the first; None: all of them
     """
 
     row: int
@@ -40,10 +44,14 @@ class RowInput:
 
 @dataclass(frozen=True)
 class Batch:
-    """The new tokens of all rows as arrays, int32: what a pass is, for compiled code.
+    """The new tokens of all rows as int32 arrays, for compiled code.
 
-    By token ``ids`` and ``positions``; by row its cache ``row``, its ``count`` of tokens, and what
-    RowInput says; ``scored`` and ``vector_tokens``: which of all tokens.
+    ``ids``, ``positions``: by token
+    ``row``: by row, its row in the cache
+    ``count``: by row, its new tokens
+    ``cached``, ``visible``, ``attended``: by row, as in RowInput
+    ``scored``: indices of the tokens with logits
+    ``vector_tokens``: indices of the tokens with an input vector
     """
 
     ids: np.ndarray
@@ -83,12 +91,15 @@ class Batch:
 
 @dataclass
 class Output:
-    """Of one pass: ``hidden`` after the final norm, ``logits`` of the scored tokens, row by row.
+    """The output of one pass, row by row.
 
-    ``layer_hidden``: on request the residual stream at a layer, numbered as transformers'
-    ``hidden_states`` (0: embeddings, -1: after the final norm). ``attention``: per row the
-    mean over all layers and heads of the attention of its ``attended`` last tokens over its slots,
-    cached and new; no map of more than one layer is ever held.
+    ``hidden``: after the final norm
+    ``logits``: of the scored tokens
+    ``layer_hidden``: the residual stream at the layer asked for, numbered as transformers'
+        ``hidden_states`` (0: embeddings, -1: after the final norm)
+    ``attention``: a matrix a row: attention weights of its ``attended`` last tokens over its slots,
+        cached and new, the mean over all layers and heads; no more than one layer's weights are
+        in memory at a time
     """
 
     hidden: Float[Tensor, "N E"]
@@ -99,8 +110,11 @@ class Output:
 
 @runtime_checkable
 class KeyValues(Protocol):
-    """Where a pass reads and writes: per layer keys and values ``[2, B, G, S, D]``, and of those
-    of 8 bits their ``scales [2, B, G, S]``."""
+    """The cache as a pass reads and writes it, a tensor a layer.
+
+    ``kv``: keys and values ``[2, B, G, S, D]``
+    ``scales``: ``[2, B, G, S]``, of keys and values of 8 bits
+    """
 
     kv: list[Tensor]
     scales: list[Tensor]
@@ -121,12 +135,12 @@ class Forward(Protocol):
 
 
 def split(flat: Tensor, inputs: Sequence[RowInput]) -> tuple[Tensor, ...]:
-    """The flat tokens, row by row."""
+    """Split a flat tensor of all new tokens by row."""
     return flat.split([len(i.ids) for i in inputs])
 
 
 def scored(hidden: Float[Tensor, "N E"], inputs: Sequence[RowInput]) -> Float[Tensor, "M E"]:
-    """The hidden states whose logits are wanted, in row order."""
+    """The hidden states of the scored tokens, in row order."""
     if all(i.scored == len(i.ids) for i in inputs):
         return hidden
     parts = [

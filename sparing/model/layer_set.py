@@ -1,9 +1,9 @@
-"""Which sub-layers run: the unit that depth drafting skips (SWIFT, arXiv 2410.06916, sec. 3)."""
+"""Which sub-layers run: depth drafting skips sub-layers (SWIFT, arXiv 2410.06916, sec. 3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-KINDS = ("attention", "mlp")  # of sub-layers, in the order in which a layer runs them
+KINDS = ("attention", "mlp")  # kinds of sub-layers, in the order of a layer
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class LayerSet:
     def __post_init__(self) -> None:
         if len(self.attention) != len(self.mlp):
             raise ValueError(
-                "a LayerSet must have as many attention as MLP sub-layers, "
+                "a LayerSet must have one attention and one MLP sub-layer a layer, "
                 f"got {len(self.attention)} and {len(self.mlp)}"
             )
 
@@ -40,16 +40,18 @@ class LayerSet:
 
     @classmethod
     def named(cls, layers: int, names: Sequence[str]) -> "LayerSet":
-        """All sub-layers but those named, as ``names`` gives them; raises ValueError."""
+        """All sub-layers without ``names``, in the form of the property; raises ValueError."""
         parts = [name.rpartition(".") for name in names]
         if wrong := [name for name, part in zip(names, parts, strict=True) if part[0] not in KINDS]:
-            raise ValueError(f"a sub-layer is {' or '.join(KINDS)} and a number, got {wrong[0]!r}")
+            raise ValueError(
+                f"a sub-layer must be {' or '.join(KINDS)} and a number, got {wrong[0]!r}"
+            )
         found = {kind: {int(index) for of, _, index in parts if of == kind} for kind in KINDS}
         return cls.skipping(layers, *(found[kind] for kind in KINDS))
 
     @property
     def names(self) -> list[str]:
-        """The sub-layers that do not run, in the order in which they would."""
+        """The skipped sub-layers, such as ``mlp.3``, in the order of the pass."""
         pairs = enumerate(zip(self.attention, self.mlp, strict=True))
         return [
             f"{kind}.{layer}"
@@ -60,5 +62,5 @@ class LayerSet:
 
     @property
     def skipped(self) -> int:
-        """How many sub-layers do not run."""
+        """Number of skipped sub-layers."""
         return self.attention.count(False) + self.mlp.count(False)

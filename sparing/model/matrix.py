@@ -1,4 +1,4 @@
-"""A weight that multiplies rows: what the decoders are made of, whatever its precision."""
+"""The weight matrices of the decoders: one interface for every precision."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ FLOAT_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16
 
 @runtime_checkable
 class Matrix(Protocol):
-    """A weight ``[out, in]``; ``type`` is its precision in GGUF's words, such as F32 or Q4_K."""
+    """A weight ``[out, in]``; ``type`` is its precision by GGUF's name, such as F32 or Q4_K."""
 
     type: str
 
@@ -21,15 +21,15 @@ class Matrix(Protocol):
         ...
 
     def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
-        """The weight's rows as floats: what scores the outputs ``ids``."""
+        """The weight's rows ``ids`` as floats."""
         ...
 
     def take(self, ids: Int[Tensor, " K"]) -> "Matrix":
-        """A matrix of those rows alone, in the same precision."""
+        """A matrix of the rows ``ids``, in the same precision."""
         ...
 
     def put(self, place: int, source: Any, row: int) -> None:
-        """Replace a row by one of ``source``, from whose rows this matrix was taken."""
+        """Replace row ``place`` by row ``row`` of ``source``, the matrix of ``take``."""
         ...
 
     @property

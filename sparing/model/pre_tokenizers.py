@@ -1,6 +1,6 @@
-"""How byte-level tokenizers split a text into words, by the names that llama.cpp gave them.
+"""The pre-tokenizers of byte-level tokenizers, by their names in llama.cpp.
 
-The expressions are those of the models' own ``tokenizer.json``.
+The regular expressions come from the models' own ``tokenizer.json``.
 """
 
 from dataclasses import dataclass
@@ -30,10 +30,12 @@ DEEPSEEK3 = (
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """Each of ``patterns`` cuts what the ones before it left, at both ends of every match.
+    """A way to split text into words.
 
-    ``whole_words``: a word that is a token is taken as it is, before any merge. ``bos``: a text
-    begins with the start token unless the file says otherwise. ``composed``: text is made NFC.
+    ``patterns``: applied in order; each splits the pieces so far at both ends of every match
+    ``whole_words``: a word in the vocabulary is one token, without merges
+    ``bos``: a text begins with the start token unless the file says otherwise
+    ``composed``: text is first normalized to NFC
     """
 
     patterns: tuple[str, ...]

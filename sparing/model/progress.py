@@ -1,4 +1,4 @@
-"""A bar for what takes more than two seconds."""
+"""A progress bar for loading, shown after two seconds."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ PATIENCE_S = 2.0
 
 
 class LoadProgress:
-    """Shows ``what`` and how far it is of ``total``, on a terminal, once it has taken long."""
+    """A bar labelled ``what`` with ``total`` steps, on a terminal, once PATIENCE_S have passed."""
 
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total, self.done = what, total, 0

@@ -1,5 +1,7 @@
-"""The transformers model itself behind the Decoder's protocol: the oracle of the tests, and the
-slow way to run an architecture that the Decoder does not know."""
+"""A transformers model behind the Decoder's protocol.
+
+It is the oracle of the tests, and runs architectures unknown to the Decoder, slowly.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from sparing.model.layer_set import LayerSet
 
 
 class ReferenceDecoder:
-    """One row at a time through ``transformers``, its cache rebuilt from ours at every pass."""
+    """Runs one row at a time through transformers, with a cache copied from ours every pass."""
 
     def __init__(self, model: Any) -> None:
         refuse_sliding_windows(model.config)
@@ -33,14 +35,17 @@ class ReferenceDecoder:
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
     ) -> "ReferenceDecoder":
-        """Any causal model of full attention."""
+        """Load any causal model with full attention.
+
+        Raises ModelError if transformers cannot load it, or its cache has another form than ours.
+        """
         try:
             model = read_model(directory, dtype, attn_implementation="sdpa")
             decoder = cls(model.to(device))
             decoder.check_cache()
         except ModelError:
             raise
-        except Exception as error:  # transformers raises whatever its parts raise
+        except Exception as error:  # the parts of transformers raise many types
             raise ModelError(
                 f"{directory} must load in transformers, got: {reason(error)}"
             ) from None
@@ -48,7 +53,7 @@ class ReferenceDecoder:
 
     @torch.inference_mode()
     def check_cache(self) -> None:
-        """Raise ValueError where a slot is not one key and value a head (latents, states)."""
+        """Raise ValueError unless a slot is one key and one value a head."""
         from transformers import DynamicCache
 
         past, slot = DynamicCache(), (1, self.shape.kv_heads, 1, self.shape.head_dim)
@@ -56,11 +61,11 @@ class ReferenceDecoder:
         for layer in past.layers:
             found = tuple(layer.keys.shape), tuple(layer.values.shape)
             if found != (slot, slot):
-                raise ValueError(f"keys and values {found} where {slot} is supported")
+                raise ValueError(f"keys and values of a slot must be {slot}, got {found}")
 
     @property
     def step_bytes(self) -> int:
-        """Bytes of weights that one step reads: all but an embedding that is not the head too."""
+        """Bytes of weights read in one step: all but an untied embedding."""
         table = self.model.get_input_embeddings().weight
         tied = table is self.model.get_output_embeddings().weight
         return sum(p.nbytes for p in self.model.parameters()) - (0 if tied else table.nbytes)
@@ -74,7 +79,7 @@ class ReferenceDecoder:
         *,
         layer: int | None = None,
     ) -> Output:
-        """As the Decoder, without layer sets."""
+        """As ``Decoder.__call__``; raises ValueError for a layer set that skips anything."""
         if layer_set is not None and layer_set.skipped:
             raise ValueError("the reference decoder runs every sub-layer; pass layer_set=None")
         if any(i.attended for i in inputs):
@@ -98,7 +103,7 @@ class ReferenceDecoder:
         )
 
     def _row(self, i: RowInput, cache: KeyValues) -> Any:
-        """Run one row's new tokens and store their keys and values."""
+        """Run one row's new tokens and write their keys and values to the cache."""
         from transformers import DynamicCache
 
         past = DynamicCache()
@@ -130,7 +135,7 @@ class ReferenceDecoder:
 
 
 def mean_attention(output: Any, i: RowInput) -> Float[Tensor, "m S"]:
-    """Over all layers and heads, of the row's ``attended`` last tokens."""
+    """Attention weights of the row's ``attended`` last tokens: the mean over layers and heads."""
     if not i.attended:
         return torch.zeros(0, i.cached + len(i.ids))
     return torch.stack([a[0, :, -i.attended :].mean(0) for a in output.attentions]).mean(0)

@@ -1,4 +1,4 @@
-"""The tensors of a model as its file has them, whichever format it is in."""
+"""The tensors of a model file, in GGUF or Hugging Face format."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +21,13 @@ from sparing.model.weights import Checkpoint
 
 @dataclass(frozen=True)
 class Stored:
-    """A matrix ``[rows, columns]`` of blocks of ``type``, row after row in ``data``, uint8.
-
-    ``order``: for each row which of the file's it is, int32; None: they are the same.
-    """
+    """A matrix ``[rows, columns]`` in blocks of ``type``."""
 
     type: str
     rows: int
     columns: int
-    data: np.ndarray
-    order: np.ndarray | None = None
+    data: np.ndarray  # uint8, row after row
+    order: np.ndarray | None = None  # int32, the file's row of each row; None: the same
 
     @property
     def row_bytes(self) -> int:
@@ -41,11 +38,11 @@ class Stored:
         return self.type in FLOAT_TYPES.values()
 
     def floats(self, dtype: torch.dtype) -> Tensor:
-        """Of a float type: the values."""
+        """The values of a float type."""
         return floats(self.type, self._in_order(), self.columns).to(dtype)
 
     def codes(self) -> Codes:
-        """Of a packed type: the codes and their scales."""
+        """The codes and scales of a packed type."""
         return decode(self.type, self._in_order(), self.columns)
 
     def _in_order(self) -> np.ndarray:
@@ -55,7 +52,7 @@ class Stored:
 
 @runtime_checkable
 class Tensors(Protocol):
-    """By our names, which are those of transformers."""
+    """A model's tensors by their names in transformers."""
 
     def matrix(self, name: str) -> Stored: ...
 
@@ -66,12 +63,12 @@ class Tensors(Protocol):
     def vector(self, name: str) -> Float32[Tensor, " n"]: ...
 
     def release(self, name: str, size: int) -> None:
-        """The first ``size`` bytes of a matrix are not needed any more."""
+        """Give back the memory of a matrix's first ``size`` bytes."""
         ...
 
 
 class GgufTensors:
-    """Of a GGUF: views into the file."""
+    """The tensors of a GGUF: views into the file."""
 
     def __init__(self, path: Path, config: ModelConfig) -> None:
         self.gguf, self.config = open_gguf(path), config
@@ -87,7 +84,7 @@ class GgufTensors:
     def vector(self, name: str) -> Float32[Tensor, " n"]:
         tensor = self._tensor(name)
         found = floats(tensor.type, tensor.data[None], tensor.shape[0])[0].float()
-        # biases of q and k are in the order of their rows
+        # the biases of q and k are in the order of their rows
         order = row_order(self.config, name)
         return (found if order is None else found[torch.from_numpy(order).long()]).contiguous()
 
@@ -99,7 +96,7 @@ class GgufTensors:
 
 
 class CheckpointTensors:
-    """Of safetensors files: copies, one tensor at a time."""
+    """The tensors of safetensors files: copies, one tensor at a time."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint

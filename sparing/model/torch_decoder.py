@@ -1,4 +1,4 @@
-"""A pass in torch: any dtype and device. The oracle of the compiled pass, and slow beside it."""
+"""A pass in torch, for any dtype and device: the slower oracle of the compiled pass."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from sparing.model.matrix import Matrix
 
 
 class TorchDecoder(Decoder):
-    """See ``Decoder``."""
+    """A Decoder in torch."""
 
     @torch.inference_mode()
     def __call__(
@@ -55,7 +55,7 @@ class TorchDecoder(Decoder):
         )
 
     def _embed(self, inputs: Sequence[RowInput]) -> Float[Tensor, "N E"]:
-        """The input vectors: embeddings, with the given vectors in their places."""
+        """The embeddings of the new tokens, with the given vectors in their places."""
         ids = torch.tensor([token for i in inputs for token in i.ids], device=self.device)
         x = self.embedding.rows(ids).to(self.dtype)
         start = 0
@@ -85,7 +85,7 @@ class TorchDecoder(Decoder):
         cos: Tensor,
         sin: Tensor,
     ) -> tuple[Float[Tensor, "N H D"], Float[Tensor, "N KV D"]]:
-        """Queries of the new tokens; their keys, and values behind them."""
+        """Queries of the new tokens, and their keys and values in one tensor, keys first."""
         h, dim = self._normed(x, block.attention_norm), self.config.head_dim
         q = block.query(h).view(len(x), -1, dim)
         k = block.key(h).view(len(x), -1, dim)

@@ -1,4 +1,4 @@
-"""Reading a Hugging Face checkpoint tensor by tensor, sharded or not, checked before it is used."""
+"""Read a Hugging Face checkpoint tensor by tensor, sharded or not, after a check of its shapes."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 class Checkpoint:
     """The tensors of a directory's safetensors files, opened lazily.
 
-    Raises ModelError where a file is missing, truncated or not a safetensors file, and where the
-    names and shapes are not those that ``config`` asks for.
+    Raises ModelError if a file is missing, truncated or no safetensors file, or if the names and
+    shapes do not match ``config``.
     """
 
     def __init__(self, directory: Path, config: ModelConfig) -> None:
@@ -44,18 +44,19 @@ class Checkpoint:
         self._files.clear()
 
     def __call__(self, name: str) -> torch.Tensor:
-        """One tensor; a copy, for the file may change under its pages."""
+        """A copy of one tensor: the mapped file may change later."""
         tensor: torch.Tensor = self._where[name].get_tensor(name)
         return tensor.clone()
 
     def described(self, name: str) -> tuple[str, tuple[int, ...]]:
-        """A tensor's dtype, as safetensors call it, and shape."""
+        """A tensor's dtype, by its name in safetensors, and shape."""
         found = self._where[name].get_slice(name)
         return found.get_dtype(), tuple(found.get_shape())
 
     @property
     def has_own_head(self) -> bool:
-        """Whether it holds a head that is not the embeddings: as transformers, we then use it."""
+        """Whether the checkpoint has a head unlike its embedding; it is then used, even where
+        config.json ties them, as in transformers."""
         return HEAD in self._where and not torch.equal(self(HEAD), self(EMBEDDING))
 
     def _open(self, name: str) -> Any:
@@ -71,25 +72,25 @@ class Checkpoint:
         for name, shape in expected.items():
             if name not in self._where:
                 raise ModelError(
-                    f"{self.directory} must hold the tensor {name} {list(shape)} that its "
-                    "config.json asks for, got none; config and weights do not match"
+                    f"{self.directory} must hold the tensor {name} {list(shape)} of its "
+                    "config.json, got none; config and weights do not match"
                 )
             found = tuple(self._where[name].get_slice(name).get_shape())
             if found != shape:
                 raise ModelError(
-                    f"tensor {name} must have the shape {list(shape)} that config.json asks for, "
+                    f"tensor {name} must have the shape {list(shape)} of config.json, "
                     f"got {list(found)}; config and weights do not match"
                 )
         for name in self._where:
             if name not in expected and not name.endswith(IGNORED_SUFFIXES):
                 raise ModelError(
-                    f"every tensor must be one that config.json asks for, got {name}; this "
+                    f"every tensor must belong to the model of config.json, got {name}; this "
                     "checkpoint is of another architecture"
                 )
 
 
 def shard_names(directory: Path) -> list[str]:
-    """The file names of a checkpoint: those of its index, else its single file."""
+    """The file names in a checkpoint's index, else the name of its single file."""
     index = directory / "model.safetensors.index.json"
     if not index.exists():
         return ["model.safetensors"]
@@ -103,7 +104,7 @@ def shard_names(directory: Path) -> list[str]:
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that the Decoder reads, in the names of transformers."""
+    """Name, as in transformers, and shape of every tensor of the Decoder."""
     shapes: dict[str, tuple[int, ...]] = {
         EMBEDDING: (config.vocabulary, config.width),
         "model.norm.weight": (config.width,),
