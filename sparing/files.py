@@ -1,8 +1,12 @@
-"""Writing files so that they are never seen half written, and where those of the machine go."""
+"""JSON read, files written whole or not at all, and the folders for state and cache."""
 
+import json
 import os
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
+
+from sparing.errors import ModelError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -13,6 +17,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.write(data)
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an absent file is an empty one."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"{path} must be JSON, got: {error}; fetch it again") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} must hold a JSON object, got {type(found).__name__}")
+    return found
 
 
 def state_folder() -> Path:

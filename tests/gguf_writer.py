@@ -10,8 +10,9 @@ import numpy as np
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
+from sparing.files import read_json
 from sparing.kernels.block_types import BLOCKS
-from sparing.model.config import read_config, read_json
+from sparing.model.config import read_config
 from sparing.model.gguf_config import gguf_name, row_order
 from sparing.model.weights import HEAD
 

@@ -142,7 +142,7 @@ def in_transformers(model: str, engine: Any, wanted: bool | None) -> Any:
     import torch
 
     from sparing.evaluate.bench_decode_load import weight_bytes
-    from sparing.model.gguf import is_gguf
+    from sparing.model.gguf_files import is_gguf
     from sparing.model.reference import ReferenceDecoder
     from sparing.model.sources import find_model
 

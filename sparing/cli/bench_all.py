@@ -97,7 +97,7 @@ def all_(
     from sparing.evaluate.plots import check_picture
     from sparing.evaluate.plots_all import draw_headline
     from sparing.evaluate.tables_headline import as_headline
-    from sparing.latent.config import has_latents
+    from sparing.latent.files import has_latents
     from sparing.model.sources import find_model
 
     baselines.check()
@@ -127,7 +127,7 @@ def all_(
 def decisive(loading: LoadingFlags, directory: Path) -> dict[str, Any]:
     """All of what is loaded that decides the figures."""
     from sparing.cli.evaluate import model_fingerprint
-    from sparing.memory.predictor import find_predictor
+    from sparing.memory.files import find_predictor
     from sparing.model.fingerprint import files_fingerprint
 
     home = find_predictor(loading.predictor, directory)
@@ -145,7 +145,7 @@ def measured(
     from sparing.evaluate.bench_all_arms import load_arms
     from sparing.evaluate.bench_all_rows import collect, columns
     from sparing.evaluate.bench_decode_text import distinct_ids
-    from sparing.latent.config import has_latents
+    from sparing.latent.files import has_latents
 
     engine = loading.load()
     progress = Progress()

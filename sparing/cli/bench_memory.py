@@ -102,7 +102,7 @@ def memory(
     from sparing.evaluate.partial_results import PartialResults
     from sparing.evaluate.plots import check_picture
     from sparing.evaluate.plots_memory import draw_accuracy, draw_trace
-    from sparing.memory.predictor import find_predictor
+    from sparing.memory.files import find_predictor
     from sparing.model.fingerprint import files_fingerprint
     from sparing.model.reference import ReferenceDecoder
     from sparing.model.scope import SCOPE_FILE

@@ -16,7 +16,7 @@ def chat(
     system: Annotated[str | None, flag("a system message to begin with")] = None,
 ) -> None:
     """Talk. Ctrl-C ends an answer, Ctrl-D or /exit the chat, /new begins afresh."""
-    from sparing.latent.config import check_latent
+    from sparing.latent.files import check_latent
 
     options = decoding.options()
     check_latent(loading.model, options["latent"])

@@ -38,7 +38,7 @@ def evaluate(
     from sparing.evaluate.batch_generate import Settings
     from sparing.evaluate.partial_results import PartialResults
     from sparing.evaluate.report import write_json
-    from sparing.latent.config import check_latent
+    from sparing.latent.files import check_latent
     from sparing.tasks.find import find_tasks
 
     settings = Settings(

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sparing.cli.flags import flag
-from sparing.latent.config import has_latents
-from sparing.memory.predictor import has_predictor
+from sparing.latent.files import has_latents
+from sparing.memory.files import has_predictor
 from sparing.model.sources import ModelEntry, list_models
 from sparing.tasks.families import FAMILIES, LEVELS
 

@@ -21,7 +21,7 @@ def run(
     events: Annotated[bool, flag("with --json: the events too", "--events")] = False,
 ) -> None:
     """Answer PROMPT, thinking in the open, in as little memory as you say."""
-    from sparing.latent.config import check_latent
+    from sparing.latent.files import check_latent
 
     if events and not json_:
         raise OptionError("--events belongs to --json, got it alone; pass --json too")

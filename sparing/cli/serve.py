@@ -52,7 +52,7 @@ def serve(
     """Serve a model at http://HOST:PORT/v1. The flags of `run` are what requests get by default."""
     options = decoding.options()
     needs_extra()
-    from sparing.latent.config import check_latent
+    from sparing.latent.files import check_latent
     from sparing.server.run import bind, serve
     from sparing.server.settings import RequestDefaults, ServerConfig
 

@@ -67,7 +67,7 @@ def predictor(
     wanted = TraceSettings(model=loading.model, dtype=loading.dtype, **given)
     fit = FitSettings(seed=sampling.seed, **vars(fitting))
     tasks = find_tasks(wanted.task)
-    from sparing.latent.config import check_latent
+    from sparing.latent.files import check_latent
     from sparing.memory.train import sample_traces, traces_content, train_predictor
     from sparing.model.fingerprint import fingerprint
     from sparing.model.sources import find_model

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparing.errors import ModelError, reason
-from sparing.files import cache_folder, write_atomically
-from sparing.model.config import read_json
+from sparing.files import cache_folder, read_json, write_atomically
 from sparing.model.fingerprint import fingerprint
 from sparing.model.layer_set import LayerSet
 

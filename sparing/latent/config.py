@@ -10,16 +10,13 @@ from pydantic import Field
 from safetensors.torch import load, save
 
 from sparing.errors import ModelError, OptionError, reason
-from sparing.files import write_atomically
+from sparing.files import read_json, write_atomically
+from sparing.latent.files import CONFIG_FILE, WEIGHTS_FILE, has_latents
 from sparing.latent.fusion import LatentVector
 from sparing.latent.vector_config import Recipe, Share
 from sparing.model.checkpoint import read_config
-from sparing.model.config import read_json
 from sparing.model.fingerprint import fingerprint
-from sparing.model.sources import find_model
 from sparing.options import Latent
-
-CONFIG_FILE, WEIGHTS_FILE = "latent.json", "latent.safetensors"
 
 
 class LatentConfig(Recipe):
@@ -43,24 +40,6 @@ class LatentConfig(Recipe):
         known = {"tau": self.tau, "in_a_row": self.in_a_row, "most": self.most}
         given = wanted.model_dump(exclude_none=True)
         return wanted.model_copy(update=known | given)
-
-
-def has_latents(directory: Path) -> bool:
-    """Whether a checkpoint was trained to think latent steps."""
-    return (directory / CONFIG_FILE).exists()
-
-
-def check_latent(model: str, latent: Latent) -> None:
-    """Raise OptionError, before any weights load, where latents are asked of a model without."""
-    if latent.mode != "off" and not has_latents(find_model(model)):
-        raise without_latents(latent.mode)
-
-
-def without_latents(mode: str) -> OptionError:
-    return OptionError(
-        f"latent {mode} needs a model that has learned latent steps ({CONFIG_FILE}), got one "
-        "without; pass latent off, or train one with `sparing train latent`"
-    )
 
 
 def save_latents(

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sparing.engine.latent_switch import Latents, NoSwitch, Thought, ThoughtSwitch
 from sparing.errors import OptionError
-from sparing.latent.config import LatentConfig, without_latents
+from sparing.latent.config import LatentConfig
+from sparing.latent.files import without_latents
 from sparing.latent.fusion import Embeddings, LatentVector, Rows, Table, mixture
 from sparing.model.decoder import Decoder
 from sparing.model.reference import ReferenceDecoder

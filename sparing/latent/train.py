@@ -11,7 +11,8 @@ import torch
 from accelerate import PartialState
 
 from sparing.errors import OptionError
-from sparing.latent.config import CONFIG_FILE, LatentConfig, load_latents, save_latents
+from sparing.latent.config import LatentConfig, load_latents, save_latents
+from sparing.latent.files import CONFIG_FILE
 from sparing.latent.fusion import LatentVector
 from sparing.latent.insertion import with_latents
 from sparing.latent.objective import LatentThought

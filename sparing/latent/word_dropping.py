@@ -26,7 +26,8 @@ from sparing.latent.objective import LatentThought
 from sparing.latent.settings import StageSettings
 from sparing.latent.spans import Span, bar_for, choose, droppable, shorten
 from sparing.latent.word_classes import kinds_of
-from sparing.memory.predictor import ImportancePredictor, find_predictor, load_predictor
+from sparing.memory.files import find_predictor
+from sparing.memory.predictor import ImportancePredictor, load_predictor
 from sparing.model.chat import ChatFormat, GenerationDefaults
 from sparing.train.attention import NAME as CAUSAL
 from sparing.train.batches import bucketed

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparing.errors import ModelError, reason
-from sparing.files import write_atomically
-from sparing.model.config import read_json
+from sparing.files import read_json, write_atomically
+from sparing.memory.files import CONFIG_FILE, WEIGHTS_FILE
 from sparing.model.fingerprint import fingerprint
 from sparing.options import Memory
-
-WEIGHTS_FILE, CONFIG_FILE = "predictor.safetensors", "predictor.json"
 
 
 class ImportancePredictor(nn.Module):
@@ -50,26 +48,6 @@ def save_predictor(predictor: ImportancePredictor, config: dict[str, Any], out: 
     tensors = {name: t.contiguous() for name, t in predictor.state_dict().items()}
     write_atomically(out / WEIGHTS_FILE, save(tensors))
     write_atomically(out / CONFIG_FILE, json.dumps(config, indent=1) + "\n")
-
-
-def has_predictor(directory: Path) -> bool:
-    """Whether there is an importance predictor in it."""
-    return (directory / CONFIG_FILE).exists()
-
-
-def find_predictor(given: str | Path | None, model: Path) -> Path | None:
-    """The directory of the predictor asked for, else of the model's own; None: it has none.
-
-    Raises ModelError where the one asked for is not there.
-    """
-    if given is None:
-        return model if has_predictor(model) else None
-    if not has_predictor(Path(given)):
-        raise ModelError(
-            f"{given} must hold an importance predictor ({CONFIG_FILE}, {WEIGHTS_FILE}), got "
-            "none; train one with `sparing train predictor`"
-        )
-    return Path(given)
 
 
 def load_predictor(

@@ -8,11 +8,12 @@ import torch
 from accelerate import PartialState
 
 from sparing.errors import OptionError
+from sparing.files import read_json
+from sparing.memory.files import CONFIG_FILE, has_predictor
 from sparing.memory.fit import Fit, evaluate
-from sparing.memory.predictor import CONFIG_FILE, has_predictor, save_predictor
+from sparing.memory.predictor import save_predictor
 from sparing.memory.settings import FitSettings, TraceSettings
 from sparing.memory.traces import TraceSet, TraceSource, collect
-from sparing.model.config import read_json
 from sparing.train import checkpoint
 from sparing.train.loop import EVERY, Pace, Report
 from sparing.train.settings import keep_settings

@@ -22,7 +22,7 @@ from sparing.model.checkpoint import read_config
 from sparing.model.compiled import CompiledDecoder
 from sparing.model.config import ModelConfig
 from sparing.model.decoder import MATRICES, Decoder, Layer
-from sparing.model.gguf import is_gguf
+from sparing.model.gguf_files import is_gguf
 from sparing.model.matrix import Matrix, PlainMatrix
 from sparing.model.progress import LoadProgress
 from sparing.model.tensors import CheckpointTensors, GgufTensors, Stored, Tensors

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sparing.errors import ModelError, OptionError, PromptError, reason
+from sparing.files import read_json
 from sparing.model.checkpoint import open_gguf, read_tokenizer
-from sparing.model.config import read_json
-from sparing.model.gguf import is_gguf
+from sparing.model.gguf_files import is_gguf
 from sparing.model.gguf_tokenizer import Vocabulary, gguf_sampling
 from sparing.model.scope import Scope
 from sparing.options import Sampling

@@ -13,8 +13,9 @@ from sparing.errors import ModelError, reason
 from sparing.model import config as hugging_face
 from sparing.model.config import ModelConfig
 from sparing.model.fingerprint import files_fingerprint
-from sparing.model.gguf import Gguf, is_gguf
+from sparing.model.gguf import Gguf
 from sparing.model.gguf_config import Fields, as_transformers, gguf_config
+from sparing.model.gguf_files import is_gguf
 from sparing.model.gguf_tokenizer import gguf_tokenizer
 
 _OPEN: WeakValueDictionary[tuple[Path, str], Gguf] = WeakValueDictionary()

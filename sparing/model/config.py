@@ -1,6 +1,5 @@
 """What a checkpoint's ``config.json`` says, every field that changes the maths accounted for."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from sparing.errors import ModelError, reason
+from sparing.files import read_json
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -92,19 +92,6 @@ def read_config(directory: Path) -> ModelConfig:
         raise ModelError(
             f"{directory}/config.json must be readable, got: {reason(error)}"
         ) from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an absent file is an empty one."""
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ModelError(f"{path} must be JSON, got: {error}; fetch it again") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} must hold a JSON object, got {type(found).__name__}")
-    return found
 
 
 def refuse_family(family: str | None) -> None:

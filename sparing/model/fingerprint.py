@@ -8,8 +8,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from sparing.model.gguf import Gguf, is_gguf, split_paths
-from sparing.model.weights import shard_names
+from sparing.model.gguf_files import is_gguf, split_paths
 
 SAMPLED_ROWS = 8  # of each tensor
 
@@ -44,6 +43,8 @@ def weights_digest(directory: Path, files: str) -> Any:
 
 def digest_gguf(digest: Any, path: Path) -> None:
     """Fields of the architecture, then types, shapes and the blocks of some rows, as they are."""
+    from sparing.model.gguf import Gguf
+
     with Gguf.open(path) as gguf:
         prefix = f"{gguf.metadata.get('general.architecture')}."
         fields = {k: str(v) for k, v in gguf.metadata.items() if k.startswith(prefix)}
@@ -56,6 +57,8 @@ def digest_gguf(digest: Any, path: Path) -> None:
 
 def tensor_slices(directory: Path) -> dict[str, Any]:
     """Every tensor of a checkpoint by name, to be read in part."""
+    from sparing.model.weights import shard_names
+
     files = [safe_open(directory / name, framework="pt") for name in shard_names(directory)]
     return {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
 

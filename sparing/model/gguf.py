@@ -4,7 +4,6 @@ Nothing is copied or unpacked. A tensor is a read-only view of its blocks in the
 """
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ import numpy as np
 
 from sparing.errors import ModelError
 from sparing.kernels.block_types import BLOCKS
+from sparing.model.gguf_files import split_paths
 from sparing.model.gguf_header import Header, TensorLine, read_header
 
-SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 ALIGNMENT = 32
 
 
@@ -187,11 +186,6 @@ class GgufPart:
             self.data.close()
 
 
-def is_gguf(path: Path) -> bool:
-    """Whether a model is a GGUF file, by its name."""
-    return path.suffix == ".gguf"
-
-
 def mapped(path: Path) -> mmap:
     """The file's bytes, read where they are touched."""
     try:
@@ -203,12 +197,3 @@ def mapped(path: Path) -> mmap:
         raise ModelError(
             f"{path} must be a file that can be read, got: {error.strerror or error}; check it"
         ) from None
-
-
-def split_paths(path: Path) -> list[Path]:
-    """All files of the model that a file is of, by its name."""
-    found = SPLIT.fullmatch(path.name)
-    if not found:
-        return [path]
-    stem, _, count = found.groups()
-    return [path.with_name(f"{stem}-{n:05}-of-{count}.gguf") for n in range(1, int(count) + 1)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sparing.errors import ModelError
-from sparing.model.gguf import SPLIT
+from sparing.model.gguf_files import SPLIT
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_GGUF = re.compile(r"(\w[\w.-]*/\w[\w.-]*):([\w.-]+)")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparing.errors import ModelError
-from sparing.model.config import read_json
+from sparing.files import read_json
 
 SCOPE_FILE = "scope.json"
 

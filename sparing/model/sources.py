@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sparing.errors import ModelError
 from sparing.model import hub, smollm2
-from sparing.model.gguf import is_gguf
+from sparing.model.gguf_files import is_gguf
 
 TOKENIZERS = [("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt")]
 INDEX = "model.safetensors.index.json"
@@ -76,6 +76,19 @@ EMBEDDED = {
 
 def find_model(name: str) -> Path:
     """The directory or GGUF called `name`; raises ModelError where there is none to load."""
+    if here := find_here(name):
+        return here
+    if asked := hub.HUB_GGUF.fullmatch(name):
+        return hub.download_gguf(*asked.groups())
+    found = hub.download(name)
+    return found if is_gguf(found) else _complete(found, name)
+
+
+def find_here(name: str) -> Path | None:
+    """The model called `name` without asking the hub; None where that is to be asked.
+
+    Raises ModelError for a name of neither kind.
+    """
     if name in EMBEDDED:
         return EMBEDDED[name].path()
     path = Path(name).expanduser()
@@ -83,13 +96,12 @@ def find_model(name: str) -> Path:
         return _inside(path, name)
     if path.is_file():
         return _file(path, name)
-    if asked := hub.HUB_GGUF.fullmatch(name):
-        return hub.download_gguf(*asked.groups())
+    if hub.HUB_GGUF.fullmatch(name):
+        return None
     if is_gguf(path):
         raise ModelError(f"a model must be there, got no file {name}; check the path")
     if hub.HUB_ID.fullmatch(name):
-        found = hub.download(name)
-        return found if is_gguf(found) else _complete(found, name)
+        return None
     raise _unknown(name)
 
 

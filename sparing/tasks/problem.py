@@ -1,9 +1,10 @@
 """A problem, and the task that poses it and grades what is answered."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sparing.tasks.splits import Split
+if TYPE_CHECKING:  # it needs numpy and safetensors
+    from sparing.tasks.splits import Split
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Task(Protocol):
     @property
     def name(self) -> str: ...
 
-    def problems(self, n: int, seed: int, split: Split = "test") -> list[Problem]:
+    def problems(self, n: int, seed: int, split: "Split" = "test") -> list[Problem]:
         """``n`` different problems of a split; all that there are, where they are fewer.
 
         A file or hub data set is one split, whichever is asked for.

@@ -10,10 +10,11 @@ import torch
 from accelerate import PartialState
 
 from sparing.errors import ModelError, OptionError, reason
+from sparing.files import read_json
 from sparing.model.chat import mark_thoughts
 from sparing.model.checkpoint import read_config, read_model, read_tokenizer
-from sparing.model.config import FAMILIES, read_json
-from sparing.model.gguf import is_gguf
+from sparing.model.config import FAMILIES
+from sparing.model.gguf_files import is_gguf
 from sparing.model.sources import INDEX, find_model
 from sparing.train import checkpoint
 from sparing.train.examples import Corpus

@@ -7,8 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from sparing.errors import OptionError
-from sparing.files import write_atomically
-from sparing.model.config import read_json
+from sparing.files import read_json, write_atomically
 from sparing.options import Options
 
 SETTINGS_FILE = "training.json"

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparing.api import load
 from sparing.errors import ModelError, OptionError
-from sparing.latent.config import check_latent, has_latents, load_latents
+from sparing.latent.config import load_latents
+from sparing.latent.files import check_latent, has_latents
 from sparing.latent.token import add_token
 from sparing.options import Latent
 from tests.latent.thinking import thinking

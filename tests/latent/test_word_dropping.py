@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from sparing.errors import OptionError
+from sparing.files import read_json
 from sparing.latent.config import load_latents
 from sparing.latent.spans import LEAST, droppable
 from sparing.latent.train import train_stage
 from sparing.latent.word_classes import kinds_of
 from sparing.latent.word_dropping import FILE, WordDropper, importance_of, read_rule
-from sparing.model.config import read_json
 from sparing.train.examples import ExampleSet
 from sparing.train.reason import load_base
 from tests.latent.test_train import source, stages, train, weights

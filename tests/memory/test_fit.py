@@ -373,7 +373,7 @@ def test_ctrl_c_in_the_middle_of_a_step(traces, tmp_path):
 
 
 def test_what_was_saved_says_how_it_came_about(traces, tmp_path):
-    from sparing.model.config import read_json
+    from sparing.files import read_json
 
     about = {"fingerprint": "f", "model": "m", "traces": {"n": 40}}
     found = train_predictor(traces, settings(), about, tmp_path)

@@ -1,0 +1,27 @@
+"""Which models think latent steps: those with the files of `config` beside their weights."""
+
+from pathlib import Path
+
+from sparing.errors import OptionError
+from sparing.model.sources import find_model
+from sparing.options import Latent
+
+CONFIG_FILE, WEIGHTS_FILE = "latent.json", "latent.safetensors"
+
+
+def has_latents(directory: Path) -> bool:
+    """Whether a checkpoint was trained to think latent steps."""
+    return (directory / CONFIG_FILE).exists()
+
+
+def check_latent(model: str, latent: Latent) -> None:
+    """Raise OptionError, before any weights load, where latents are asked of a model without."""
+    if latent.mode != "off" and not has_latents(find_model(model)):
+        raise without_latents(latent.mode)
+
+
+def without_latents(mode: str) -> OptionError:
+    return OptionError(
+        f"latent {mode} needs a model that has learned latent steps ({CONFIG_FILE}), got one "
+        "without; pass latent off, or train one with `sparing train latent`"
+    )
