@@ -1,1 +1,1 @@
-"""Products of packed weights: C++, and the same arithmetic in torch."""
+"""Compiled passes over packed weights, and their products in torch as the oracle."""

@@ -1,7 +1,7 @@
-"""The block types of GGUF files that are read: how the blocks of a matrix lie in the file.
+"""The supported block types of GGUF files: the layout of a matrix in the file.
 
-A row of a matrix is a row of blocks; a block holds 1, 32 or 256 weights. What its fields mean is in
-`blocks`.
+A row of a matrix is a row of blocks; a block holds 1, 32 or 256 weights. `blocks` gives the meaning
+of its fields.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ import numpy as np
 class BlockType:
     """A type's layout.
 
-    name: as GGUF files call it
-    ggml_id: its number there
-    weights: in a block
-    layout: the fields of a block, in their order, without gaps
+    name: in GGUF files
+    ggml_id: its number in GGUF files
+    weights: number of weights in a block
+    layout: the fields of a block, in order, without gaps
     """
 
     name: str
@@ -26,11 +26,11 @@ class BlockType:
 
     @property
     def bytes(self) -> int:
-        """Of a block."""
+        """Bytes of a block."""
         return self.layout.itemsize
 
     def row_bytes(self, columns: int) -> int:
-        """Bytes of a row; raises ValueError where the row ends inside a block."""
+        """Bytes of a row; raises ValueError if the row ends inside a block."""
         if columns % self.weights:
             raise ValueError(
                 f"columns must be a multiple of {self.weights} in {self.name}, got {columns}; "

@@ -1,8 +1,8 @@
-"""The weights of GGUF blocks as codes with scales and shifts, read and written in torch.
+"""Decode and encode GGUF blocks: weights as codes with scales and shifts.
 
 A row of a matrix is a row of blocks; a block is some float16 numbers and the small integers of 32
-or 256 weights. Every packed type comes down to one form, ``weight = scale * code - shift``, with a
-scale and a shift for each group of 32 weights (16 in Q6_K):
+or 256 weights. Every packed type has the form ``weight = scale * code - shift``, with one scale and
+one shift for each group of 32 weights (16 in Q6_K):
 
     type  bits  scale    shift
     Q4_0  4     d        8 d
@@ -14,9 +14,9 @@ scale and a shift for each group of 32 weights (16 in Q6_K):
     Q5_K  5     d sc     dmin mn
     Q6_K  6     d sc     32 d sc        sc of 8 bits a group of 16
 
-A float16 number times such an integer is exact in float32, so the weights are ggml's to the bit.
-Nibbles lie in halves: a run of bytes holds its first half in the low four bits, the second in the
-high four. Bytes are read in numpy, which takes a read-only map of a file as it is.
+A float16 number times such an integer is exact in float32, so the weights equal ggml's bit for bit.
+A run of bytes of nibbles holds the first half of its codes in the low four bits, the second half in
+the high four. Bytes are read in numpy because torch does not take a read-only map of a file.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,12 @@ from torch import Tensor
 from sparing.kernels.block_types import BLOCKS
 
 Bytes = UInt8[np.ndarray, "N bytes"] | UInt8[Tensor, "N bytes"]
-ENCODED_ROWS = 4096
-"""Rows that are encoded at once: the memory beside weight and result stays small."""
+ENCODED_ROWS = 4096  # rows encoded at once, to limit temporary memory
 
 
 @dataclass(frozen=True)
 class Codes:
-    """A packed matrix, unpacked to a byte a weight: ``weight = scale * code - shift``."""
+    """A packed matrix, one byte a weight: ``weight = scale * code - shift``."""
 
     codes: UInt8[Tensor, "N K"]
     scale: Float32[Tensor, "N G"]
@@ -49,7 +48,7 @@ class Codes:
 
     @property
     def group(self) -> int:
-        """Weights that share a scale and a shift."""
+        """Number of weights with one scale and one shift."""
         return self.codes.shape[1] // self.scale.shape[1]
 
     @property
@@ -58,12 +57,12 @@ class Codes:
         return sum(part.untyped_storage().nbytes() for part in parts)
 
     def rows(self, ids: Int[Tensor, " R"]) -> "Codes":
-        """Some of the matrix' rows."""
+        """The codes of the rows ``ids``."""
         return Codes(self.codes[ids], self.scale[ids], self.shift[ids])
 
 
 def decode(name: str, raw: Bytes, columns: int) -> Codes:
-    """The codes of a packed type's rows."""
+    """Decode the rows of a packed type."""
     codes, scale, shift = _DECODERS[name](_blocks(name, raw, columns))
     rows = len(raw)
     return Codes(
@@ -86,13 +85,12 @@ def floats(name: str, raw: Bytes, columns: int) -> Float[Tensor, "N K"]:
 
 
 def encode(name: str, weight: Float32[Tensor, "N K"]) -> UInt8[Tensor, "N bytes"]:
-    """The rows in a type, rounded as ggml's reference does it.
+    """Quantize rows to a type, rounded as in ggml's reference.
 
-    Raises ValueError for a K type, a row that ends inside a block, and weights whose scales float16
-    cannot hold.
+    Raises ValueError for a K type, a row that ends inside a block, or a scale beyond float16.
     """
     if name not in _ENCODERS:
-        raise ValueError(f"type must be one of {', '.join(_ENCODERS)} to encode in, got {name}")
+        raise ValueError(f"type to encode must be one of {', '.join(_ENCODERS)}, got {name}")
     BLOCKS[name].row_bytes(weight.shape[1])
     return torch.cat([_encoded(name, rows) for rows in weight.split(ENCODED_ROWS)])
 
@@ -124,7 +122,7 @@ def _q4_1(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _fifth_bits(blocks: np.ndarray) -> np.ndarray:
-    """Bit i is that of weight i."""
+    """Bit i belongs to weight i."""
     return np.unpackbits(blocks["high"], axis=-1, bitorder="little") << 4
 
 
@@ -144,7 +142,7 @@ def _q8_0(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _q4_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of the numbers of 6 bits, the upper four keep their top bits in the lower four's bytes."""
+    """Unpack the 6-bit scales: the last four have their top bits in the bytes of the first four."""
     sc, mn, both = (blocks["six"][..., part, :] for part in range(3))
     scales = np.concatenate((sc & 63, both & 15 | sc >> 6 << 4), axis=-1)
     minima = np.concatenate((mn & 63, both >> 4 | mn >> 6 << 4), axis=-1)
@@ -156,7 +154,7 @@ def _q4_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _q5_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Bit g of byte i is that of weight 32 g + i."""
+    """Bit g of byte i belongs to weight 32 g + i."""
     codes, scale, shift = _q4_k(blocks)
     high = np.unpackbits(blocks["high"][..., None, :], axis=-2, bitorder="little")
     return codes | high.reshape(codes.shape) << 4, scale, shift
@@ -166,7 +164,7 @@ _PAIRS = np.array([[0], [2], [4], [6]], np.uint8)
 
 
 def _q6_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Two halves of 128 weights; bits 2 g and 2 g + 1 of byte i are those of weight 32 g + i."""
+    """Two halves of 128 weights; bits 2 g and 2 g + 1 of byte i belong to weight 32 g + i."""
     low = _nibbles(blocks["low"].reshape(*blocks.shape, 2, 64))
     high = blocks["high"].reshape(*blocks.shape, 2, 1, 32) >> _PAIRS & 3
     scale = _float(blocks["d"])[..., None] * blocks["sc"]
@@ -204,20 +202,20 @@ def _half(numbers: Tensor) -> Tensor:
     half = numbers.half().squeeze(-1)
     if not half.isfinite().all():
         raise ValueError(
-            "weights must be finite and float16 must hold their scales, "
+            "weights must be finite, with scales in the range of float16, "
             f"got a scale of {numbers.abs().max():g}; keep this matrix in F32 or BF16"
         )
     return half
 
 
 def _inverse(d: Tensor) -> Tensor:
-    """1 / d, and 0 where that is infinite: then d is 0 in float16, and so are all its weights."""
+    """1 / d, or 0 where that is infinite: such a d is 0 in float16, and so are its weights."""
     inverse = 1 / d
     return inverse.where(inverse.isfinite(), 0)
 
 
 def _packed_bits(codes: UInt8[Tensor, "N blocks 32"]) -> Fields:
-    """The fields ``low`` and ``high``; a type of four bits has no ``high``, and takes none."""
+    """The fields ``low`` and ``high``; a type of four bits leaves out ``high``."""
     fifth = np.packbits(codes.numpy() >> 4, axis=-1, bitorder="little")
     first, second = (codes & 15).chunk(2, dim=-1)
     return {"low": first | second << 4, "high": fifth}
@@ -242,7 +240,7 @@ def _ranged(parts: Tensor, bits: int) -> Fields:
 
 
 def _signed(parts: Tensor) -> Fields:
-    """Q8_0: -127 to 127; halves are rounded away from 0."""
+    """Q8_0: codes -127 to 127; halves are rounded away from 0."""
     d = parts.abs().amax(-1, keepdim=True) / 127
     steps = parts * _inverse(d)
     whole = steps.trunc()

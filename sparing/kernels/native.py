@@ -1,6 +1,6 @@
-"""The compiled kernels: which library this processor can run, and its functions by ctypes.
+"""The compiled kernels: choose a build for this processor and call its functions by ctypes.
 
-The structs mirror those of ``src/pass.h`` and ``src/attention.h``.
+The structs mirror the ones in ``src/pass.h`` and ``src/formats.h``.
 """
 
 import ctypes
@@ -135,9 +135,9 @@ class Library:
 
 
 def variants() -> list[str]:
-    """The builds that are here and that this processor can run, the fastest first.
+    """The installed builds for this processor, the fastest first.
 
-    The environment variable SPARING_KERNELS names the one to take, "none" for none.
+    The environment variable SPARING_KERNELS chooses one build, or "none".
     """
     if chosen := os.environ.get("SPARING_KERNELS"):
         return [] if chosen == "none" else [chosen]
@@ -150,23 +150,24 @@ def variants() -> list[str]:
 
 @cache
 def load_build(name: str | None = None) -> Library | None:
-    """The build ``name``, or the best one; None where there is none."""
+    """Load the build ``name``, or the fastest; None if there is none."""
     name = name or next(iter(variants()), None)
     if name is None:
         return None
     path = FOLDER / f"{name}.so"
     if not path.exists():
-        raise ModelError(f"SPARING_KERNELS must be a build that is here, got {name}; leave it out")
+        raise ModelError(f"SPARING_KERNELS must be an installed build, got {name}; leave it out")
     return Library(path)
 
 
 @cache
 def announce(what: str) -> None:
-    """Say something once."""
+    """Print a message to stderr, once."""
     print(f"sparing: {what}", file=sys.stderr)
 
 
 NO_KERNELS = (
-    "no compiled kernels are here, so torch computes, slowly; install a C++ compiler, then sparing"
+    "no compiled kernels found, so passes run slowly in torch; install a C++ compiler, then "
+    "install sparing again"
 )
-NO_LANES = "this processor has neither AVX2 nor NEON: the kernels run in plain C++, slowly"
+NO_LANES = "this processor has neither AVX2 nor NEON: the kernels run slowly, in plain C++"

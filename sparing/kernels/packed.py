@@ -1,4 +1,4 @@
-"""Weights in the kernels' own layout: packed once, in threads, and multiplied by compiled code."""
+"""Weights in the layout of the kernels: packed once at load, multiplied by compiled code."""
 
 import ctypes
 import mmap
@@ -13,12 +13,12 @@ from torch import Tensor
 from sparing.kernels.native import FORMATS, Library, MatrixStruct
 
 ALIGNMENT = 64
-PANEL_ROWS = 16  # whole panels of any format
-SLICE_BYTES = 1 << 20  # of a file, times PANEL_ROWS: packed before its pages are given back
+PANEL_ROWS = 16  # a multiple of the rows of a panel in every format
+SLICE_BYTES = 1 << 20  # times PANEL_ROWS: bytes of a file packed before their pages are released
 
 
 class Kernels:
-    """A library with a pool of threads; whatever computes with it shares them."""
+    """A library with one pool of threads for all its matrices and passes."""
 
     def __init__(self, library: Library, threads: int) -> None:
         self.native, self.threads = library, threads
@@ -30,7 +30,7 @@ class Kernels:
 
 
 class Arena:
-    """One piece of memory for many matrices, in huge pages where the system has them."""
+    """One block of memory for many matrices, in huge pages where the system has them."""
 
     def __init__(self, size: int) -> None:
         self._memory = mmap.mmap(-1, max(size, 1))
@@ -40,7 +40,7 @@ class Arena:
 
     @staticmethod
     def size(sizes: Sequence[int]) -> int:
-        """Bytes for pieces of these sizes."""
+        """Bytes of an arena for pieces of these sizes."""
         return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
     def take(self, size: int) -> np.ndarray:
@@ -52,7 +52,7 @@ class Arena:
 
 
 class KernelMatrix:
-    """A ``Matrix`` ``[out, in]`` in panels of rows, as src/formats.h draws them."""
+    """A ``Matrix`` ``[out, in]`` in panels of rows (see src/formats.h)."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class KernelMatrix:
         bias: Float[Tensor, " out"] | None = None,
         arena: Arena | None = None,
     ) -> None:
-        """All zeros, until ``pack`` or ``put`` fills it."""
+        """A matrix of zeros, for ``pack`` or ``put`` to fill."""
         self.kernels, self.type, self.bias = kernels, type, bias
         size = packed_bytes(kernels.native, type, rows, columns)
         self.data = (arena or Arena(size)).take(size)
@@ -84,10 +84,10 @@ class KernelMatrix:
         order: np.ndarray | None = None,
         done: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Fill it from the rows of a file, of this type or of floats that are quantized to it.
+        """Fill the matrix from a file's rows of the same type, or from floats, which it quantizes.
 
-        ``order``: for each row the row of the file, int32; None: they are the same. ``done`` hears
-        after every few MB how many bytes of ``data`` are not needed any more.
+        ``order``: the file's row of each row, int32; None: the same order
+        ``done``: called about every 16 MB with the number of bytes of ``data`` read so far
         """
         k, s = self.kernels, self.struct
         rows = s.rows if order is not None else max(SLICE_BYTES // row_bytes, 1) * PANEL_ROWS
@@ -142,5 +142,5 @@ class KernelMatrix:
 
 
 def packed_bytes(library: Library, type: str, rows: int, columns: int) -> int:
-    """What a matrix takes in the kernels' layout."""
+    """Bytes of a matrix in the kernels' layout."""
     return int(library.packed_bytes(FORMATS.index(type), rows, columns))

@@ -1,19 +1,20 @@
-"""The product of packed weights in torch: the oracle of the C++ kernel, and the way without it.
+"""The product of packed weights in torch: the oracle of the C++ kernel, and its substitute.
 
-The weights of N outputs are codes with scales and shifts (`blocks`); the activations x ``[M, K]``
-are rounded to int8 in runs as long as a block of the weights (32 or 256 columns), row by row:
+The weights of N outputs are codes with scales and shifts (`blocks`). The activations x ``[M, K]``
+are rounded to int8, row by row, in runs of a block of the weights (32 or 256 columns):
 
     amax = max |x|,  d = amax * (1 / 127),  a = round(x * (127 / amax)),  ties to even
     y[m, n] = sum_b d[m, b] * t[m, n, b] + bias[n]
     t[m, n, b] = sum_g scale[n, g] * dot(code[n, g], a[m, g]) - shift[n, g] * sum(a[m, g])
 
-b counts runs, g the groups of weights inside one: of 32, of 16 in Q6_K. Both sums ascend, from the
-left. ``d``, ``1 / 127``, ``127 / amax`` and their products are float32; ``127 / amax`` counts as 0
-where it is infinite, as where amax is 0. So |a| is at most 127.
+b counts runs, g the groups of weights in a run (32 weights, 16 in Q6_K). Both sums run in ascending
+order. ``d``, ``1 / 127``, ``127 / amax`` and their products are float32; an infinite ``127 / amax``
+(amax near or equal to 0) counts as 0. So |a| is at most 127.
 
-Dots and sums of ``a`` are integers, at most 32 * 255 * 127, and exact in any order. The rest is
-float32, each operation rounded by itself, in an order that no row changes: a row gets the same bits
-in any company.
+Dots and sums of ``a`` are integers, at most 32 * 255 * 127, and exact in any order. Every other
+operation is float32 with its own rounding, in an order independent of the other rows: a row's
+result is bit for bit the same alone and in a batch. The C++ kernel fuses some of these operations,
+so its last bits differ.
 """
 
 from typing import Any
@@ -27,9 +28,9 @@ from sparing.kernels.blocks import Codes, weights
 
 
 class PackedMatrix:
-    """A packed weight that multiplies rows.
+    """A ``Matrix`` of packed weights.
 
-    A weight takes a byte here, and 8 bytes a group: more than in the file, less than in float32.
+    It takes a byte a weight and 8 bytes a group: more than the file, less than float32.
     """
 
     def __init__(self, type: str, codes: Codes, bias: Float32[Tensor, " N"] | None = None) -> None:
@@ -41,7 +42,7 @@ class PackedMatrix:
         return y if self.bias is None else y.add_(self.bias)
 
     def rows(self, ids: Int[Tensor, " R"]) -> Float32[Tensor, "R K"]:
-        """Rows of the weight itself; no activation is rounded for them."""
+        """The weight's rows as floats, without any rounding of activations."""
         return weights(self.codes.rows(ids))
 
     def take(self, ids: Int[Tensor, " R"]) -> "PackedMatrix":
@@ -61,7 +62,7 @@ class PackedMatrix:
 def quantize(
     x: Float32[Tensor, "M K"], run: int
 ) -> tuple[Int8[Tensor, "M K"], Float32[Tensor, "M runs"]]:
-    """The activations ``a`` and their scales ``d``, one for each ``run`` of columns."""
+    """Round activations to ``a``, with a scale ``d`` for each ``run`` of columns."""
     runs = x.unflatten(1, (-1, run))
     amax = runs.abs().amax(-1)
     inverse = 127 / amax
@@ -73,7 +74,7 @@ def quantize(
 def product(
     codes: Codes, a: Int8[Tensor, "M K"], d: Float32[Tensor, "M runs"]
 ) -> Float32[Tensor, "M N"]:
-    """y without bias, from rounded activations; only a group of the weight is ever float."""
+    """y without bias, from rounded activations; converts one group of weights at a time."""
     y = d.new_zeros(len(a), len(codes.codes))
     groups = codes.scale.shape[1] // d.shape[1]
     for run in range(d.shape[1]):
@@ -85,7 +86,7 @@ def product(
 
 
 def _term(codes: Codes, a: Int8[Tensor, "M K"], group: int) -> Float32[Tensor, "M N"]:
-    """``scale * dot - shift * sum`` of one group; the float32 product is of integers, and exact."""
+    """``scale * dot - shift * sum`` of one group; the dot in float32 is exact: all integers."""
     columns = slice(group * codes.group, (group + 1) * codes.group)
     part = a[:, columns].float()
     dot = part @ codes.codes[:, columns].float().t()

@@ -122,4 +122,4 @@ def test_a_model_without_kernels_is_said_once(tmp_path, monkeypatch, capsys):
         assert isinstance(load_decoder(path), TorchDecoder)
     finally:
         native.load_build.cache_clear()
-    assert capsys.readouterr().err.count("no compiled kernels are here") == 1
+    assert capsys.readouterr().err.count("no compiled kernels found") == 1

@@ -14,7 +14,7 @@ int spans_of(int count) { return (count + SPAN - 1) / SPAN; }
 
 float exponential_of(float x) { return exponential(all(x))[0]; }
 
-// Keys or values as they lie somewhere, [slots, dim].
+// Keys or values in their stored form, [slots, dim].
 struct Vectors {
     const void* data;
     const float* scales;
@@ -23,7 +23,7 @@ struct Vectors {
     template <int STORED>
     static constexpr int size() { return STORED == KV_F32 ? 4 : STORED == KV_F16 ? 2 : 1; }
 
-    // Eight dimensions of a slot, from d on
+    // Dimensions d .. d + 7 of a slot, as floats
     template <int STORED>
     INLINE f8 eight(int64_t slot, int d) const {
         const int64_t at = slot * dim + d;
@@ -39,7 +39,7 @@ struct Vectors {
     }
 };
 
-// Q queries times four keys
+// Dot products of Q queries with four keys
 template <int Q, int STORED>
 INLINE void score(const float* q, const Vectors& keys, const int64_t* slots, float* out) {
     const int dim = keys.dim;
@@ -57,7 +57,7 @@ INLINE void score(const float* q, const Vectors& keys, const int64_t* slots, flo
     for (int i = 0; i < Q; i++) sum4(y[i], out + i * SPAN);
 }
 
-// out[i][j] = q[i] k[j] of the slots first .. first + count - 1; up to three more numbers are written behind them
+// out[i][j] = q[i] k[first + j] for j = 0 .. count - 1; writes up to three more numbers behind them
 template <int STORED>
 void score_all(const float* q, int queries, const Vectors& keys, int64_t first, int count, float* out) {
     for (int j = 0; j < count; j += 4) {
@@ -77,7 +77,7 @@ void score_all(const float* q, int queries, const Vectors& keys, int64_t first, 
     }
 }
 
-// sums[i] += p[i][j] v[j] over slots j, for Q queries and 8 N dimensions from d on
+// sums[i] += p[i][j] v[j] over slots j, for Q queries and the 8 N dimensions from d
 template <int Q, int N, int STORED>
 INLINE void add_values(const float* p, const Vectors& v, int64_t first, int count, int d, float* sums) {
     const int dim = v.dim;
@@ -103,7 +103,7 @@ void add_values(const float* p, const Vectors& v, int64_t first, int count, floa
     for (; d < v.dim; d += 8) add_values<Q, 1, STORED>(p, v, first, count, d, sums);
 }
 
-// Query i adds seen(i) slots from ``first`` on; later queries see as many or more.
+// Query i adds the seen(i) slots from ``first``; seen never falls from one query to the next.
 template <int STORED, class Seen>
 void add_all(const float* p, int queries, const Vectors& v, int64_t first, const Seen& seen, float* sums) {
     for (int i = 0; i < queries; i += QUERIES, p += QUERIES * SPAN, sums += QUERIES * v.dim) {
@@ -133,7 +133,7 @@ Vectors vectors(const KeyValues& kv, int64_t run) {
     return {(const char*)kv.data + run * kv.dim * size, kv.scales ? kv.scales + run : nullptr, kv.dim};
 }
 
-// Copies what a token sees as floats.
+// Copies the visible slots begin .. end - 1 of a token, as floats.
 void gather(const KeyValues& kv, int64_t run, const Row& row, int token, int begin, int end, float* to) {
     const Vectors from = vectors(kv, run);
     as_stored(kv.stored, [&](auto stored) {
@@ -145,7 +145,7 @@ void gather(const KeyValues& kv, int64_t run, const Row& row, int token, int beg
     });
 }
 
-// Many queries share what is turned to floats once; few read it as it lies.
+// Whether to copy slots as floats first: for a draft tree, and where many queries share the conversion.
 bool gathers(const KeyValues& kv, const Row& row, int queries, int end) {
     return !row.plain(end) || (queries > 2 * QUERIES && kv.stored != KV_F32);
 }
@@ -195,7 +195,10 @@ Attention::Attention(Pool& pool, const std::vector<Row>& rows, int tokens, int h
     most_.resize((size_t)tokens * heads), total_.resize((size_t)tokens * heads);
     const int queries = std::max(per_tile * group_, group_);
     scratch_.resize(pool.threads());
-    for (Scratch& s : scratch_) s.keys.resize((size_t)CHUNK * dim), s.queries.resize((size_t)queries * dim), s.scores.resize((size_t)queries * SPAN), s.sums.resize((size_t)queries * dim);
+    for (Scratch& s : scratch_) {
+        s.keys.resize((size_t)CHUNK * dim), s.scores.resize((size_t)queries * SPAN);
+        s.queries.resize((size_t)queries * dim), s.sums.resize((size_t)queries * dim);
+    }
 }
 
 void Attention::run(const float* q, const KeyValues& kv, float* out) {
@@ -213,7 +216,7 @@ void Attention::run(const float* q, const KeyValues& kv, float* out) {
     }
 }
 
-// Adds a span to what came before it.
+// Merges a span (m, l, a) into the spans before it.
 static INLINE void merge(float* most, float* total, float* sums, float m, float l, const float* a, int dim) {
     const float top = m > *most ? m : *most;
     const float before = exponential_of(*most - top), now = exponential_of(m - top);
@@ -244,7 +247,7 @@ void Attention::combine(const Row& row, int token, int head, float* out) {
 void Attention::spans(const Task& task, const float* q, const KeyValues& kv, float* out, Scratch& s) {
     const Row& row = *task.row;
     for (int n = task.first_span; n < task.end_span; n++) {
-        // tokens that see other slots than their neighbours are alone where it shows
+        // the tokens of a draft tree see different slots: one at a time in spans that reach them
         const bool together = row.plain((n + 1) * SPAN);
         for (int first = task.first, end; first < task.end; first = end) {
             end = together ? task.end : first + 1;
@@ -276,11 +279,11 @@ void Attention::spans(const Task& task, const float* q, const KeyValues& kv, flo
     }
 }
 
-// s.scores [queries, SPAN] of tokens first .. end - 1 over the visible slots begin .. until - 1
+// Fills s.scores [queries, SPAN]: tokens first .. end - 1 over the visible slots begin .. until - 1
 void Attention::scores(const Row& row, int head, int first, int end, int begin, int until, const float* q, const KeyValues& kv, Scratch& s) {
     const int queries = (end - first) * group_;
     const int64_t run = kv.run(0, row.row, head);
-    for (int t = first; t < end; t++) {  // side by side, as they share their keys
+    for (int t = first; t < end; t++) {  // the queries of one key head, side by side
         const float* from = q + ((int64_t)(row.first + t) * heads_ + head * group_) * dim_;
         std::memcpy(s.queries.data() + (size_t)(t - first) * group_ * dim_, from, 4 * (size_t)group_ * dim_);
     }

@@ -1,14 +1,15 @@
-// The packed formats: how a weight matrix lies in memory, and how a block of it becomes codes.
+// The packed formats: the layout of a weight matrix in memory, and the unpacking of a block to codes.
 //
-// Eight rows (outputs) stand side by side in a panel; a panel is a run of blocks, a block covers the next 32
-// columns (inputs) of its eight rows. A block of codes is eight steps of four columns. Step s is one vector:
+// A panel holds eight rows (outputs) side by side. It is a run of blocks; each block covers the next 32 columns
+// (inputs) of the eight rows. A block of codes is eight steps of four columns. Step s is one vector:
 //
 //     byte 4 r + j of step s = code of row r, column 4 s + j            r = 0..7, j = 0..3, s = 0..7
 //
-// so that one load serves eight rows, and a product needs four activations broadcast to all lanes.
-// Four bits: two steps in 32 bytes (low and high nibbles). A fifth bit: 32 bytes a block, bit s of a byte
-// for step s. A fifth and sixth bit: two times 32 bytes, two bits a step. Scales stand before the codes,
-// eight side by side, as the file has them: nothing is rounded again.
+// One load serves eight rows, and a product needs four activations broadcast to all lanes.
+//     low four bits        two steps in 32 bytes (low and high nibbles)
+//     fifth bit            32 bytes a block, bit s of a byte for step s
+//     fifth and sixth bit  2 x 32 bytes a block, two bits a step
+// Scales precede the codes, eight side by side, with the file's values: nothing is rounded again.
 //
 //     format  a block, in bytes                                                            bits a weight
 //     Q8_0    8 d (f16) | 8 steps                                                          8.5
@@ -21,7 +22,7 @@
 //     Q6_K    of 256 columns: 8 d | 8 x (8 x 2 scales (s8) | 2 x upper bits | 4 x 2)       6.5625
 //
 // weight = d (code - 8), d code + m, d (code - 16), d code + m, d scale code - dmin min, d scale (code - 32).
-// Float formats have panels of 16 rows: for each column 16 weights (F32, F16 or BF16).
+// Float formats (F32, F16, BF16) have panels of 16 rows: for each column 16 weights.
 #pragma once
 
 #include "lanes.h"
@@ -33,17 +34,17 @@ enum Format : int32_t { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K
 constexpr int ROWS = 8;         // of a packed panel
 constexpr int FLOAT_ROWS = 16;  // of a float panel
 constexpr int BLOCK = 32;       // columns
-constexpr int GROUP = 256;      // columns that share a float in a K format
+constexpr int GROUP = 256;      // columns with one float scale in a K format
 
 INLINE bool is_float(int32_t format) { return format <= BF16; }
 
-// A run of cells of a block, eight of a size, one for each row: what a row's part of a panel is.
+// A part of a block: ``count`` runs of eight cells, one cell a row.
 struct Cells {
     int size;   // bytes of a cell
-    int count;  // how many such runs of eight follow each other
+    int count;
 };
 
-// The shape of a format: ``group`` columns share what ``head`` holds, then come group / 32 blocks of ``body``.
+// The layout of a format: a ``head`` for ``group`` columns, then group / 32 blocks of ``body``.
 struct Shape {
     int group;
     Cells head[2];
@@ -75,7 +76,7 @@ INLINE int64_t panel_bytes(int32_t format, int64_t columns) {
 INLINE int panel_rows(int32_t format) { return is_float(format) ? FLOAT_ROWS : ROWS; }
 INLINE int64_t panels(int32_t format, int64_t rows) { return (rows + panel_rows(format) - 1) / panel_rows(format); }
 
-// A matrix of packed weights [rows, columns]; the rows of its last panel that are too many are zero.
+// A matrix of packed weights [rows, columns]; the unused rows of its last panel are zero.
 struct Matrix {
     int32_t format;
     int32_t rows;
@@ -87,7 +88,7 @@ struct Matrix {
     const uint8_t* panel(int64_t index) const { return data + index * panel_bytes(format, columns); }
 };
 
-// Eight rows by 32 columns, ready to be multiplied.
+// Eight rows by 32 columns, unpacked for a product.
 template <int FORMAT>
 struct Codes {
     static constexpr Shape shape = SHAPES[FORMAT];
@@ -98,13 +99,13 @@ struct Codes {
     static constexpr int zero = FORMAT == Q4_0 ? 8 : FORMAT == Q5_0 ? 16 : six ? 32 : 0;
 
     b32 step[8];
-    f8 scale;          // of a code, and what is added to each weight where ``shifted``; a K format has integers:
-    f8 shift;
-    i8 first, second;  // scales of columns 0..15 and 16..31 (Q6_K), scale and least of all 32 (Q4_K, Q5_K)
+    f8 scale;          // not in K formats: factor of a code
+    f8 shift;          // if ``shifted``: added to each weight
+    i8 first, second;  // in K formats: scales of columns 0..15 and 16..31 (Q6_K), or scale and min of all 32 (Q4_K, Q5_K)
 
-    // A K format's integers: its ``head`` is d, and dmin but for Q6_K.
+    // The integers of a K format; its floats, d and dmin (Q6_K: only d), are in the head.
     INLINE void load_integers(const uint8_t* body) {
-        if constexpr (six) {  // row r has its two scales side by side
+        if constexpr (six) {  // the two scales of a row are side by side
             const i8 pairs = words(body);
             first = pairs << 24 >> 24;
             second = pairs << 16 >> 24;
@@ -114,7 +115,7 @@ struct Codes {
         }
     }
 
-    // ``head``: of the group; ``body``: of the block
+    // Unpacks a block from its group's ``head`` and its own ``body``.
     INLINE void load_from(const uint8_t* head, const uint8_t* body) {
         if constexpr (k) {
             load_integers(body);

@@ -1,8 +1,8 @@
-// Eight lanes of float or int32, and 32 lanes of bytes: all that the kernels need of a processor.
+// Vectors of eight floats or int32, and of 32 bytes: the processor-specific operations of the kernels.
 //
-// The types are the compiler's own vectors, so + - * and comparisons work on every processor. What they
-// cannot say stands here once for AVX2 (with VNNI where the processor has it), NEON and plain C++. There is no
-// other intrinsic in these sources. Eight lanes everywhere: AVX2 and AVX-512 give the same bits.
+// The types are the compiler's own vectors, so + - * and comparisons work on every processor. Other operations are
+// written here once for AVX2 (with VNNI where the processor has it), NEON and plain C++; no other source has
+// intrinsics. A vector always has eight lanes, so AVX2 and AVX-512 give the same bits.
 #pragma once
 
 #include <cmath>
@@ -41,7 +41,7 @@ INLINE void store(T* to, V v) {
 INLINE f8 all(float x) { return f8{x, x, x, x, x, x, x, x}; }
 INLINE i8 all(int32_t x) { return i8{x, x, x, x, x, x, x, x}; }
 
-// Keeps a vector in a register: a compiler would read it from memory at each use.
+// Keeps a vector in a register; the compiler would reload it from memory at each use.
 INLINE f8 kept(f8 v) {
 #if LANES_AVX2
     asm("" : "+x"(v));
@@ -53,7 +53,7 @@ INLINE void prefetch(const void* at) { __builtin_prefetch(at, 0, 3); }
 
 INLINE f8 to_float(i8 v) { return __builtin_convertvector(v, f8); }
 
-// a b + c, rounded once where the processor can
+// a b + c, with one rounding on AVX2 and NEON, two in plain C++
 INLINE f8 fma(f8 a, f8 b, f8 c) {
 #if LANES_AVX2
     return (f8)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
@@ -89,7 +89,7 @@ INLINE f8 max(f8 a, f8 b) {
 
 INLINE f8 absolute(f8 v) { return (f8)((i8)v & all(0x7fffffff)); }
 
-// of magnitudes or other values that are not negative; a NaN is larger than any
+// The largest lane; the lanes must not be negative. A NaN counts as larger than any number.
 INLINE float largest(f8 v) {
     i8 bits = (i8)v;
     int32_t best = bits[0];
@@ -99,7 +99,7 @@ INLINE float largest(f8 v) {
     return value;
 }
 
-// the sum of eight lanes, always in this order
+// the sum of eight lanes, in a fixed order
 INLINE float sum(f8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 
 INLINE int32_t sum(i8 v) {
@@ -108,7 +108,7 @@ INLINE int32_t sum(i8 v) {
     return total;
 }
 
-// the sums of four vectors' lanes, each in one order
+// the sums of the lanes of four vectors, in a fixed order
 INLINE void sum4(const f8* v, float* out) {
 #if LANES_AVX2
     __m256 a = _mm256_hadd_ps((__m256)v[0], (__m256)v[1]), b = _mm256_hadd_ps((__m256)v[2], (__m256)v[3]);
@@ -153,7 +153,7 @@ INLINE uint16_t float_to_half(float f) {
     uint32_t sign = (bits >> 16) & 0x8000, rest = bits & 0x7fffffff;
     if (rest >= 0x7f800000) return sign | 0x7c00 | (rest > 0x7f800000 ? 0x200 : 0);
     if (rest >= 0x477ff000) return sign | 0x7c00;  // rounds to infinity
-    if (rest < 0x38800000) {                       // below the least normal number
+    if (rest < 0x38800000) {                       // subnormal in float16
         float magnitude;
         std::memcpy(&magnitude, &rest, 4);
         return sign | (uint32_t)std::nearbyintf(magnitude * 16777216.0f);
@@ -240,7 +240,7 @@ INLINE void store_signed_bytes(int8_t* to, i8 v) {
 
 INLINE f8 bfloats(const uint16_t* from) { return (f8)(words(from) << 16); }
 
-// Logical shifts of all bits of a vector, whose bytes are then masked
+// Logical shifts within 16 bits; ``masked`` then clears the bits of the neighbouring byte
 INLINE b32 right(b32 v, int bits) {
     typedef uint16_t u16 __attribute__((vector_size(32)));
     return (b32)((u16)v >> (uint16_t)bits);
@@ -251,8 +251,8 @@ INLINE b32 left(b32 v, int bits) {
 }
 INLINE b32 masked(b32 v, uint8_t mask) { return v & (b32)all((int32_t)(mask * 0x01010101u)); }
 
-// Dot products of bytes. Lane r of a result is the sum over STEPS steps of four columns each:
-// sum over s, j of v[s].byte(4 r + j) * a[4 s + j].
+// Dot products of bytes over STEPS steps of four columns. Lane r of the result is
+// the sum over s, j of v[s].byte(4 r + j) * a[4 s + j].
 
 #if LANES_AVX2
 INLINE __m256i four(const int8_t* a) {  // four activations in every lane
@@ -262,8 +262,8 @@ INLINE __m256i four(const int8_t* a) {  // four activations in every lane
 }
 #endif
 
-// Codes of 0 .. 2^BITS - 1, at most six bits, times ``factor``. Pairs are summed in 16 bits, as many as fit, then in 32.
-// ``factor``: ``twice`` of integers, one a row.
+// Codes 0 .. 2^BITS - 1, at most six bits, times ``factor``, the ``twice`` of an integer a row. AVX2 adds in 16 bits as long
+// as the sum fits, then in 32.
 template <int BITS, int STEPS>
 INLINE i8 dot(const b32* v, const int8_t* a, i8 factor) {
 #if LANES_AVX2 && (defined(__AVX512VNNI__) && defined(__AVX512VL__))
@@ -275,10 +275,10 @@ INLINE i8 dot(const b32* v, const int8_t* a, i8 factor) {
     return (i8)_mm256_add_epi32(even, odd) * factor;
 #elif LANES_AVX2
     constexpr int TOGETHER = BITS == 4 ? 8 : BITS == 5 ? 4 : 2;  // 2 * 127 * (2^BITS - 1) * this < 2^15
-    const auto two = [&](int s) {  // added in pairs, so that no sum waits long for the one before it
+    const auto two = [&](int s) {  // pairs shorten the chain of dependent sums
         __m256i sum = _mm256_add_epi16(_mm256_maddubs_epi16((__m256i)v[s], four(a + 4 * s)),
                                        _mm256_maddubs_epi16((__m256i)v[s + 1], four(a + 4 * s + 4)));
-        asm volatile("" : "+x"(sum));  // in this order: broadcasts made earlier would push the codes out of the registers
+        asm volatile("" : "+x"(sum));  // fixes the order: earlier broadcasts would push the codes out of the registers
         return sum;
     };
     __m256i total;
@@ -309,16 +309,16 @@ INLINE i8 dot(const b32* v, const int8_t* a, i8 factor) {
 #endif
 }
 
-// A factor of ``dot``: integers of 16 bits, one a row.
+// The factor of ``dot`` from an integer of 16 bits a row.
 INLINE i8 twice(i8 v) {
 #if LANES_AVX2 && !(defined(__AVX512VNNI__) && defined(__AVX512VL__))
-    return (v & all(0xffff)) | v << 16;  // a row's two sums of 16 bits, each times the integer
+    return (v & all(0xffff)) | v << 16;  // each row has two sums of 16 bits
 #else
     return v;
 #endif
 }
 
-// Two integers of 16 bits a row, side by side in its lane, with two that all rows share: first * two[0] + second * two[1].
+// first * two[0] + second * two[1]: two integers of 16 bits a row, side by side in its lane, times two shared by all rows.
 INLINE i8 paired(i8 first, i8 second) { return (first & all(0xffff)) | second << 16; }
 INLINE i8 dot_pair(i8 pairs, const int16_t* two) {
 #if LANES_AVX2
@@ -330,7 +330,7 @@ INLINE i8 dot_pair(i8 pairs, const int16_t* two) {
 #endif
 }
 
-// Codes of -128 .. 127
+// Codes -128 .. 127
 template <int STEPS>
 INLINE i8 dot_signed(const b32* v, const int8_t* a) {
 #if LANES_AVX2 && (defined(__AVX512VNNI__) && defined(__AVX512VL__))
@@ -342,7 +342,7 @@ INLINE i8 dot_signed(const b32* v, const int8_t* a) {
     return (i8)total;
 #elif LANES_AVX2
     const __m256i ones = _mm256_set1_epi16(1);
-    const auto one = [&](int s) {  // |w| (a sign w): at most 2 * 127 * 128 a pair
+    const auto one = [&](int s) {  // |w| (a sign w): at most 2 * 127 * 128 in a pair, which fits 16 bits
         const __m256i w = (__m256i)v[s];
         return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(four(a + 4 * s), w)), ones);
     };
@@ -364,7 +364,7 @@ INLINE i8 dot_signed(const b32* v, const int8_t* a) {
 INLINE f8 exponential(f8 x) {
     const f8 none = all(0.0f);
     auto gone = x < all(-87.0f);
-    x = max(all(-87.0f), x);  // in this order a NaN stays one
+    x = max(all(-87.0f), x);  // this order of arguments keeps a NaN
     x = -max(all(-88.0f), -x);
     i8 n = to_int(x * all(1.44269504088896341f));
     f8 k = to_float(n);

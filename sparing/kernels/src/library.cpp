@@ -1,4 +1,4 @@
-// What Python calls.
+// The exported functions, called from Python (native.py).
 #include <algorithm>
 
 #if defined(__aarch64__) && defined(__linux__)
@@ -52,7 +52,7 @@ EXPORT void sparing_run(Context* context, const Model* model, const Batch* batch
     run(*context, *model, *batch, *cache, *head, *output);
 }
 
-// Asks for huge pages: a cache is read through few of them faster than through many small ones.
+// Asks for huge pages for a cache: fewer pages make its reads faster.
 EXPORT void sparing_huge(void* data, int64_t bytes) {
 #if defined(__linux__)
     const uintptr_t page = 1 << 21, begin = ((uintptr_t)data + page - 1) & ~(page - 1), end = ((uintptr_t)data + bytes) & ~(page - 1);
@@ -62,7 +62,7 @@ EXPORT void sparing_huge(void* data, int64_t bytes) {
 #endif
 }
 
-// What this processor can run: 0 the plain build, 1 AVX2 or NEON with dot products, 2 AVX-512 with VNNI.
+// The best build for this processor: 0 plain, 1 AVX2 or NEON with dot products, 2 AVX-512 with VNNI.
 EXPORT int32_t sparing_level() {
 #if defined(__x86_64__)
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");

@@ -14,8 +14,8 @@ uint16_t half_at(const uint8_t* at) {
     return h;
 }
 
-// A row's blocks in the file, as ggml lays them out, taken apart: codes of 32 columns as bytes, and what goes with
-// them. ``group`` columns share a block of ``bytes``.
+// Reads a block in ggml's layout, ``bytes`` for ``group`` columns: the codes of 32 columns as bytes, the float16 numbers of
+// its head, and the integer scales of 32 columns.
 template <int TYPE>
 struct Block;
 
@@ -65,7 +65,7 @@ struct Block<Q5_1> {
     static void head(const uint8_t* block, uint16_t* half) { half[0] = half_at(block), half[1] = half_at(block + 2); }
 };
 
-// six-bit scale and min of sub-block j, out of 12 bytes
+// the 6-bit scale and min of sub-block j, from 12 bytes
 INLINE void scale_and_min(const uint8_t* q, int j, uint8_t* scale, uint8_t* least) {
     if (j < 4) {
         *scale = q[j] & 63, *least = q[j + 4] & 63;
@@ -101,7 +101,7 @@ template <>
 struct Block<Q6_K> {
     static constexpr int group = 256, bytes = 210;
     static void codes(const uint8_t* block, int sub, uint8_t* code) {
-        const int half = sub / 4, part = sub % 4;  // of 128 columns four runs of 32 share their bytes
+        const int half = sub / 4, part = sub % 4;  // the four runs of 32 in each 128 columns share their bytes
         const uint8_t *low = block + 64 * half + 32 * (part % 2), *high = block + 128 + 32 * half;
         const int shift = 4 * (part / 2), up = 2 * part;
         for (int j = 0; j < 32; j++) code[j] = (low[j] >> shift & 15) | (high[j] >> up & 3) << 4;
@@ -119,7 +119,7 @@ INLINE uint32_t word(const uint8_t* code, int step) {
 }
 INLINE void put(uint8_t* to, int run, int r, uint32_t w) { std::memcpy(to + 32 * run + 4 * r, &w, 4); }
 
-// One panel of eight rows; ``rows[r]`` null: zeros.
+// Packs a panel of eight rows; a null row becomes zeros.
 template <int FORMAT>
 void pack_panel(const uint8_t* const* rows, int64_t columns, uint8_t* to) {
     using B = Block<FORMAT>;
@@ -194,7 +194,7 @@ float element(int32_t type, const uint8_t* row, int64_t column) {
     return type == F16 ? half_to_float(h) : bfloat_to_float(h);
 }
 
-// One panel of sixteen rows of floats.
+// Packs a panel of sixteen rows of floats; a null row becomes zeros.
 void pack_floats(int32_t type, int32_t format, const uint8_t* const* rows, int64_t columns, uint8_t* to) {
     for (int64_t c = 0; c < columns; c++)
         for (int r = 0; r < FLOAT_ROWS; r++) {
@@ -215,8 +215,8 @@ void store_half(uint8_t* at, float f) {
     std::memcpy(at, &h, 2);
 }
 
-// Quantizes 32 floats to a block of the file's type, as ggml's reference does: the largest magnitude (or both ends)
-// falls on a code. Rounds half up where codes are unsigned, half away from zero at eight bits.
+// Quantizes 32 floats to a block in the file's layout, as ggml's reference does. The largest magnitude (Q4_1, Q5_1: the
+// least and the greatest weight) becomes an exact code. Q8_0 rounds halves away from zero, the others round them up.
 void quantize(int32_t format, const float* x, uint8_t* block) {
     uint8_t code[32];
     if (format == Q8_0) {
@@ -282,7 +282,7 @@ void pack(Pool& pool, int32_t type, int32_t format, int64_t rows, int64_t column
                 pack_floats(type, format, source, columns, panel_to);
                 continue;
             }
-            if (type != format) {  // floats, quantized row by row first
+            if (type != format) {  // floats: quantize each row first
                 const int64_t quantized = columns / BLOCK * block_bytes(format);
                 floats.resize(columns), blocks.resize(quantized * ROWS);
                 for (int r = 0; r < ROWS; r++) {

@@ -1,4 +1,4 @@
-// From a file's rows to packed panels.
+// Packs the rows of a file into panels.
 #pragma once
 
 #include "formats.h"
@@ -6,13 +6,13 @@
 
 namespace sparing {
 
-// Packs ``rows`` rows of ``columns`` weights that lie in ``from`` as a file of type ``type`` has them, row r at
-// ``from + order[r] * row_bytes`` (``order`` null: in their order), into panels of ``format`` at ``to``. A float type may
-// become any format but the K ones; a packed type keeps its own.
+// Packs ``rows`` rows of ``columns`` weights, in ``from`` in the file's layout of ``type``, into panels of ``format`` at ``to``.
+// Row r begins at ``from + order[r] * row_bytes``; a null ``order`` keeps the order. A float type may become any format
+// except a K format; a packed type keeps its own.
 void pack(Pool& pool, int32_t type, int32_t format, int64_t rows, int64_t columns, const uint8_t* from,
           int64_t row_bytes, const int32_t* order, uint8_t* to);
 
-// Copies row ``from_row`` of a packed matrix to row ``to_row`` of another one of its format and width.
+// Copies row ``from_row`` of a packed matrix to row ``to_row`` of another one of the same format and width.
 void copy_row(int32_t format, int64_t columns, const uint8_t* from, int64_t from_row, uint8_t* to, int64_t to_row);
 
 }  // namespace sparing

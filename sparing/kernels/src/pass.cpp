@@ -30,7 +30,7 @@ void gated(const float* gate, const float* up, int width, float* out) {
     for (; i < width; i++) out[i] = eight(all(gate[i]), all(up[i]))[0];
 }
 
-// Rotates the halves of a head's vector (RoPE, arXiv 2104.09864), and multiplies it by ``scale``
+// Rotates the halves of a head's vector (RoPE, arXiv 2104.09864) and multiplies it by ``scale``
 void rotate(float* x, const float* cos, const float* sin, int dim, float scale) {
     const int half = dim / 2;
     int i = 0;
@@ -48,7 +48,7 @@ void rotate(float* x, const float* cos, const float* sin, int dim, float scale) 
 
 template <class Work>
 void each_token(Pool& pool, int tokens, const Work& work) {
-    constexpr int TOGETHER = 8;  // a tile, whose quantized blocks share their cache lines
+    constexpr int TOGETHER = 8;  // a tile: its tokens' quantized blocks share cache lines
     const int tasks = (tokens + TOGETHER - 1) / TOGETHER;
     pool.run(tasks, [&](int task, int) {
         for (int t = task * TOGETHER; t < std::min(tokens, (task + 1) * TOGETHER); t++) work(t);
@@ -104,7 +104,8 @@ public:
 
     void attend(const Layer& layer, const KeyValues& kv) {
         const int queries = m_.heads * m_.dim, keys = m_.key_heads * m_.dim;
-        const Product project[] = {{&layer.query, c_.q.data(), queries, false}, {&layer.key, c_.k.data(), keys, false}, {&layer.value, c_.v.data(), keys, false}};
+        const Product project[] = {
+            {&layer.query, c_.q.data(), queries, false}, {&layer.key, c_.k.data(), keys, false}, {&layer.value, c_.v.data(), keys, false}};
         normed(layer.attention_norm, project, 3);
         each_token(c_.pool, tokens_, [&](int t) { heads(layer, t); });
         for (const Row& row : rows_) {
@@ -152,7 +153,7 @@ private:
         if (buffer.size() < size) buffer.resize(size);
     }
 
-    // ``prepare`` makes a token's input ready, then all are multiplied.
+    // Prepares and quantizes the input of each token, then multiplies all.
     template <class Prepare>
     void products(const float* x, int tokens, int columns, const Prepare& prepare, const Product* products, int count) {
         const Activations in(x, tokens, columns, c_.quantized.data(), products, count);
@@ -171,7 +172,7 @@ private:
         products(c_.h.data(), tokens_, m_.width, norm, of, count);
     }
 
-    // Norms and rotates a token's queries and keys; queries are divided by sqrt(dim).
+    // Norms and rotates a token's queries and keys, and divides the queries by sqrt(dim).
     void heads(const Layer& layer, int t) {
         const float *cos = c_.cos.data() + (size_t)t * m_.dim / 2, *sin = c_.sin.data() + (size_t)t * m_.dim / 2;
         const auto turn = [&](float* x, const float* norm, float scale) {

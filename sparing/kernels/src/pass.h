@@ -1,11 +1,11 @@
-// One pass of a decoder of the Llama kind, in one call. The structs are the ones that sparing/kernels/native.py fills in.
+// One pass of a Llama-like decoder in one call. sparing/kernels/native.py fills in the structs.
 //
 //     x = embedding or given vector of each new token
-//     of each layer that runs its attention:  x += O attend(rope(norm(Q h)), rope(norm(K h)), V h),   h = rms(x) w
-//     of each layer that runs its mlp:        x += D (silu(G h) * U h),                               h = rms(x) w
-//     hidden = rms(x) w;  logits = H hidden  of the tokens that are scored
+//     for each layer, unless its attention is skipped:  x += O attend(rope(norm(Q h)), rope(norm(K h)), V h),   h = rms(x) w
+//                     unless its mlp is skipped:        x += D (silu(G h) * U h),                               h = rms(x) w
+//     hidden = rms(x) w;  logits = H hidden  for the scored tokens
 //
-// A token's values come from that token and the slots it sees, in one order: see product.h and attention.h.
+// A token's values depend on that token and its visible slots, in a fixed order: see product.h and attention.h.
 #pragma once
 
 #include <mutex>
@@ -35,13 +35,13 @@ struct Batch {
     int32_t rows, tokens, vectors, scored;
     const int32_t *ids, *positions;                       // [tokens]
     const int32_t *row, *count, *cached, *visible, *attended;  // [rows]
-    const uint8_t* const* ancestors;                      // [rows] of [count, count], or null: each sees all before it
+    const uint8_t* const* ancestors;                      // [rows] of [count, count], or null: causal
     float* const* attention;                              // [rows] of [attended, cached + count], zeroed; or null
-    const int32_t* vector_tokens;                         // [vectors]: whose input is given ...
-    const float* vector_values;                           // ... [vectors, width]
+    const int32_t* vector_tokens;                         // [vectors]: tokens with a given input vector
+    const float* vector_values;                           // [vectors, width]
     const int32_t* scored_tokens;                         // [scored]
     const uint8_t *runs_attention, *runs_mlp;             // [layers], or null: all run
-    int32_t wanted_layer, unused;                         // whose residual stream is wanted, 0 .. layers - 1; or -1
+    int32_t wanted_layer, unused;                         // layer of Output.layer_hidden, 0 .. layers - 1; or -1
 };
 
 struct Cache {
@@ -57,7 +57,7 @@ struct Output {
     float* logits;        // [scored, head.rows]
 };
 
-// What passes need beside their arguments: threads, and buffers that are kept. One pass at a time.
+// Threads and buffers for passes, one pass at a time.
 struct Context {
     explicit Context(int threads) : pool(threads) {}
 

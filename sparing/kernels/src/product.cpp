@@ -6,12 +6,12 @@ namespace sparing {
 
 namespace {
 
-constexpr int FLOAT_MOST = 6;  // and a float panel: 12 sums stay in registers
-constexpr int ABREAST = 4;     // float panels side by side for a lone token: its sums must not wait for each other
-constexpr int AHEAD = 1024;    // bytes that are fetched ahead
+constexpr int FLOAT_MOST = 6;  // tokens at once with a float panel: 12 sums, all in registers
+constexpr int ABREAST = 4;     // float panels at once with a single token: independent sums hide the latency of fma
+constexpr int AHEAD = 1024;    // bytes to prefetch
 constexpr int64_t TASK_BYTES = 1 << 15;
 
-// Writes the lanes of a panel that are rows of the matrix.
+// Writes the lanes of a panel, without the unused rows of the last one.
 INLINE void put(f8 y, const Matrix& w, int64_t first, const Product& p, int token) {
     float* out = p.out + token * p.stride + first;
     const int64_t count = w.rows - first;
@@ -30,7 +30,7 @@ INLINE void prefetch_block(const uint8_t* w, int bytes) {
     for (int line = 0; line < bytes; line += 64) prefetch(w + AHEAD + line);
 }
 
-// A panel of eight rows with the TOKENS tokens of a tile.
+// Multiplies a panel of eight rows with the TOKENS tokens of a tile.
 template <int FORMAT, int TOKENS>
 void packed(const uint8_t* w, const uint8_t* tile, int columns, f8* out) {
     using C = Codes<FORMAT>;
@@ -59,7 +59,7 @@ void packed(const uint8_t* w, const uint8_t* tile, int columns, f8* out) {
     for (int m = 0; m < TOKENS; m++) out[m] = y[m];
 }
 
-// The same of a K format.
+// ``packed`` for a K format.
 template <int FORMAT, int TOKENS>
 void packed_groups(const uint8_t* w, const uint8_t* tile, int columns, f8* out) {
     using C = Codes<FORMAT>;
@@ -71,7 +71,7 @@ void packed_groups(const uint8_t* w, const uint8_t* tile, int columns, f8* out) 
     const auto* x = (const QuantizedGroup<TOKENS>*)tile;
     for (const auto* end = x + columns / GROUP; x < end; x++) {
         const uint8_t* body = w + shape.head_bytes();
-        i8 total[TOKENS], low[TOKENS];  // of codes times scales, and of what is taken off each code
+        i8 total[TOKENS], low[TOKENS];  // sums of scale code a, and of the part to subtract: scale a (Q6_K) or min a
         for (int m = 0; m < TOKENS; m++) total[m] = low[m] = all(0);
         for (int b = 0; b < BLOCKS; b++, body += shape.body_bytes()) {
             prefetch_block(body, shape.body_bytes());
@@ -155,7 +155,7 @@ struct Float<F32> {
     static INLINE f8 get(const float* from) { return load<f8>(from); }
 };
 
-// PANELS panels of sixteen rows with TOKENS tokens.
+// Multiplies PANELS panels of sixteen rows with TOKENS tokens.
 template <int FORMAT, int PANELS, int TOKENS>
 void floats(const Product& p, int64_t panel, const Activations& x, int token) {
     using W = typename Float<FORMAT>::type;
@@ -227,7 +227,7 @@ namespace {
 // Rounds COUNT vectors of eight to ``a`` and returns d.
 template <int COUNT>
 INLINE float round_to(const float* x, i8* a) {
-    i8 most = all(0);  // as integers magnitudes have the same order, and a NaN comes last: it stays one
+    i8 most = all(0);  // magnitudes have the same order as integers, and a NaN comes last, so it is kept
     for (int i = 0; i < COUNT; i++) {
         const i8 magnitude = (i8)absolute(load<f8>(x + 8 * i));
         most = most > magnitude ? most : magnitude;
@@ -297,7 +297,7 @@ void Activations::quantize(int token) const {
 }
 
 void multiply(Pool& pool, const Activations& x, const Product* products, int count) {
-    int64_t total = 0;  // panels' bytes
+    int64_t total = 0;  // bytes of all panels
     for (int i = 0; i < count; i++) {
         const Matrix& w = *products[i].matrix;
         total += panels(w.format, w.rows) * panel_bytes(w.format, w.columns);

@@ -7,7 +7,7 @@ namespace sparing {
 namespace {
 
 constexpr auto PATIENCE = std::chrono::microseconds(60);
-constexpr int GLANCES = 64;  // looks between two at the clock
+constexpr int GLANCES = 64;  // checks between two reads of the clock
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -17,7 +17,7 @@ inline void pause() {
 #endif
 }
 
-// Whether ``ready`` comes true before patience ends.
+// Whether ``ready`` comes true within PATIENCE.
 template <class Ready>
 bool soon(const Ready& ready) {
     const auto until = std::chrono::steady_clock::now() + PATIENCE;
@@ -70,7 +70,7 @@ bool Pool::take(int thread) {
         if (!open_.compare_exchange_weak(open, open - 1, std::memory_order_acq_rel)) continue;
         call_(work_, (int)(uint32_t)open - 1, thread);
         if (left_.fetch_sub(1) == 1 && thread != 0) {
-            // the caller may be about to sleep: it looks again under the lock
+            // a caller about to sleep checks again under the lock
             if (waiting_.load()) {
                 std::lock_guard<std::mutex> lock(mutex_);
                 done_.notify_one();

@@ -1,9 +1,8 @@
-// A pool of threads that share out the tasks of a region.
+// A pool of threads for the tasks of a parallel region.
 //
-// The caller takes tasks as well, and a region ends when its tasks are done, not when every thread has come:
-// a thread that the system has taken off its core holds up no region in which it took no task. A thread without work
-// looks for some for some microseconds and then sleeps, so that an idle engine costs nothing and two engines
-// can share the cores.
+// The caller takes tasks as well. A region ends when its tasks are done, so a thread that the system has taken off its core
+// delays a region only if it holds a task. A thread without work spins for some microseconds and then sleeps: an idle engine
+// costs nothing, and two engines can share the cores.
 #pragma once
 
 #include <atomic>
@@ -39,10 +38,9 @@ private:
     bool take(int thread);
     void serve(int thread);
 
-    // The region's number in the upper half, its tasks that are not taken yet in the lower one: a thread
-    // that comes too late cannot take a task of another region.
+    // The region's number in the upper half, its open tasks in the lower: a late thread cannot take a task of another region.
     std::atomic<uint64_t> open_{0};
-    std::atomic<int> left_{0};  // tasks that are not done
+    std::atomic<int> left_{0};  // tasks not yet done
     Call call_ = nullptr;
     const void* work_ = nullptr;
 
