@@ -90,7 +90,7 @@ def encode(name: str, weight: Float32[Tensor, "N K"]) -> UInt8[Tensor, "N bytes"
     Raises ValueError for a K type, a row that ends inside a block, or a scale beyond float16.
     """
     if name not in _ENCODERS:
-        raise ValueError(f"type to encode must be one of {', '.join(_ENCODERS)}, got {name}")
+        raise ValueError(f"type must be one of {', '.join(_ENCODERS)} for encode, got {name}")
     BLOCKS[name].row_bytes(weight.shape[1])
     return torch.cat([_encoded(name, rows) for rows in weight.split(ENCODED_ROWS)])
 

@@ -1,4 +1,4 @@
-"""From a model's file to a Decoder: which precision each matrix gets, and what computes."""
+"""Build a Decoder from a model's file: compiled or torch, each matrix in its precision."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -41,8 +41,8 @@ WEIGHTS = {
 }
 TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NORM = "model.norm.weight"
-LANES = 8  # that the kernels work with
-PARTS = dict(  # our name of a layer's matrix -> the checkpoint's
+LANES = 8  # of the kernels' vectors
+PARTS = dict(  # a layer's matrix: field of Layer -> name in the checkpoint
     zip(
         MATRICES,
         (
@@ -58,7 +58,7 @@ PARTS = dict(  # our name of a layer's matrix -> the checkpoint's
     )
 )
 
-Build = Callable[[str, Tensor | None], Matrix]  # of a tensor's name and a bias
+Build = Callable[[str, Tensor | None], Matrix]  # from a tensor's name and a bias
 Vector = Callable[[str], Tensor]
 
 
@@ -72,12 +72,13 @@ def load_decoder(
 ) -> Decoder:
     """Read a GGUF or a Hugging Face checkpoint, matrix by matrix.
 
-    ``weights``: a precision of ``WEIGHTS``, for what the file has as floats; auto keeps what it
-    has. ``dtype``: what torch computes in, where another one than float32 is asked for, or another
-    device than a CPU: compiled passes are of float32.
+    ``weights``: a precision of ``WEIGHTS`` for float matrices; auto keeps the file's
+    ``dtype``: of hidden states; any other than float32 makes the decoder a torch one
+    ``device``: any other than the CPU makes the decoder a torch one
+    ``compiled``: False makes the decoder a torch one
 
-    Raises ModelError where config or weights cannot be used, OptionError where a packed file is
-    asked for another precision.
+    Raises ModelError if config or weights cannot be used, OptionError if ``weights`` is not auto
+    for a packed matrix.
     """
     config = read_config(path)
     in_torch = not compiled or dtype not in (None, torch.float32) or device != "cpu"
@@ -100,7 +101,7 @@ def load_decoder(
 
 @contextmanager
 def opened(path: Path, config: ModelConfig) -> Iterator[tuple[Tensors, ModelConfig]]:
-    """A model's tensors, and its config, which may turn out to have a head of its own."""
+    """Open a model's tensors; the config is untied if the checkpoint has a head of its own."""
     if is_gguf(path):
         yield GgufTensors(path, config), config
         return
@@ -110,11 +111,11 @@ def opened(path: Path, config: ModelConfig) -> Iterator[tuple[Tensors, ModelConf
 
 
 class Assembly:
-    """Builds a Decoder of ``weights``; ``name`` is the model's, for what is told of it."""
+    """Builds a Decoder in the precision ``weights``; ``name`` is for the messages."""
 
     def __init__(self, config: ModelConfig, tensors: Tensors, weights: str, name: str) -> None:
         self.config, self.tensors, self.weights, self.name = config, tensors, weights, name
-        self.kept = set[str]()  # matrices whose width is no multiple of the block
+        self.kept = set[str]()  # float matrices with a width that is no multiple of the block
 
     def compiled_decoder(self, kernels: Kernels) -> CompiledDecoder:
         sizes = []
@@ -147,7 +148,7 @@ class Assembly:
                 stored = Stored(type, stored.rows, stored.columns, data)
             if not stored.is_float and dtype == torch.float32:
                 return PackedMatrix(stored.type, stored.codes(), bias)
-            if not stored.is_float:  # another dtype is for exactness: no activation is rounded
+            if not stored.is_float:  # another dtype is for exactness, so unpack: no rounded inputs
                 return PlainMatrix(unpacked(stored.codes()).to(dtype).to(device), bias)
             rounded = stored.floats(TORCH[type])
             return PlainMatrix(rounded.to(dtype).to(device), bias)
@@ -159,7 +160,7 @@ class Assembly:
         return TorchDecoder(self.config, layers, embedding, head, vector(NORM))
 
     def _parts(self, build, vector):
-        """Layers, embedding and head. Where the head is tied, one matrix serves as both."""
+        """Layers, embedding and head; a tied head is the embedding's matrix."""
         with LoadProgress(f"loading {self.name}", len(self._names())) as progress:
 
             def matrix(name: str, bias: bool = False) -> Matrix:
@@ -172,8 +173,8 @@ class Assembly:
             head = embedding if self.config.tied else matrix(HEAD.removesuffix(".weight"))
         if self.kept:
             print(
-                f"sparing: {len(self.kept)} matrices of {self.name} keep their floats, as their "
-                f"width is no multiple of {self.weights}'s block of 32",
+                f"sparing: {len(self.kept)} matrices of {self.name} stay floats: their width is no "
+                f"multiple of {self.weights}'s block of 32",
                 file=sys.stderr,
             )
         return layers, embedding, head
@@ -203,13 +204,13 @@ class Assembly:
         return [*inner, EMBEDDING, *([] if self.config.tied else [HEAD])]
 
     def _type(self, name: str, stored: str, columns: int) -> str:
-        """The precision that a matrix gets."""
+        """The precision of a matrix in the decoder, from its type ``stored`` in the file."""
         wanted = WEIGHTS.get(self.weights, stored)
         if wanted == stored:
             return stored
         if stored not in TORCH:
             raise OptionError(
-                f"weights must be auto for a file whose matrices are packed, got {self.weights} "
+                f"weights must be auto for a file with packed matrices, got {self.weights} "
                 f"for {stored}; take another file for another precision"
             )
         if columns % BLOCKS[wanted].weights:

@@ -1,4 +1,4 @@
-"""From prompts to token ids and back: chat template, think markers, end tokens, defaults."""
+"""Prompts to token ids and back: chat template, think markers, end tokens, defaults."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +14,8 @@ from sparing.model.gguf_tokenizer import Vocabulary, gguf_sampling
 from sparing.model.scope import Scope
 from sparing.options import Sampling
 
-# Start and end of a thought, as reasoning models write it; the first pair a model knows counts.
-THINK, THINK_END = "<think>", "</think>"  # of most models, and of all that are trained here
+# Start and end of a thought; the first pair in a model's vocabulary or template counts.
+THINK, THINK_END = "<think>", "</think>"  # in most models, and in all models trained here
 KNOWN_MARKERS = (
     (THINK, THINK_END),
     ("<thinking>", "</thinking>"),
@@ -26,7 +26,7 @@ KNOWN_MARKERS = (
     ("<seed:think>", "</seed:think>"),
     ("◁think▷", "◁/think▷"),
 )
-MARKED = "{{# thinks between {} and {} #}}"  # in a template: a comment, which renders to nothing
+MARKED = "{{# thinks between {} and {} #}}"  # a comment for a template; it renders to nothing
 NO_TOKENS = "a prompt must have a token or more, got none; pass some text"
 Message = Mapping[str, Any]
 PromptLike = str | Sequence[int] | Sequence[Message]
@@ -34,7 +34,7 @@ PromptLike = str | Sequence[int] | Sequence[Message]
 
 @dataclass(frozen=True)
 class Markers:
-    """What opens and closes a thought, as text and as token ids (several, if need be)."""
+    """The start and end of a thought, each as text and as one or more token ids."""
 
     start: str
     end: str
@@ -46,7 +46,7 @@ class Markers:
         return text.rfind(self.start) > text.rfind(self.end)
 
     def without_begun(self, part: str, thought: bool) -> str:
-        """A thought, or what stands outside of one, less an end that may begin the next marker."""
+        """A part of the text without an end that may be the beginning of the next marker."""
         if thought and self.start.startswith(part.strip()):
             return ""
         marker = self.end if thought else self.start
@@ -57,9 +57,10 @@ class Markers:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt's token ids, and whether it ends inside a thought that it opened.
+    """An encoded prompt.
 
-    ``notice``: what is to be said of its answer, where it asks for what the model does not know.
+    ``thinking``: whether it ends inside a thought
+    ``notice``: a warning about the answer, for a question outside of the model's scope
     """
 
     ids: list[int]
@@ -69,16 +70,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """What ``generation_config.json`` says: end tokens, and the sampling to use unless told."""
+    """A model's end tokens and default sampling, from ``generation_config.json`` or a GGUF."""
 
     end_ids: frozenset[int]
     sampling: dict[str, Any] = field(default_factory=dict)
 
 
 class ChatFormat:
-    """A model's tokenizer with what Sparing needs to know of it.
+    """A model's tokenizer with its chat template, markers, defaults and scope.
 
-    ``markers`` is None for models that do not mark their thoughts.
+    ``markers``: None for a model without marked thoughts
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class ChatFormat:
     def load(
         cls, directory: Path, vocabulary: int, markers: tuple[str, str] | None = None
     ) -> "ChatFormat":
-        """The chat format of a directory or a GGUF; ``markers`` overrides the ones found.
+        """Read the chat format of a directory or a GGUF; ``markers`` overrides the model's own.
 
-        Raises ModelError where the tokenizer is unusable or has ids beyond ``vocabulary``.
+        Raises ModelError if the tokenizer is unusable or has ids beyond ``vocabulary``.
         """
         tokenizer = read_tokenizer(directory)
         largest = max(tokenizer.get_vocab().values(), default=-1)
@@ -119,8 +120,7 @@ class ChatFormat:
         return bool(self.tokenizer.chat_template)
 
     def question(self, text: str, *, raw: bool = False) -> PromptLike:
-        """A user's question as the model is asked it: a message, or as it stands where the model
-        has no template or it shall be ``raw``."""
+        """A question as a prompt: a user message, or plain text if ``raw`` or without template."""
         if raw or not self.has_template:
             return text
         return [{"role": "user", "content": text}]
@@ -128,10 +128,10 @@ class ChatFormat:
     def encode(
         self, prompt: PromptLike, template_options: Mapping[str, Any] | None = None
     ) -> Prompt:
-        """A string as it stands, token ids, or chat messages through the model's template.
+        """Encode a string as it is, token ids, or chat messages through the model's template.
 
-        Raises PromptError for an empty prompt, ids outside the vocabulary, or messages that the
-        template refuses; ``template_options`` go to the template (``enable_thinking=False``).
+        ``template_options`` go to the template (``enable_thinking=False``). Raises PromptError for
+        an empty prompt, ids outside the vocabulary, or messages refused by the template.
         """
         encoded = self._encode(prompt, template_options or {})
         if self.scope is None:
@@ -156,7 +156,7 @@ class ChatFormat:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def token_text(self, token: int) -> str:
-        """One token by itself, special or not; U+FFFD where it is a part of a character."""
+        """The text of one token, special or not; U+FFFD for a part of a character."""
         return self.tokenizer.decode([token], skip_special_tokens=False)
 
     def _encode_text(self, text: str) -> Prompt:
@@ -165,7 +165,7 @@ class ChatFormat:
         return Prompt(self._tokens(text, special=not again), self._left_open(text))
 
     def _tokens(self, text: str, *, special: bool) -> list[int]:
-        """A text's token ids; raises PromptError where it has none, or is no Unicode text."""
+        """A text's token ids; raises PromptError if it has none, or is no valid Unicode."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -202,13 +202,13 @@ class ChatFormat:
             return self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, **options, **more
             )
-        except Exception as error:  # jinja's, or whatever a template raises on purpose
+        except Exception as error:  # from jinja, or raised by the template on purpose
             raise PromptError(
-                f"messages must be what the chat template takes, got: {reason(error)}"
+                f"messages must be valid for the chat template, got: {reason(error)}"
             ) from None
 
     def _opened_behind(self, bare: str, text: str) -> bool:
-        """Whether the template's generation prompt, not something in a message, opens a thought."""
+        """Whether the template's generation prompt (not a message) opens a thought."""
         if self.markers is None:
             return False
         pairs = enumerate(zip(bare, text, strict=False))
@@ -229,7 +229,7 @@ class ChatFormat:
 
 
 def known_markers(tokenizer: Any) -> tuple[str, str] | None:
-    """The first known pair that stands in the vocabulary, else in the template."""
+    """The first known pair in the vocabulary, else in the template."""
     vocabulary = tokenizer.get_vocab()
     template = str(tokenizer.chat_template or "")
     for pair in KNOWN_MARKERS:
@@ -242,17 +242,17 @@ def known_markers(tokenizer: Any) -> tuple[str, str] | None:
 
 
 def mark_thoughts(tokenizer: Any) -> None:
-    """Have the template say that the model thinks, where nothing does: it is being taught to.
+    """Note the think markers in the template of a model about to learn them, if it has none.
 
-    What the template renders stays as it is; `known_markers` finds the pair when it is loaded.
+    The rendered text does not change; `known_markers` finds the pair at the next load.
     """
     if known_markers(tokenizer) is None and isinstance(tokenizer.chat_template, str):
-        template = tokenizer.chat_template.removesuffix("\n")  # as Jinja takes it
+        template = tokenizer.chat_template.removesuffix("\n")  # Jinja ignores the last newline
         tokenizer.chat_template = template + MARKED.format(THINK, THINK_END)
 
 
 def check_markers(pair: Any) -> None:
-    """Raise OptionError for anything but the start and the end of a thought, or None."""
+    """Raise OptionError unless ``pair`` is the start and the end of a thought, or None."""
     two = isinstance(pair, tuple) and len(pair) == 2
     texts = two and all(isinstance(marker, str) and marker for marker in pair)
     if pair is not None and not (texts and pair[0] != pair[1]):
@@ -262,7 +262,7 @@ def check_markers(pair: Any) -> None:
 
 
 def shortened(value: Any) -> str:
-    """How a value looks, in part."""
+    """A value's repr, at most 80 characters of it."""
     shown = repr(value).replace("\n", " ")
     return shown if len(shown) <= 80 else shown[:80] + "..."
 
@@ -271,7 +271,7 @@ SAMPLED = ("top_k", "top_p", "min_p")
 
 
 def read_defaults(path: Path, tokenizer: Any) -> GenerationDefaults:
-    """End tokens and sampling of a checkpoint; a missing ``generation_config.json`` is fine."""
+    """End tokens and sampling of a checkpoint; ``generation_config.json`` may be missing."""
     if is_gguf(path):
         gguf, where = open_gguf(path), path
         ends, sampling = Vocabulary.of(gguf).end_ids(), gguf_sampling(gguf)
@@ -282,7 +282,7 @@ def read_defaults(path: Path, tokenizer: Any) -> GenerationDefaults:
     try:
         Sampling(**sampling)
     except OptionError as error:
-        raise ModelError(f"in {where} {error}; mend it") from None
+        raise ModelError(f"in {where} {error}; correct it") from None
     return GenerationDefaults(ends, sampling)
 
 
@@ -307,7 +307,7 @@ def generation_sampling(generation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_ids(value: Any) -> set[int]:
-    """End tokens as config files have them: an id, several, or null."""
+    """End tokens from a config file: an id, a list of ids, or null."""
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(token, int) for token in ids):
         raise ModelError(f"eos_token_id must be a token id or a list of them, got {value!r}")

@@ -1,4 +1,4 @@
-"""A model on disk, whichever its format: a Hugging Face directory, or a GGUF file."""
+"""A model on disk: a Hugging Face directory or a GGUF file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,14 +23,14 @@ _OPEN: WeakValueDictionary[tuple[Path, str], Gguf] = WeakValueDictionary()
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Within it a GGUF is opened once, however many functions here are asked about it."""
+    """Keep a GGUF open, so that the functions of this module open it once."""
     held = open_gguf(path) if is_gguf(path) else None
     yield
     del held
 
 
 def open_gguf(path: Path) -> Gguf:
-    """The open file, shared while somebody holds it: not to be closed."""
+    """The open file, shared by all its users: do not close it."""
     key = path, files_fingerprint(path)
     gguf = _OPEN.get(key)
     if gguf is None:
@@ -39,28 +39,29 @@ def open_gguf(path: Path) -> Gguf:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Of either format; raises ModelError naming the field or tensor that cannot be used."""
+    """The config in either format; raises ModelError with the name of an unusable field or
+    tensor."""
     return gguf_config(open_gguf(path)) if is_gguf(path) else hugging_face.read_config(path)
 
 
 def read_tokenizer(path: Path) -> Any:
-    """A tokenizer of transformers; raises ModelError where there is none that it can be made of."""
+    """A transformers tokenizer; raises ModelError if the model has no usable one."""
     if is_gguf(path):
         return gguf_tokenizer(open_gguf(path))
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # transformers raises whatever the file's parser raised
+    except Exception as error:  # the parsers of transformers raise many types
         raise ModelError(
-            f"{path} must hold a tokenizer that transformers loads, got: {reason(error)}"
+            f"{path} must hold a tokenizer for transformers, got: {reason(error)}"
         ) from None
 
 
 def read_model(path: Path, dtype: torch.dtype, **options: Any) -> Any:
-    """The transformers model, a GGUF's weights unpacked to ``dtype``.
+    """Load the transformers model; a GGUF's weights are unpacked to ``dtype``.
 
-    Raises ModelError where a tensor is missing, and what transformers raises.
+    Raises ModelError if a tensor is missing, and the errors of transformers.
     """
     from transformers import AutoModelForCausalLM
 
@@ -75,13 +76,13 @@ def read_model(path: Path, dtype: torch.dtype, **options: Any) -> Any:
         )
     if is_gguf(path):
         check_rope(model, path)
-        model.hf_quantizer = None  # save_pretrained refuses a model that has one
+        model.hf_quantizer = None  # save_pretrained refuses a model with one
         vars(model.config).pop("quantization_config", None)
     return model
 
 
 def transformers_source(path: Path) -> tuple[Path, dict[str, Any]]:
-    """What ``from_pretrained`` is given for a model."""
+    """The arguments of ``from_pretrained`` for a model."""
     if not is_gguf(path):
         return path, {}
     import transformers
@@ -99,13 +100,13 @@ def transformers_source(path: Path) -> tuple[Path, dict[str, Any]]:
         )
     more: dict[str, Any] = {"gguf_file": path.name, "config": as_transformers(Fields(gguf))}
     if unpacked := getattr(transformers, "GgufConfig", None):
-        # versions that have it keep the blocks packed where a kernel for them is installed
+        # such versions keep the blocks packed if a kernel for them is installed
         more["quantization_config"] = unpacked(dequantize=True)
     return path.parent, more
 
 
 def check_rope(model: Any, path: Path) -> None:
-    """Raise ModelError where transformers leaves out the rope scaling that the file asks for."""
+    """Raise ModelError if transformers left out the file's rope scaling."""
     ours, theirs = read_config(path), model.model.rotary_emb
     same = torch.allclose(ours.inverse_frequencies, theirs.inv_freq.float().cpu(), rtol=1e-5)
     if not same or abs(ours.rope_scale - theirs.attention_scaling) > 1e-5:

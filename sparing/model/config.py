@@ -1,4 +1,4 @@
-"""What a checkpoint's ``config.json`` says, every field that changes the maths accounted for."""
+"""Read a checkpoint's ``config.json``; a field that changes the maths is supported or refused."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from sparing.files import read_json
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-# Fields of other architectures that would change our forward: refused unless neutral.
+# Fields of other architectures that would change the forward pass: refused unless neutral.
 NEUTRAL_FIELDS: dict[str, Any] = {
     "partial_rotary_factor": 1.0,
     "attn_logit_softcapping": None,
@@ -32,13 +32,13 @@ NEUTRAL_FIELDS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """What the engine must know of any decoder: the size of its cache, vocabulary and context."""
+    """The sizes of any decoder's cache, vocabulary and context."""
 
     layers: int
     kv_heads: int
     head_dim: int
     vocabulary: int
-    context: int  # positions that it was trained for
+    context: int  # trained positions
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
@@ -48,7 +48,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class ModelConfig(Shape):
-    """A decoder-only transformer of a family that our Decoder knows."""
+    """The config of a decoder-only transformer of one of ``FAMILIES``."""
 
     family: str
     width: int
@@ -67,19 +67,19 @@ class ModelConfig(Shape):
         for name in ("layers", "kv_heads", "head_dim", "vocabulary", "context", "width", "heads"):
             if getattr(self, name) < 1:
                 raise ModelError(
-                    f"{name} must be 1 or more, got {getattr(self, name)}; mend config.json"
+                    f"{name} must be 1 or more, got {getattr(self, name)}; correct config.json"
                 )
         if self.heads % self.kv_heads:
             raise ModelError(
                 f"num_attention_heads must be a multiple of num_key_value_heads, got {self.heads} "
-                f"and {self.kv_heads}; mend config.json"
+                f"and {self.kv_heads}; correct config.json"
             )
 
 
 def read_config(directory: Path) -> ModelConfig:
     """Read ``config.json`` of a Hugging Face checkpoint.
 
-    Raises ModelError naming the field, where the architecture or a field is not supported.
+    Raises ModelError with the name of an unsupported architecture or field.
     """
     from transformers import AutoConfig
 
@@ -88,14 +88,14 @@ def read_config(directory: Path) -> ModelConfig:
         return from_transformers(AutoConfig.from_pretrained(directory))
     except ModelError:
         raise
-    except Exception as error:  # transformers raises whatever its checks of single fields raise
+    except Exception as error:  # transformers' checks of single fields raise many types
         raise ModelError(
             f"{directory}/config.json must be readable, got: {reason(error)}"
         ) from None
 
 
 def refuse_family(family: str | None) -> None:
-    """Raise ModelError for an architecture that the Decoder does not know."""
+    """Raise ModelError for an architecture without a Decoder."""
     if family not in FAMILIES:
         raise ModelError(
             f"config field model_type must be one of {', '.join(FAMILIES)}, got {family!r}; pass "
@@ -104,7 +104,7 @@ def refuse_family(family: str | None) -> None:
 
 
 def from_transformers(config: Any) -> ModelConfig:
-    """The ModelConfig of a transformers config object; refuses what the Decoder does not do."""
+    """The ModelConfig of a transformers config object; refuses unsupported fields."""
     family = config.model_type
     refuse_family(family)
     refuse_unsupported(config)
@@ -142,7 +142,7 @@ def head_dim(config: Any) -> int:
 
 
 def refuse_unsupported(config: Any) -> None:
-    """Raise ModelError for the first field that would change the maths and is not implemented."""
+    """Raise ModelError for the first field that changes the maths and is not implemented."""
     for field, neutral in NEUTRAL_FIELDS.items():
         value = getattr(config, field, neutral)
         if value is not None and value != neutral:
@@ -164,7 +164,7 @@ def refuse_unsupported(config: Any) -> None:
 
 
 def refuse_sliding_windows(config: Any) -> None:
-    """Raise ModelError where a layer would see less than the whole context."""
+    """Raise ModelError if a layer attends to less than the whole context."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise ModelError(
@@ -172,7 +172,7 @@ def refuse_sliding_windows(config: Any) -> None:
             f"got {', '.join(sorted(kinds))}; not supported"
         )
     if config.model_type == "llama" or getattr(config, "layer_types", None):
-        return  # llama has no window, and layer_types say who uses one
+        return  # llama has no window, and layer_types decide where they are given
     window = getattr(config, "sliding_window", None)
     if window is not None and window < config.max_position_embeddings:
         raise ModelError(
@@ -183,8 +183,8 @@ def refuse_sliding_windows(config: Any) -> None:
 def rotary_frequencies(config: Any) -> tuple[torch.Tensor, float]:
     """Inverse frequencies ``[D / 2]`` and the attention factor of the config's rope scaling.
 
-    default: ``theta^(-2i/D)`` (Su et al., arXiv 2104.09864); linear, llama3 and yarn (Peng et al.,
-    arXiv 2309.00071) as transformers computes them.
+    default: ``theta^(-2i/D)`` (Su et al., arXiv 2104.09864). linear, llama3 and yarn (Peng et al.,
+    arXiv 2309.00071): from transformers.
     """
     rope = config.rope_parameters or {}
     rope_type = rope.get("rope_type", "default")

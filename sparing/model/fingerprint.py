@@ -1,4 +1,4 @@
-"""Which model is which: what is trained or found for one must not be used with another."""
+"""A model's fingerprint, which ties a trained predictor or a stored search to its model."""
 
 import json
 from functools import lru_cache
@@ -16,9 +16,8 @@ SAMPLED_ROWS = 8  # of each tensor
 def fingerprint(directory: Path, tokenizer: Any) -> str:
     """A hash of a checkpoint's weights (names, shapes, some rows of each) and vocabulary.
 
-    Of a GGUF also the types and what its metadata says of the architecture. It does not depend on
-    how the tensors are dealt out to files. The weights are read once, as long as the files stay as
-    they are.
+    A GGUF adds its types and the metadata of its architecture. The split of the tensors into files
+    does not matter. The weights are read once, until a file changes.
     """
     digest = weights_digest(directory, files_fingerprint(directory)).copy()
     digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
@@ -27,7 +26,7 @@ def fingerprint(directory: Path, tokenizer: Any) -> str:
 
 @lru_cache(maxsize=8)
 def weights_digest(directory: Path, files: str) -> Any:
-    """The hash object after all tensors; ``files``: what they were like, for the cache."""
+    """The hash object after all tensors; ``files``: ``files_fingerprint``, a key of the cache."""
     digest = blake2b(digest_size=8)
     if is_gguf(directory):
         digest_gguf(digest, directory)
@@ -42,7 +41,7 @@ def weights_digest(directory: Path, files: str) -> Any:
 
 
 def digest_gguf(digest: Any, path: Path) -> None:
-    """Fields of the architecture, then types, shapes and the blocks of some rows, as they are."""
+    """Hash the architecture's fields, then the types, shapes and blocks of some rows."""
     from sparing.model.gguf import Gguf
 
     with Gguf.open(path) as gguf:
@@ -56,7 +55,7 @@ def digest_gguf(digest: Any, path: Path) -> None:
 
 
 def tensor_slices(directory: Path) -> dict[str, Any]:
-    """Every tensor of a checkpoint by name, to be read in part."""
+    """Every tensor of a checkpoint by name, as a slice to read in part."""
     from sparing.model.weights import shard_names
 
     files = [safe_open(directory / name, framework="pt") for name in shard_names(directory)]
@@ -64,7 +63,7 @@ def tensor_slices(directory: Path) -> dict[str, Any]:
 
 
 def files_fingerprint(directory: Path) -> str:
-    """Name, size and time of change of a checkpoint's files, hashed: cheap for any size."""
+    """A hash of the names, sizes and times of change of a checkpoint's files."""
     if is_gguf(directory):
         files = [path for path in split_paths(directory) if path.is_file()]
     else:

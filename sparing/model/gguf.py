@@ -1,4 +1,4 @@
-"""A GGUF file, or all parts of a split one, mapped into memory: metadata, and tensors as they are.
+"""A GGUF model mapped into memory, from one file or several: metadata and tensors.
 
 Nothing is copied or unpacked. A tensor is a read-only view of its blocks in the file.
 """
@@ -47,18 +47,20 @@ UNREAD = {9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K"} | {
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """``shape`` is torch's, rows before columns; ``data`` the blocks, row after row."""
+    """A tensor in the file."""
 
     name: str
     type: str
-    shape: tuple[int, ...]
-    data: np.ndarray  # uint8 [bytes]
+    shape: tuple[int, ...]  # rows before columns, as in torch
+    data: np.ndarray  # uint8, the blocks, row after row
 
 
 class Gguf:
-    """An open model: ``metadata`` by key, ``tensors`` by name; a context manager.
+    """An open model; a context manager.
 
-    ``paths``: its files. Views of a tensor stay readable after ``close``.
+    ``metadata``: by key
+    ``tensors``: by name; views of them stay readable after ``close``
+    ``paths``: of its files
     """
 
     def __init__(self, parts: list["GgufPart"]) -> None:
@@ -69,13 +71,13 @@ class Gguf:
         for part in parts:
             for tensor, begin in part.tensors():
                 if tensor.name in self.tensors:
-                    raise part.error(f"tensor {tensor.name} must stand in the model once, got two")
+                    raise part.error(f"tensor {tensor.name} must occur once in the model, got two")
                 self.tensors[tensor.name] = tensor
                 self._places[tensor.name] = part, begin
 
     @classmethod
     def open(cls, path: str | Path) -> "Gguf":
-        """Of a split model any part will do; raises ModelError where a file cannot be used."""
+        """Open a model by any of its files; raises ModelError if a file cannot be used."""
         path = Path(path)
         first = GgufPart(path)
         count = first.header.metadata.get("split.count", 1)
@@ -85,7 +87,7 @@ class Gguf:
         if count != len(paths):
             raise ModelError(
                 f"{path}: a part of a split model must be called NAME-00001-of-{count:05}.gguf, "
-                "as the model was split; rename it"
+                "its name after the split; rename it"
             )
         if missing := next((p for p in paths if not p.is_file()), None):
             raise ModelError(
@@ -99,14 +101,13 @@ class Gguf:
 
     @property
     def size_bytes(self) -> int:
-        """Of all files."""
+        """Bytes of all files."""
         return sum(len(part.data) for part in self.parts)
 
     def release(self, tensor: GgufTensor, size: int | None = None) -> None:
-        """Give back the memory of a tensor's pages, or of its first ``size`` bytes; whoever reads
-        them again gets them again.
+        """Give back the memory of a tensor's pages, or of its first ``size`` bytes.
 
-        A page that it shares with its neighbours is given back too: the file still has it.
+        Pages shared with its neighbours are given back too. The next read loads a page again.
         """
         part, begin = self._places[tensor.name]
         start = begin - begin % PAGESIZE
@@ -127,7 +128,7 @@ class Gguf:
 
 
 class GgufPart:
-    """One file: its header, and where its weights begin."""
+    """One file: its header, and the offset of its weights."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.data = path, mapped(path)
@@ -142,7 +143,7 @@ class GgufPart:
         return ModelError(f"{self.path}: {what}; fetch the file again")
 
     def tensors(self) -> Iterator[tuple[GgufTensor, int]]:
-        """Each tensor and where it begins in the file, in the order of their places."""
+        """Each tensor and its offset in the file, in ascending order."""
         end, before = 0, ""
         for line in sorted(self.header.tensors, key=lambda line: line.offset):
             size = self._size(line)
@@ -162,7 +163,7 @@ class GgufPart:
             yield self._tensor(line, size), self.begin + line.offset
 
     def _size(self, line: TensorLine) -> int:
-        """Bytes of a tensor; raises ModelError for a type or a width that cannot be."""
+        """Bytes of a tensor; raises ModelError for an unsupported type or an invalid width."""
         kind = TYPES.get(line.type_id)
         if kind is None:
             name = UNREAD.get(line.type_id, f"number {line.type_id}")
@@ -182,12 +183,12 @@ class GgufPart:
         return GgufTensor(line.name, TYPES[line.type_id].name, line.shape, data)
 
     def close(self) -> None:
-        with suppress(BufferError):  # a view is still in use: the last one closes it
+        with suppress(BufferError):  # views are still in use; the end of the last one closes it
             self.data.close()
 
 
 def mapped(path: Path) -> mmap:
-    """The file's bytes, read where they are touched."""
+    """Map a file into memory, read-only."""
     try:
         with path.open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
@@ -195,5 +196,5 @@ def mapped(path: Path) -> mmap:
             return mmap(file.fileno(), 0, access=ACCESS_READ)
     except OSError as error:
         raise ModelError(
-            f"{path} must be a file that can be read, got: {error.strerror or error}; check it"
+            f"{path} must be a readable file, got: {error.strerror or error}; check it"
         ) from None

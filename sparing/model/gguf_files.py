@@ -1,4 +1,4 @@
-"""GGUF files by their names; what is in them is for `gguf` to read."""
+"""The names of GGUF files; `gguf` reads their content."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ def is_gguf(path: Path) -> bool:
 
 
 def split_paths(path: Path) -> list[Path]:
-    """All files of the model that a file is of, by its name."""
+    """The files of a model, by the name of any of them."""
     found = SPLIT.fullmatch(path.name)
     if not found:
         return [path]

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: what is there, what of it is fetched, where it lies."""
+"""Download models from the Hugging Face hub."""
 
 import re
 from collections import defaultdict
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def download(name: str) -> Path:
-    """A model's directory, or its GGUF where that is all there is, from the hub or its cache."""
+    """Fetch a model; returns its directory, or its GGUF if it has no safetensors."""
     from huggingface_hub import snapshot_download
 
     folder = Path(
@@ -32,9 +32,9 @@ def download(name: str) -> Path:
 
 
 def download_gguf(name: str, wanted: str | None) -> Path:
-    """The first file of a repository's GGUF of a type (``Q4_K_M``), all its parts fetched.
+    """Fetch a repository's GGUF of a type (``Q4_K_M``), all its files; returns the first.
 
-    Without a type there must be one model alone. Raises ModelError naming the types there are.
+    ``wanted`` may be None if there is only one model. Raises ModelError with the types there are.
     """
     from huggingface_hub import hf_hub_download
 
@@ -43,7 +43,7 @@ def download_gguf(name: str, wanted: str | None) -> Path:
     if len(kinds) != 1 or len(found[kinds[0]]) != 1:
         asked = f"{name}:{wanted}" if wanted else name
         raise ModelError(
-            f"a hub model must have one GGUF of the type asked for, {asked} has "
+            f"a hub model must have one GGUF of the given type, {asked} has "
             f"{', '.join(sorted(found)) or 'none'}; pass {name}:TYPE with one of them"
         )
     files = found[kinds[0]][0]
@@ -52,7 +52,7 @@ def download_gguf(name: str, wanted: str | None) -> Path:
 
 
 def models_by_type(name: str) -> dict[str, list[list[str]]]:
-    """Models of a repository by type, each as its files in order."""
+    """A repository's models by type, each as a list of its files in order."""
     found: dict[str, list[list[str]]] = defaultdict(list)
     for files in models(sorted(repository_files(name))):
         found[type_of(files[0])].append(files)
@@ -60,7 +60,7 @@ def models_by_type(name: str) -> dict[str, list[list[str]]]:
 
 
 def models(files: list[str]) -> list[list[str]]:
-    """GGUF files as models: the parts of a split one together, what belongs to vision left out."""
+    """Group GGUF files by model, without the files for vision (mmproj)."""
     found: dict[str, list[str]] = defaultdict(list)
     for file in files:
         name = file.rsplit("/", 1)[-1]
@@ -78,7 +78,7 @@ def type_of(file: str) -> str:
 
 
 def repository_files(name: str) -> list[str]:
-    """From the hub; without it, what its cache has."""
+    """The files of a repository on the hub; offline, those in the local cache."""
     from huggingface_hub import HfApi, constants, snapshot_download
 
     if constants.HF_HUB_OFFLINE:
@@ -88,13 +88,13 @@ def repository_files(name: str) -> list[str]:
 
 
 def reached(name: str, ask: Callable[[], T]) -> T:
-    """What the hub answers; raises ModelError where it cannot be reached or does not have it."""
+    """Call ``ask``; raises ModelError if the hub is unreachable or lacks the model."""
     try:
         return ask()
-    except Exception as error:  # the transport below the hub has errors of its own, which change
+    except Exception as error:  # the transport below the hub has its own types, which change
         first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         raise ModelError(
-            f"the hub model {name} must be reachable or downloaded before, "
+            f"the hub model {name} must be reachable or already downloaded, "
             f"got {type(error).__name__} ({first}); "
             "check the name, the network and HF_TOKEN, or give a local directory"
         ) from error

@@ -1,4 +1,4 @@
-"""What a small model was trained for, kept beside its weights: other answers are flagged."""
+"""The scope of a small model, stored beside its weights: answers outside of it get a notice."""
 
 import re
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ SCOPE_FILE = "scope.json"
 
 @dataclass(frozen=True)
 class Scope:
-    """Questions that a model knows, as patterns, and what to say of any other.
+    """Patterns of the questions a model was trained on, and a notice for any other question.
 
-    A model without ``scope.json`` knows no bounds: nothing is ever said.
+    A model without ``scope.json`` has no scope, and no notice.
     """
 
     questions: tuple[re.Pattern[str], ...]
@@ -22,7 +22,7 @@ class Scope:
 
     @classmethod
     def load(cls, directory: Path) -> "Scope | None":
-        """The scope of a checkpoint; raises ModelError where its file is no such thing."""
+        """Read a checkpoint's scope; raises ModelError for an invalid file."""
         content = read_json(directory / SCOPE_FILE)
         if not content:
             return None
@@ -36,5 +36,5 @@ class Scope:
             ) from None
 
     def outside(self, prompt: str) -> str | None:
-        """The notice, where a prompt asks nothing that the model knows."""
+        """The notice, if no pattern matches the prompt."""
         return None if any(pattern.search(prompt) for pattern in self.questions) else self.notice

@@ -1,8 +1,7 @@
-"""From a model's name to a GGUF file, or a directory in Hugging Face format that has all its files.
+"""Find a model by name: a GGUF file, or a complete directory in Hugging Face format.
 
 A name is, in this order: an embedded model, a local directory or GGUF, a hub id `org/name` or
-`org/name:TYPE`. What is inside the files is for `checkpoint` to judge; here they only have to be
-there.
+`org/name:TYPE`. This module only checks that the files exist; `checkpoint` reads them.
 """
 
 import json
@@ -21,12 +20,12 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Embedded:
-    """A model that needs no hub: how to get its path, and how to look whether it is there."""
+    """A model from an installed package."""
 
     licence: str
     description: str
-    path: Callable[[], Path]
-    present: Callable[[], Path | None]
+    path: Callable[[], Path]  # raises ModelError if the model is missing
+    present: Callable[[], Path | None]  # the path, or None
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ POCKET_LATENT, POCKET_COT = POCKET.with_name("weights-latent"), POCKET.with_name
 
 
 def shipped(name: str, folder: Path, description: str) -> Embedded:
-    """A model whose weights lie in this package."""
+    """A model with its weights in this package."""
     return Embedded(
         licence="Apache-2.0",
         description=description,
@@ -75,7 +74,7 @@ EMBEDDED = {
 
 
 def find_model(name: str) -> Path:
-    """The directory or GGUF called `name`; raises ModelError where there is none to load."""
+    """The directory or GGUF called `name`; raises ModelError if there is none to load."""
     if here := find_here(name):
         return here
     if asked := hub.HUB_GGUF.fullmatch(name):
@@ -99,20 +98,20 @@ def find_here(name: str) -> Path | None:
     if hub.HUB_GGUF.fullmatch(name):
         return None
     if is_gguf(path):
-        raise ModelError(f"a model must be there, got no file {name}; check the path")
+        raise ModelError(f"a model must exist, got no file {name}; check the path")
     if hub.HUB_ID.fullmatch(name):
         return None
     raise _unknown(name)
 
 
 def find_gguf(name: str) -> Path | None:
-    """The GGUF called `name`; None where the model is of another format."""
+    """The GGUF called `name`; None if the model has another format."""
     path = find_model(name)
     return path if is_gguf(path) else None
 
 
 def list_models() -> list[ModelEntry]:
-    """The embedded models and where they are; loads nothing."""
+    """The embedded models and their paths; loads nothing."""
     return [
         ModelEntry(name, model.present(), model.licence, model.description)
         for name, model in EMBEDDED.items()
@@ -174,7 +173,7 @@ def _missing(path: Path) -> list[str]:
 
 
 def _missing_shards(path: Path) -> list[str]:
-    """Files that the index names and the directory lacks, as after a download cut short."""
+    """Files of the index that are missing, as after an interrupted download."""
     try:
         named = json.loads((path / INDEX).read_text())["weight_map"].values()
         shards = {str(shard) for shard in named}

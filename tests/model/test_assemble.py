@@ -63,7 +63,7 @@ def test_a_width_of_no_whole_blocks_keeps_its_floats(capsys, compiled):
     assert decoder.types == {"F32": 19, "Q4_0": 3}
     told = capsys.readouterr().err
     assert told == (
-        f"sparing: 20 matrices of {path.name} keep their floats, as their width is no multiple "
+        f"sparing: 20 matrices of {path.name} stay floats: their width is no multiple "
         "of q4_0's block of 32\n"
     )
 

@@ -88,8 +88,7 @@ def test_released_pages_are_there_when_they_are_read_again(path):
 
 def test_a_file_that_is_none_is_named(path):
     assert (
-        message(path) == f"{path} must be a file that can be read, got: No such file or "
-        "directory; check it"
+        message(path) == f"{path} must be a readable file, got: No such file or directory; check it"
     )
 
 
@@ -190,7 +189,7 @@ def test_tensors_that_overlap(path):
 def test_a_tensor_twice(path):
     data = gguf_bytes({}, {"a": tensor("F32", 8), "b": tensor("F32", 8)})
     path.write_bytes(data.replace(text("b"), text("a")))
-    assert "tensor a must stand in the model once, got two" in message(path)
+    assert "tensor a must occur once in the model, got two" in message(path)
 
 
 def test_a_key_twice(path):
@@ -286,7 +285,7 @@ def test_a_tensor_in_two_parts(tmp_path):
     first = write_parts(tmp_path, 2)
     second = tmp_path / "m-00002-of-00002.gguf"
     second.write_bytes(second.read_bytes().replace(text("t1"), text("t0")))
-    assert "tensor t0 must stand in the model once, got two" in message(first)
+    assert "tensor t0 must occur once in the model, got two" in message(first)
 
 
 # Whatever the bytes

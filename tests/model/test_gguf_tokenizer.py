@@ -320,8 +320,16 @@ def test_ends_are_told_by_role_and_by_text(path):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("tokens", None, "the metadata must have tokenizer.ggml.tokens, a list of strings, got none"),
-        ("merges", None, "the metadata must have tokenizer.ggml.merges, a list of strings, got none"),
+        (
+            "tokens",
+            None,
+            "the metadata must have tokenizer.ggml.tokens, a list of strings, got none",
+        ),
+        (
+            "merges",
+            None,
+            "the metadata must have tokenizer.ggml.merges, a list of strings, got none",
+        ),
         ("model", "bert", "tokenizer.ggml.model must be gpt2 or llama, got 'bert'"),
         ("model", None, "tokenizer.ggml.model must be gpt2 or llama, got None"),
         ("pre", "kimi-k2", "tokenizer.ggml.pre must be one of default, gpt-2, olmo, "),

@@ -119,7 +119,9 @@ def test_layers_that_are_not_there_are_refused(attention, mlp):
 
 
 def test_unequal_sides_are_refused():
-    with pytest.raises(ValueError, match="one attention and one MLP sub-layer a layer, got 2 and 3"):
+    with pytest.raises(
+        ValueError, match="one attention and one MLP sub-layer a layer, got 2 and 3"
+    ):
         LayerSet((True, True), (True, True, True))
 
 

@@ -132,7 +132,7 @@ def test_a_gguf_is_itself(tmp_path):
 
 def test_a_gguf_that_is_not_there(tmp_path):
     name = str(tmp_path / "model.gguf")
-    assert _message(name) == f"a model must be there, got no file {name}; check the path"
+    assert _message(name) == f"a model must exist, got no file {name}; check the path"
 
 
 def test_a_folder_is_its_one_gguf(tmp_path):
@@ -232,7 +232,7 @@ def test_an_ambiguous_or_absent_type_names_what_is_there(tmp_path, asked):
     _with_ggufs(tmp_path, GGUFS)
     found = _find_offline(asked, tmp_path)
     assert found.stderr.strip().splitlines()[-1] == (
-        "sparing.errors.ModelError: a hub model must have one GGUF of the type asked for, "
+        "sparing.errors.ModelError: a hub model must have one GGUF of the given type, "
         f"{asked} has Q4_K_M, Q8_0; pass org/name:TYPE with one of them"
     )
 
