@@ -1,1 +1,1 @@
-"""The decode loop: cache, sampling and acceptance, drafting, eviction, events and stats."""
+"""The decode loop: cache, sampling, verification of drafts, eviction, events and stats."""

@@ -1,6 +1,6 @@
-"""The SlotCache: keys and values in slots that are really freed, not masked.
+"""The SlotCache: keys and values in slots. Eviction frees slots; it does not mask them.
 
-Slots are physical, positions logical: a kept key stays in the rotary position it was written with.
+Slots are physical, positions logical: a kept key stays in the rotary position of its write.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ BLOCK_SLOTS = 256
 
 
 class Kind(IntEnum):
-    """What a slot holds."""
+    """The kind of a slot's content."""
 
     PROMPT = 0
     THOUGHT = 1
@@ -26,16 +26,17 @@ class Kind(IntEnum):
 
 
 class SlotCache:
-    """Keys and values ``[2, B, G, S, D]`` a layer, with per slot a position, scores and a kind.
+    """Keys and values of all rows, with a position, scores and a kind for each slot.
 
-    ``dtype`` is a float, or int8: then ``scales [2, B, G, S]``, float32, go with each layer, and a
-    key or value is its codes times its scale.
-
-    ``lengths[row]`` slots of a row are in use, in position order; whatever lies behind them is
-    free to drafts. ``capacity`` slots a row are allocated; up to ``limit`` are taken in blocks by
-    ``reserve``. With a budget both are the budget, so the bytes never change. ``resize`` changes
-    how many rows there are. ``nbytes``: of all keys and values, measured when they are allocated.
-    ``scores``: how many each slot has.
+    ``kv``: keys and values ``[2, B, G, S, D]``, a tensor a layer; ``dtype`` is a float or int8
+    ``scales``: with int8, ``[2, B, G, S]``, float32, a tensor a layer: a key is its codes times its
+        scale
+    ``lengths``: slots in use by row, in position order; the slots behind them are free for drafts
+    ``capacity``: slots allocated to each row
+    ``limit``: the most slots a row can get from ``reserve``, which allocates in blocks; with a
+        budget, capacity and limit are the budget, so the bytes never change
+    ``nbytes``: of all keys and values, measured at allocation
+    ``scores``: as an argument, the number of scores of a slot
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class SlotCache:
 
     @property
     def slot_bytes(self) -> int:
-        """What each further slot of a row takes, in all layers."""
+        """Bytes of a slot in all layers."""
         two, _, heads, _, dim = self._like.shape
         a_head = dim * self._like.element_size() + (torch.float32.itemsize if self.packed else 0)
         return len(self.kv) * two * heads * a_head
@@ -79,12 +80,12 @@ class SlotCache:
 
     @property
     def stored(self) -> str:
-        """How keys and values are stored, as ``Memory.kv`` calls it."""
+        """The storage of keys and values, by its name in ``Memory.kv``."""
         return "q8" if self.packed else str(self._like.dtype).removeprefix("torch.")
 
     @property
     def keys(self) -> list[Tensor]:
-        """Per layer ``[B, G, S, D]``, each key in the rotary position it was written with."""
+        """Per layer ``[B, G, S, D]``, each key in the rotary position of its write."""
         return [layer[0] for layer in self.kv]
 
     @property
@@ -97,15 +98,18 @@ class SlotCache:
         return Keys(self, row)
 
     def _measure(self) -> int:
-        """Bytes of all keys and values, read off their storages."""
+        """Bytes of all keys and values, measured from their storages."""
         return sum(t.untyped_storage().nbytes() for t in self._tensors())
 
     def _tensors(self) -> list[Tensor]:
-        """Everything that has slots as its fourth axis."""
+        """All tensors with slots as their fourth axis."""
         return [*self.kv, *self.scales]
 
     def reserve(self, slots: int) -> None:
-        """Make room for ``slots`` in every row, a layer at a time; raises beyond ``limit``."""
+        """Make room for ``slots`` in every row, a layer at a time.
+
+        Raises ValueError beyond ``limit``.
+        """
         if slots <= self.capacity:
             return
         if slots > self.limit:
@@ -113,10 +117,11 @@ class SlotCache:
         self._lay_out(range(self.rows), self.rows, self._blocks(slots))
 
     def resize(self, rows: int, limit: int, keep: Sequence[int] = ()) -> None:
-        """Lay out ``rows`` of up to ``limit`` slots; those in ``keep`` become the first, in order.
+        """Change the number of rows and their limit; the rows ``keep`` become the first, in order.
 
-        All others are dropped. Slots are those that the kept rows use, in blocks; while it works, a
-        layer is there twice.
+        The other rows are dropped. The new capacity is the longest kept row, rounded up to blocks.
+        The copy takes the memory of one more layer while it runs. Raises ValueError if the kept
+        rows do not fit.
         """
         used = max((self.lengths[row] for row in keep), default=0)
         if len(keep) > rows or used > limit:
@@ -134,10 +139,10 @@ class SlotCache:
         kinds: Sequence[Kind],
         scores: Sequence[Sequence[float]] | None = None,
     ) -> None:
-        """Keep the new tokens at the offsets ``path`` behind the row's length; roll back the rest.
+        """Keep the new tokens at the offsets ``path`` behind the row's length; drop the others.
 
-        The decoder wrote the new tokens to the slots behind the length. ``path`` rises; where it
-        leaves gaps (a draft tree) the kept entries are moved together, in every layer.
+        The decoder wrote the new tokens to the slots behind the length. ``path`` ascends; the kept
+        slots of a path with gaps (a draft tree) are moved together, in every layer.
         """
         begin, count = self.lengths[row], len(path)
         if list(path) != list(range(count)):
@@ -150,9 +155,9 @@ class SlotCache:
         self.lengths[row] = begin + count
 
     def evict(self, row: int, keep: np.ndarray) -> list[int]:
-        """Free the slots where ``keep [length]`` is False: gather the rest to the front.
+        """Free the slots with False in ``keep [length]`` and move the others to the front.
 
-        Returns the positions that are gone. Every layer and head keeps the same slots.
+        Returns the freed positions. Every layer and head keeps the same slots.
         """
         length = self.lengths[row]
         gone = self.positions[row, :length][~keep].tolist()
@@ -165,7 +170,7 @@ class SlotCache:
         return gone
 
     def reset(self, row: int) -> None:
-        """Empty a row, its old values zeroed so that nothing of them reaches the next one."""
+        """Empty a row; zeros its keys and values, so that none reach the next row."""
         for tensor in self._tensors():
             tensor[:, row].zero_()
         self.lengths[row] = 0
@@ -179,7 +184,7 @@ class SlotCache:
             assert np.isin(self.kinds[row, :length], list(Kind)).all(), (row, "unknown kind")
 
     def _blocks(self, slots: int) -> int:
-        """So many slots or a few more: whole blocks, within the limit."""
+        """``slots`` rounded up to whole blocks, at most the limit."""
         return min(-(-slots // BLOCK_SLOTS) * BLOCK_SLOTS, self.limit)
 
     def _slots(self, count: int) -> Tensor:
@@ -194,7 +199,7 @@ class SlotCache:
         return self._like.new_zeros(two, self.rows, heads, count, dtype=torch.float32)
 
     def _lay_out(self, keep: Sequence[int], rows: int, capacity: int) -> None:
-        """New storage, a layer at a time: the rows ``keep`` come first, as far as they reach."""
+        """Allocate new storage, a layer at a time, and copy the rows ``keep`` to its front."""
         self.rows, shared = rows, min(self.capacity, capacity)
         chosen = list(keep)
         in_place = chosen == list(range(len(chosen)))
@@ -212,14 +217,14 @@ class SlotCache:
         self.lengths = [self.lengths[row] for row in chosen] + [0] * (rows - len(chosen))
 
     def _gather(self, row: int, source: Tensor, begin: int) -> None:
-        """Move the slots ``source`` (rising, none before ``begin``) to ``begin`` and on."""
+        """Move the slots ``source`` (ascending, none before ``begin``) to ``begin`` onwards."""
         for tensor in self._tensors():
             of_row = tensor[:, row]
             of_row[:, :, begin : begin + len(source)] = of_row.index_select(2, source)
 
 
 class Keys(Sequence[Tensor]):
-    """A row's keys ``[G, S, D]``, layer by layer, floats; each is read when it is asked for."""
+    """A row's keys ``[G, S, D]``, layer by layer, as floats; each layer is converted on access."""
 
     def __init__(self, cache: SlotCache, row: int) -> None:
         self.cache, self.row, self.length = cache, row, cache.lengths[row]

@@ -1,28 +1,28 @@
-"""Text of tokens one by one: every sequence of tokens has one, and none of it is taken back."""
+"""Decode tokens one by one. Released text never changes."""
 
 from collections.abc import Sequence
 from typing import Any
 
-BROKEN = "\ufffd"  # stands for bytes that make no character, or none yet
+BROKEN = "\ufffd"  # in place of bytes that form no character, or none yet
 LONGEST = 4  # bytes of a character
 
 
 class Detokenizer:
-    """Decodes each token behind the ones before it, and holds back half a character.
+    """Decodes each token after the tokens before it, and holds back incomplete characters.
 
-    Some decoders read a run of bytes as a whole: one stray byte makes those before it
-    unreadable. What has been told stays then, and the rest is read as if behind a plain letter.
+    Some tokenizers decode a run of bytes as a whole: one stray byte makes the bytes before it
+    unreadable. Released text stays even then, and later tokens are decoded after a plain letter.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._backend = tokenizer.backend_tokenizer
         self._plain = self._backend.encode("a", add_special_tokens=False).ids[-1:]
-        self._context: list[int] = []  # told last; how the next token reads may depend on it
+        self._context: list[int] = []  # released last; the text of the next token may depend on it
         self._held: list[int] = []
         self._silent: dict[int, bool] = {}
 
     def push(self, token: int) -> str:
-        """The text that became readable with this token."""
+        """The text released by this token."""
         if self._says_nothing(token):
             return ""
         self._held.append(token)
@@ -36,24 +36,24 @@ class Detokenizer:
         return piece
 
     def finish(self) -> str:
-        """The text of what is held back."""
+        """The text of the tokens held back."""
         return self._tell(len(self._held))
 
     def _says_nothing(self, token: int) -> bool:
-        """Special tokens, and ids without a token."""
+        """Whether a token has no text: special tokens, and ids without a token."""
         if token not in self._silent:
             self._silent[token] = self._decode([*self._plain, token]) == self._decode(self._plain)
         return self._silent[token]
 
     def _broken_off(self) -> int:
-        """How many of the held tokens, at the front, no later one can complete; 0: perhaps all."""
+        """Number of first held tokens that no later token can complete; 0: perhaps none."""
         if len(self._held) < LONGEST:
             return 0
         count = min(range(1, len(self._held)), key=lambda n: self._lost(self._held, n))
         return count if self._lost(self._held, count) <= self._lost(self._held) else 0
 
     def _lost(self, tokens: Sequence[int], at: int = 0) -> int:
-        """Broken characters where tokens are read in two parts, ``at`` of them first."""
+        """Number of broken characters if the first ``at`` tokens are decoded apart."""
         return self._in_two(tokens, at).count(BROKEN)
 
     def _in_two(self, tokens: Sequence[int], at: int) -> str:
@@ -66,7 +66,7 @@ class Detokenizer:
         return piece
 
     def _read(self, tokens: Sequence[int]) -> str:
-        """The text of tokens behind the context, or behind a letter where they would change it."""
+        """The text of tokens after the context, or after a letter if they change its text."""
         known = self._decode(self._context)
         text = self._decode([*self._context, *tokens])
         if text.startswith(known) and BROKEN not in text:

@@ -1,6 +1,6 @@
-"""What happened, as it happens. Replaying a row's events gives every one of its stats.
+"""The events of a row. Replaying them gives all of its stats.
 
-Positions count from the first prompt token, 0, and never change, whatever is evicted.
+Positions count from the first prompt token, 0. Eviction does not change them.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Event:
-    """Never changes once it is sent. ``row``: which prompt of the call it belongs to."""
+    """An event; it never changes once it is sent. ``row``: the number of its prompt in the call."""
 
     type: ClassVar[str]
     row: int = field(default=0, kw_only=True)
@@ -23,9 +23,9 @@ class Event:
 class StepEvent(Event):
     """A position was filled.
 
-    ``drafted``: how many tokens were proposed for the row's step, in the step's first event.
-    ``kv_bytes``: what the row's keys and values took at that moment, free slots included.
-    ``slots``: how many slots the positions before it used.
+    ``drafted``: number of drafted tokens in the row's step, in the step's first event
+    ``kv_bytes``: bytes of the row's keys and values, free slots included
+    ``slots``: slots in use by the positions before it
     """
 
     drafted: int = field(default=0, kw_only=True)
@@ -35,8 +35,11 @@ class StepEvent(Event):
 
 @dataclass(frozen=True)
 class Logprobs:
-    """log p of a token under the full model, at temperature 1 and before any filter; ``top``: ids
-    of the likeliest tokens and theirs, best first."""
+    """log p under the full model, at temperature 1 and before any filter.
+
+    ``token``: of the picked token
+    ``top``: ids and log p of the likeliest tokens, the likeliest first
+    """
 
     token: float
     top: list[tuple[int, float]]
@@ -46,12 +49,12 @@ class Logprobs:
 class TokenEvent(StepEvent):
     """One new token.
 
-    ``text``: what became readable with it (half a code point or half a stop string waits).
-    ``kind``: thought or answer.
-    ``origin``: model, draft or forced.
-    ``confidence``: the model's top-1 probability there.
-    ``score``: its predicted importance where it is known already; else a ScoreEvent tells it.
-    ``logprobs``: None unless asked for.
+    ``text``: the text it released (half a code point or half a stop string is held back)
+    ``kind``: thought or answer
+    ``origin``: model, draft or forced
+    ``confidence``: the model's top-1 probability at its position
+    ``score``: its predicted importance, if known by now; else a ScoreEvent follows
+    ``logprobs``: None unless asked for
     """
 
     type: ClassVar[str] = "token"
@@ -67,7 +70,7 @@ class TokenEvent(StepEvent):
 
 @dataclass(frozen=True)
 class LatentEvent(StepEvent):
-    """One step thought without a word; ``top``: the likeliest words in it, with probabilities."""
+    """One latent step; ``top``: its likeliest words, with probabilities."""
 
     type: ClassVar[str] = "latent"
     position: int
@@ -76,8 +79,10 @@ class LatentEvent(StepEvent):
 
 @dataclass(frozen=True)
 class ScoreEvent(Event):
-    """Predicted importance of a token or a latent that was sent before, for the first of the
-    predictor's horizons. The last one of a row has none: it never goes through the model."""
+    """Predicted importance of an earlier token or latent, for the predictor's first horizon.
+
+    A row's last token has no score: it never goes through the model.
+    """
 
     type: ClassVar[str] = "score"
     position: int
@@ -86,8 +91,10 @@ class ScoreEvent(Event):
 
 @dataclass(frozen=True)
 class EvictEvent(Event):
-    """Positions whose keys and values were freed: positions >= ``at`` no longer see them.
-    ``slots``: how many are still in use."""
+    """The keys and values of ``positions`` were freed: positions from ``at`` do not see them.
+
+    ``slots``: slots still in use
+    """
 
     type: ClassVar[str] = "evict"
     positions: list[int]
@@ -99,9 +106,9 @@ class EvictEvent(Event):
 class LayersEvent(Event):
     """The drafting layer set.
 
-    ``skipped``: "attention.3", "mlp.7", none where it is not used.
-    ``matchness``: the share of recent tokens on which it agreed with the full model.
-    ``phase``: accumulation, optimization or acceleration.
+    ``skipped``: skipped sub-layers such as "attention.3" and "mlp.7"; empty if it is not used
+    ``matchness``: the share of recent tokens with the same choice as the full model's
+    ``phase``: accumulation, optimization or acceleration
     """
 
     type: ClassVar[str] = "layers"
@@ -112,11 +119,12 @@ class LayersEvent(Event):
 
 @dataclass(frozen=True)
 class DoneEvent(Event):
-    """The row's end: stop, length, budget, context, interrupted or error.
+    """The end of a row.
 
-    ``text``: what had been held back.
-    ``draft_seconds``, ``search_seconds``: parts of ``seconds``, shared with other rows.
-    ``error``: what went wrong with this row, the others go on; None: nothing.
+    ``finish_reason``: stop, length, budget, context, interrupted or error
+    ``text``: the text held back until now
+    ``draft_seconds``, ``search_seconds``: parts of ``seconds``, shared with other rows
+    ``error``: the error that ended this row alone, or None
     """
 
     type: ClassVar[str] = "done"
@@ -132,8 +140,11 @@ class DoneEvent(Event):
 
 @dataclass
 class Stats:
-    """A row's totals. ``kv_bytes_peak`` is measured from storages; seconds run from admission, and
-    those of drafts and of the search for layer sets are among them."""
+    """A row's totals.
+
+    ``kv_bytes_peak``: measured from storages
+    ``seconds``: since admission, ``draft_seconds`` and ``search_seconds`` included
+    """
 
     new_tokens: int = 0
     thinking_tokens: int = 0
@@ -151,7 +162,7 @@ class Stats:
     search_seconds: float = 0.0
 
     def add(self, event: Event) -> None:
-        """Take one event into account."""
+        """Add one event to the totals."""
         if isinstance(event, StepEvent):
             self.drafted += event.drafted
             self.kv_bytes_peak = max(self.kv_bytes_peak, event.kv_bytes)
@@ -174,7 +185,7 @@ class Stats:
 
 
 def replay(events: Iterable[Event]) -> Stats:
-    """The stats that a row's events add up to."""
+    """Compute a row's stats from its events."""
     stats = Stats()
     for event in events:
         stats.add(event)
@@ -182,6 +193,6 @@ def replay(events: Iterable[Event]) -> Stats:
 
 
 def scores_by_position(events: Iterable[Event]) -> dict[int, float]:
-    """Predicted importance, wherever a row's events tell it."""
+    """Predicted importance by position, from a row's events."""
     told = (event for event in events if isinstance(event, TokenEvent | ScoreEvent))
     return {event.position: event.score for event in told if event.score is not None}

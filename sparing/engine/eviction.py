@@ -1,6 +1,7 @@
-"""What stays in the cache when a row reaches its budget (spec: DynTS, arXiv 2601.18383).
+"""Which slots an eviction keeps when a row reaches its budget (spec: DynTS, arXiv 2601.18383).
 
-A policy only scores slots; what is protected and how many survive is one rule for all of them.
+A policy only scores slots. The protected slots and the number of survivors follow one rule for all
+policies.
 """
 
 from collections import deque
@@ -16,17 +17,19 @@ from sparing.engine.cache import Kind
 from sparing.errors import OptionError, PromptError
 from sparing.options import Memory
 
-DEFAULT_RATIO = 0.4  # of the thoughts' room for the local window; of the unprotected that survive
+DEFAULT_RATIO = 0.4  # local: of the budget without the question; selection: of unprotected slots
 LEAST_FREED = 0.05  # of the budget, at every eviction
-NO_TOKEN = -1  # the id in a slot that holds a latent
+NO_TOKEN = -1  # the id of a latent's slot
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A row's memory in slots: an eviction is due when ``slots`` are in use.
+    """A row's memory in slots.
 
-    ``local``: most recent tokens protected; ``selection``: survivors among the unprotected, a
-    count or a ratio of them.
+    ``slots``: the budget; an eviction is due when they are all in use
+    ``question``: slots of the prompt
+    ``local``: number of most recent slots, which are protected
+    ``selection``: survivors among the unprotected slots, a count or a ratio
     """
 
     slots: int
@@ -36,10 +39,10 @@ class Budget:
 
     @classmethod
     def of(cls, memory: Memory, question: int, thinking: int) -> "Budget | None":
-        """The budget of a row whose prompt has ``question`` tokens; None where all is kept.
+        """The budget of a row with a prompt of ``question`` tokens; None without a budget.
 
-        A share s means ``question + s * thinking``. Raises PromptError where the prompt does not
-        fit, naming the smallest budget that does.
+        A share s means ``question + s * thinking`` slots. Raises PromptError with the smallest
+        possible budget if the prompt does not fit.
         """
         if memory.budget is None:
             return None
@@ -58,7 +61,7 @@ class Budget:
         return cls(slots, question, local, selection)
 
     def survivors(self, unprotected: int) -> int:
-        """How many of the unprotected slots stay."""
+        """Number of unprotected slots to keep."""
         if isinstance(self.selection, float):
             return int(self.selection * unprotected)
         return min(self.selection, unprotected)
@@ -71,10 +74,11 @@ class Budget:
 def select(
     scores: Float[np.ndarray, " S"], kinds: Int[np.ndarray, " S"], budget: Budget
 ) -> Bool[np.ndarray, " S"] | None:
-    """Which slots stay; None where no eviction can free enough (the row ends).
+    """Mark the slots to keep; None if no eviction can free enough, which ends the row.
 
-    Protected: the prompt, the ``local`` last slots, answers as long as that leaves enough to free,
-    then no longer, oldest first. Of the rest the best ``selection`` stay, ties to the later.
+    Protected are the prompt, the ``local`` last slots and the answer. If the rest is too little to
+    free, the answer loses its protection, the oldest slots first. Of the unprotected slots the best
+    ``selection`` stay; ties go to the later slot.
     """
     window = np.arange(len(kinds)) >= len(kinds) - budget.local
     fixed = window | (kinds == Kind.PROMPT)
@@ -102,11 +106,14 @@ def top(
 
 @dataclass(frozen=True)
 class SlotView:
-    """What a policy sees of a row: its slots in use, in position order.
+    """A policy's view of a row: its slots in use, in position order.
 
-    ``ids``: token ids, ``NO_TOKEN`` for latents; ``scores``: predicted importance for each of the
-    predictor's horizons, 0 without one; ``keys``: per layer, each in the rotary position it was
-    written with; ``attention``: None unless the policy watches it.
+    ``positions``, ``kinds``: of the slots
+    ``ids``: token ids, ``NO_TOKEN`` for a latent
+    ``scores``: predicted importance for each of the predictor's horizons; 0 without a predictor
+    ``seed``: the row's, for random policies
+    ``keys``: per layer, each in the rotary position of its write
+    ``attention``: None unless the policy watches it
     """
 
     positions: Int[np.ndarray, " S"]
@@ -120,10 +127,9 @@ class SlotView:
 
 @runtime_checkable
 class EvictionPolicy(Protocol):
-    """Scores the slots of a row that reached its budget: higher stays.
+    """Scores the slots of a row at its budget; the highest scores stay.
 
-    ``watches``: of how many of the last tokens it wants the attention; 0: it wants none at all,
-    and nobody computes it.
+    ``watches``: number of last tokens in ``AttentionRecord.recent``; 0: no attention is computed
     """
 
     @property
@@ -136,8 +142,7 @@ class EvictionPolicy(Protocol):
 
 
 def scores_of(policy: EvictionPolicy, view: SlotView) -> Float[np.ndarray, " S"]:
-    """What a policy, perhaps a user's own, makes of the slots; raises OptionError unless each gets
-    a finite number."""
+    """A policy's scores; raises OptionError unless each slot gets a finite number."""
     scores = np.asarray(policy.score(view), np.float64)
     if scores.shape != view.positions.shape or not np.isfinite(scores).all():
         shape = " x ".join(map(str, scores.shape)) or "one"
@@ -149,16 +154,17 @@ def scores_of(policy: EvictionPolicy, view: SlotView) -> Float[np.ndarray, " S"]
 
 
 class AttentionRecord:
-    """What a row's generated tokens have attended to, as means over all layers and heads.
+    """Attention weights of a row's generated tokens over its slots in use, means over all layers
+    and heads.
 
-    ``total [S]``: the sum over all of them that each slot has got; ``recent [m, S]``: of the last
-    ones alone, at most ``last``, the latest at the end. Slots are those in use, and go with them.
+    ``total [S]``: the sum over all generated tokens
+    ``recent [m, S]``: a row for each of the last tokens, at most ``last``, the latest at the end
     """
 
     def __init__(self, last: int) -> None:
         self._slots = 0
-        self._sums = np.zeros(0, np.float64)  # of more slots than are in use, so that it may grow
-        self._recent = deque[Float[np.ndarray, " _S"]](maxlen=last)  # each as long as it was
+        self._sums = np.zeros(0, np.float64)  # with spare slots, so that it rarely grows
+        self._recent = deque[Float[np.ndarray, " _S"]](maxlen=last)  # each as long as when added
 
     @property
     def total(self) -> Float[np.ndarray, " S"]:
@@ -172,7 +178,7 @@ class AttentionRecord:
         return rows
 
     def add(self, attention: Float[np.ndarray, "m S"]) -> None:
-        """Take in the committed tokens of a pass, over the slots that are in use after it."""
+        """Add the committed tokens of a pass, over the slots in use after it."""
         self._slots = attention.shape[1]
         if self._slots > len(self._sums):
             self._sums = np.pad(self._sums, (0, 2 * self._slots - len(self._sums)))
@@ -180,7 +186,7 @@ class AttentionRecord:
         self._recent.extend(attention)
 
     def keep(self, kept: Bool[np.ndarray, " S"]) -> None:
-        """An eviction: only these slots go on."""
+        """Drop the evicted slots; ``kept`` marks the others."""
         sums, self._sums = self.total[kept[: self._slots]], np.zeros_like(self._sums)
         self._slots = len(sums)
         self._sums[: len(sums)] = sums

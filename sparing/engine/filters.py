@@ -1,6 +1,6 @@
-"""Which tokens may be drawn, for many rows at once: as transformers' processors have it.
+"""Sampling filters for many rows at once, equal to transformers' processors.
 
-Temperature first, then top-k, then top-p (the token that crosses p stays), then min-p.
+The order is temperature, top-k, top-p (the token that crosses p stays), min-p.
 """
 
 import math
@@ -16,7 +16,7 @@ from sparing.engine.sums import sum_rows
 
 @runtime_checkable
 class Filters(Protocol):
-    """The options of a row; ``temperature`` is above 0."""
+    """The sampling options of a row; ``temperature`` is above 0."""
 
     @property
     def temperature(self) -> float: ...
@@ -31,11 +31,12 @@ class Filters(Protocol):
 def passing(
     logits: Float[Tensor, "M V"], options: Sequence[Filters]
 ) -> tuple[Int[Tensor, "M K"], Float[Tensor, "M K"]]:
-    """The places of the tokens that pass, likeliest first, and their log p up to a constant.
+    """The tokens that pass the filters, likeliest first, and their log p up to a constant.
 
-    One passes at least. ``K``: of the row with the most candidates; -inf stands behind a row's
-    last one. The likeliest token's log p is 0, so that no temperature is too low. What is not a
-    number, as behind a penalty beyond all bounds, stays.
+    Returns their places in the row and their log p. At least one token passes. ``K`` is the number
+    of candidates of the row with the most; shorter rows are filled with -inf. The likeliest token's
+    log p is 0, so that no temperature is too low. NaN (from an infinite penalty, for example)
+    passes.
 
     Few tokens are sorted: ``least`` drops most of them in one comparison.
     """
@@ -60,10 +61,10 @@ def passing(
 def least(
     logits: Float[Tensor, "M V"], highest: Float[Tensor, "M 1"], options: Sequence[Filters]
 ) -> Float[Tensor, "M 1"]:
-    """A logit below which nothing passes: the k-th best, else a bound on p without its sum.
+    """A logit below which no token passes: the k-th best, else a bound on p without its sum.
 
-    p_i <= exp((x_i - max) / T). So what is below min_p of the likeliest goes, and what is below
-    (1 - top_p) / 2V is behind the nucleus, even all of it together.
+    p_i <= exp((x_i - max) / T). So a token below min_p of the likeliest fails. The tokens below
+    (1 - top_p) / 2V are outside of the nucleus, even all of them together.
     """
     size = logits.shape[1]
     bounds = [max((1 - o.top_p) / (2 * size), o.min_p) for o in options]
@@ -81,7 +82,7 @@ def least(
 def packed(
     logits: Float[Tensor, "M V"], kept: Bool[Tensor, "M V"]
 ) -> tuple[Int[Tensor, "M K"], Float[Tensor, "M K"]]:
-    """Places and logits of what is kept, at the front of each row; -inf behind them."""
+    """Places and logits of the kept tokens, at the front of each row, followed by -inf."""
     rows, places = kept.nonzero(as_tuple=True)
     counts = kept.sum(-1)
     at = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
@@ -92,7 +93,7 @@ def packed(
 
 
 def rows_of(values: Float[Tensor, "M V"], rows: Sequence[int]) -> Float[Tensor, "_m V"]:
-    """Some rows, without a copy where they are all."""
+    """Some of the rows; no copy if all are chosen."""
     return values if len(rows) == len(values) else values[list(rows)]
 
 

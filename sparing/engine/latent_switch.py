@@ -1,4 +1,4 @@
-"""When a row thinks a step without words. The methods live in ``latent/``; the loop knows this."""
+"""The protocol between the decode loop and latent steps; the methods are in ``latent/``."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass
 class Thought:
-    """An input vector ``[E]`` in place of a token's embedding, and the likeliest words in it."""
+    """An input vector ``[E]`` in place of a token's embedding, and its likeliest words."""
 
     vector: Float[Tensor, " E"]
     top: list[tuple[str, float]] = field(default_factory=list)
@@ -18,7 +18,7 @@ class Thought:
 
 @runtime_checkable
 class Thinks(Protocol):
-    """Makes a thought of the hidden state at a ``layer`` and the logits of one position."""
+    """Makes a Thought from the hidden state at a ``layer`` and the logits of one position."""
 
     @property
     def layer(self) -> int: ...
@@ -27,7 +27,7 @@ class Thinks(Protocol):
 
 
 class Latents(NamedTuple):
-    """How many latent steps a row has taken right before, and in all."""
+    """The number of a row's latent steps: in a row until now, and in total."""
 
     in_a_row: int
     total: int
@@ -35,11 +35,12 @@ class Latents(NamedTuple):
 
 @runtime_checkable
 class ThoughtSwitch(Protocol):
-    """Asked once a token is picked: a Thought takes its place and makes the next step a latent one.
+    """Decides on latent steps, after each picked token: a Thought replaces the token.
 
-    ``layer``: whose hidden states it is shown, numbered as in ``Output``; None: the last.
-    ``token``: the one that stands for a latent step, if any: it is never said. Where it may not
-    even be picked (``silent``), its logit is minus infinity everywhere.
+    ``layer``: the layer of its hidden states, numbered as in ``Output``; None: the last
+    ``token``: the id of the latent token, if any; it is never in the output
+    ``silent``: whether the latent token's logit is always minus infinity, so that it is never
+        picked
     """
 
     name: str
@@ -55,18 +56,21 @@ class ThoughtSwitch(Protocol):
         confidence: float,
         latents: Latents,
     ) -> Thought | None:
-        """``token``: what has been picked from these logits; ``confidence``: the likeliest one's
-        probability."""
+        """A Thought for a latent step, or None to keep the token.
+
+        ``token``: picked from these logits
+        ``confidence``: the probability of the likeliest token
+        """
         ...
 
 
 def layer_of(switches: Iterable[ThoughtSwitch]) -> int | None:
-    """The layer that those of a pass are shown; rows that never think do not care."""
+    """The layer of the hidden states for the switches of a pass; None if no switch needs one."""
     return next((s.layer for s in switches if s.layer is not None), None)
 
 
 class NoSwitch:
-    """Every thought is spelled out. ``token``: of a model that has learned latent steps."""
+    """No latent steps. ``token``: the latent token of a model with learned latent steps."""
 
     name, silent = "off", True
     layer: int | None = None

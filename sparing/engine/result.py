@@ -1,4 +1,4 @@
-"""What a finished row hands back."""
+"""The result of a finished row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,14 @@ from sparing.engine.transcript import Transcript
 
 @dataclass
 class Result:
-    """An answer. ``text`` is all that was generated; ``thinking`` and ``answer`` split it.
+    """The answer to one prompt.
 
+    ``text``: all generated text
+    ``thinking``, ``answer``: the two parts of ``text``, without markers
     ``finish_reason``: stop, length, budget (nothing could be evicted), context (the trained
-    context is full), interrupted, or error.
-    ``notice``: what to know before believing the answer, where the model has been asked for
-    something that it was not made for.
-    ``error``: what ended this row alone; its text stops there.
+        context is full), interrupted, or error
+    ``notice``: a warning about the answer, for a question outside of the model's scope
+    ``error``: the error that ended this row alone, or None
     """
 
     token_ids: list[int]
@@ -32,7 +33,8 @@ class Result:
 
     @classmethod
     def of(cls, transcript: Transcript, events: Sequence[Event]) -> "Result":
-        """What the events have told, a done event at their end; the transcript may be ahead."""
+        """Build the result from a row's events, the last a DoneEvent; the transcript may be
+        ahead of them."""
         last = events[-1]
         assert isinstance(last, DoneEvent)
         text = "".join(e.text for e in events if isinstance(e, TokenEvent | DoneEvent))
@@ -51,7 +53,7 @@ class Result:
         )
 
     def to_dict(self, events: bool = False) -> dict[str, Any]:
-        """As JSON; the events only where asked for."""
+        """The result as a dict for JSON; ``events`` includes the events."""
         names = ("token_ids", "prompt_token_ids", "text", "thinking", "answer", "finish_reason")
         found: dict[str, Any] = {name: getattr(self, name) for name in names}
         found["stats"] = self.stats.to_dict()

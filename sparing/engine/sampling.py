@@ -1,8 +1,8 @@
-"""Sampling as a function of (seed, position, token id): no stream of random numbers.
+"""Sampling as a function of (seed, position, token id), without a stream of random numbers.
 
 The token is argmax(log p + g), g Gumbel noise hashed from seed, position and token id, over the
 filtered distribution p (the Gumbel-max trick; drafter-invariant speculation, arXiv 2408.07978). So
-a seed gives the same tokens with drafting on or off, in any batch, on any run.
+a seed gives the same tokens with and without drafting, in any batch, in any run.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 from sparing.engine.events import Logprobs
 from sparing.engine.filters import column, passing, rows_of
 
-AT_ONCE = 1 << 21  # logits that are looked at together
+AT_ONCE = 1 << 21  # logits processed at a time
 GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64: splitmix64's increment
 Finder: TypeAlias = Callable[..., list[list[int]]]
 MIX_1, MIX_2 = -4658895280553007687, -7723592293110705685  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -37,7 +37,7 @@ def mix(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
 def uniform(
     seed: int | Int[Tensor, "M 1"], position: int | Int[Tensor, "M 1"], ids: Int[Tensor, "*M K"]
 ) -> Float[Tensor, "*M K"]:
-    """Noise in (0, 1), float64, one number for each (seed, position, id)."""
+    """Uniform noise in (0, 1), float64, one number for each (seed, position, id)."""
     state = mix(torch.as_tensor(seed, device=ids.device) + GOLDEN)
     state = mix((state ^ position) + GOLDEN)
     bits = _shift(mix((state ^ ids) + GOLDEN), 11)  # 53 bits
@@ -53,10 +53,9 @@ def gumbel(
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a row's tokens are picked. Temperature 0 is greedy; see ``filters`` for the others.
+    """The sampling options of a row. Temperature 0 is greedy; see ``filters`` for the others.
 
-    ``logprobs``: how many of the likeliest tokens are named beside a picked one; None: not even its
-    own log p is told.
+    ``logprobs``: number of likeliest tokens in ``Logprobs.top``; None: no Logprobs at all
     """
 
     temperature: float = 0.0
@@ -69,12 +68,12 @@ class Sampler:
 
     @property
     def is_argmax(self) -> bool:
-        """The token is the argmax of the bare logits."""
+        """Whether the token is the argmax of the unchanged logits."""
         return self.temperature == 0 and self.repetition_penalty == 1.0
 
     @property
     def filters(self) -> bool:
-        """Whether some tokens cannot be drawn."""
+        """Whether a filter excludes some tokens."""
         return self.top_k is not None or self.top_p < 1 or self.min_p > 0
 
     def pick(
@@ -84,7 +83,7 @@ class Sampler:
         return draw([Draw(self, position, seen)], logits[None])[0][0]
 
     def told(self, logits: Float[Tensor, " V"], token: int) -> Logprobs | None:
-        """log p of the token and of the likeliest, as the model has them; None unless wanted."""
+        """The Logprobs of a picked token; None unless asked for."""
         if self.logprobs is None:
             return None
         log_p = logits.double().log_softmax(-1)
@@ -95,7 +94,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Draw:
-    """A token to be drawn: how, for which position, after which ``seen`` ids."""
+    """One token to draw: the sampler, the position, and the ids ``seen`` so far."""
 
     sampler: Sampler
     position: int
@@ -114,7 +113,7 @@ class Draw:
     def after(
         self, logits: Float[Tensor, " V"], words: Int[Tensor, " V"] | None
     ) -> Float[Tensor, " V"]:
-        """The logits of ``words`` after what was seen."""
+        """The logits of ``words`` with the repetition penalty of the seen ids."""
         if self.seen is None or not self.penalized:
             return logits
         seen = self.seen if words is None else self.seen[words]
@@ -128,10 +127,11 @@ def draw(
     count: int = 1,
     words: Int[Tensor, " V"] | None = None,
 ) -> list[list[int]]:
-    """The ``count`` best tokens of each draw, fewer where fewer pass its filters; the first is the
-    one to pick. Many at once, and each as if it were alone.
+    """The ``count`` best tokens of each draw, or fewer if fewer pass its filters.
 
-    ``words``: the token ids that the logits are of; None: all, in order.
+    The first is the token to pick. A draw's tokens do not depend on the other draws.
+
+    ``words``: the token ids of the logits' columns; None: all ids, in order
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if any(one.penalized for one in draws):
@@ -152,7 +152,7 @@ def draw(
 def likeliest(
     draws: Sequence[Draw], logits: Float[Tensor, "M V"], count: int, words: Int[Tensor, " V"]
 ) -> list[list[int]]:
-    """At temperature 0."""
+    """The best tokens at temperature 0."""
     if count == 1:
         best = logits.argmax(-1, keepdim=True)
     else:
@@ -164,7 +164,7 @@ def likeliest(
 def of_all(
     draws: Sequence[Draw], logits: Float[Tensor, "M V"], count: int, words: Int[Tensor, " V"]
 ) -> list[list[int]]:
-    """Without filters."""
+    """The best tokens without filters."""
     temperature = column(logits, [one.sampler.temperature for one in draws])
     log_p = (logits.double() - logits.amax(-1, keepdim=True).double()) / temperature
     return noisiest(draws, words.expand(len(draws), -1), log_p, count)
@@ -173,7 +173,7 @@ def of_all(
 def of_some(
     draws: Sequence[Draw], logits: Float[Tensor, "M V"], count: int, words: Int[Tensor, " V"]
 ) -> list[list[int]]:
-    """Of what passes the filters."""
+    """The best tokens of those that pass the filters."""
     places, log_p = passing(logits, [one.sampler for one in draws])
     return noisiest(draws, words[places], log_p, count)
 
@@ -181,7 +181,7 @@ def of_some(
 def noisiest(
     draws: Sequence[Draw], ids: Int[Tensor, "M K"], log_p: Float[Tensor, "M K"], count: int
 ) -> list[list[int]]:
-    """argmax(log p + g), and the next best."""
+    """argmax(log p + g), and the next best tokens."""
     settings = [[one.sampler.seed, one.position] for one in draws]
     seed, position = torch.tensor(settings, device=ids.device)[:, :, None].unbind(1)
     noisy = log_p + gumbel(seed, position, ids)
@@ -196,6 +196,7 @@ def noisiest(
 def penalized(
     logits: Float[Tensor, " V"], seen: Bool[Tensor, " V"], penalty: float
 ) -> Float[Tensor, " V"]:
-    """CTRL's repetition penalty (arXiv 1909.05858): seen logits over or times ``penalty``."""
+    """CTRL's repetition penalty (arXiv 1909.05858), on seen ids: x / penalty, x * penalty if
+    x <= 0."""
     seen = seen.to(logits.device)
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)

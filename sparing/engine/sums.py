@@ -1,15 +1,15 @@
-"""Sums over the vocabulary, each row's in an order that depends on nothing but its length."""
+"""Sums over the vocabulary in an order that depends only on a row's length."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LANES = 64  # partial sums; torch shares out rows among threads, and one long row as well
-AT_ONCE = 1 << 18  # numbers of which there is a copy
+LANES = 64  # partial sums of a row; torch would split a single long row among its threads
+AT_ONCE = 1 << 18  # numbers copied at a time
 
 
 def sum_rows(x: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
-    """The sum of each row, the same to the last bit in any batch and with any number of threads."""
+    """The sum of each row, bit for bit the same in any batch and with any number of threads."""
     even = x.shape[1] // LANES * LANES
     lanes = x[:, :even].unflatten(1, (LANES, -1)).sum(-1)
     return torch.cat([lanes, x[:, even:]], 1).sum(-1)
@@ -20,7 +20,7 @@ def top_probability(
 ) -> Float[Tensor, " M"]:
     """p of the likeliest token: exp(max - logsumexp) = 1 / sum_i exp(x_i - max).
 
-    A few rows at a time: there is never a second ``[M, V]``.
+    Processes a few rows at a time, without a second ``[M, V]``.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
     rows = max(AT_ONCE // logits.shape[1], 1)

@@ -1,4 +1,4 @@
-"""Text from tokens, as they come: nothing is shown that a later token may still change or cut."""
+"""Text from a stream of tokens. Released text is final: no later token changes or cuts it."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from sparing.engine.detokenizer import Detokenizer
 class TextStream:
     """Decodes token by token; holds back half a code point and half a stop string.
 
-    ``decoded``: all text so far; ``text``: what of it has been released.
+    ``decoded``: all text so far
+    ``text``: the released text
     """
 
     def __init__(self, tokenizer: Any, stops: list[str]) -> None:
@@ -20,7 +21,7 @@ class TextStream:
         return self.decoded[: self.released]
 
     def push(self, token: int) -> tuple[str, bool]:
-        """Text released by this token, and whether a stop string ended it (it is not released)."""
+        """The text released by this token, and whether a stop string (not released) ended it."""
         piece = self._detokenizer.push(token)
         if not piece:
             return "", False
@@ -29,7 +30,7 @@ class TextStream:
         return self._release(self._safe() if cut is None else cut), cut is not None
 
     def finish(self) -> str:
-        """What was held back, at the end of the row: incomplete bytes become U+FFFD."""
+        """Release the text held back, at the end of the row: incomplete bytes become U+FFFD."""
         self.decoded += self._detokenizer.finish()
         return self._release(len(self.decoded))
 
@@ -39,12 +40,12 @@ class TextStream:
         return piece
 
     def _stop_at(self) -> int | None:
-        """Where the first stop string begins."""
+        """The offset of the first stop string."""
         found = [self.decoded.find(stop, self.released) for stop in self._stops]
         return min((at for at in found if at >= 0), default=None)
 
     def _safe(self) -> int:
-        """Up to where no stop string may have begun."""
+        """The end of the text in which no stop string can have begun."""
         tail = self.decoded[self.released :]
         held = 0
         for stop in self._stops:

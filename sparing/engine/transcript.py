@@ -1,4 +1,4 @@
-"""What a row has said, and when it is done: what every pick goes through, drafted or not."""
+"""The text and tokens of a row and its end: every picked token goes through it, drafted or not."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,14 @@ from sparing.model.chat import ChatFormat, Prompt
 
 @dataclass(frozen=True)
 class Limits:
-    """When a row ends. ``max_new_tokens``: latents included; ``context``: positions trained for."""
+    """The limits of a row.
+
+    ``max_new_tokens``: latents included
+    ``context``: trained positions
+    ``end_ids``: tokens that end the row
+    ``stop``: strings that end the row
+    ``think_budget``: the most tokens of thinking; None: no limit
+    """
 
     max_new_tokens: int
     context: int
@@ -26,11 +33,12 @@ class Limits:
 
 
 class Transcript:
-    """Tokens, text and kinds of a row, built one pick at a time.
+    """Tokens, text and kinds of a row, built one token at a time.
 
-    ``tokens``: prompt and output, without latents; ``position``: of the next token or latent;
-    ``forced``: tokens that come next whatever the model says; ``finish_reason``: None while it
-    goes on.
+    ``tokens``: prompt and output, without latents
+    ``position``: of the next token or latent
+    ``forced``: the next tokens, in place of the model's choice
+    ``finish_reason``: None until the row ends
     """
 
     def __init__(
@@ -50,8 +58,8 @@ class Transcript:
         self.thinking, self.notice = prompt.thinking, prompt.notice
         self.thinking_tokens = 0
         self._text = TextStream(chat.tokenizer, limits.stop)
-        self._spans: list[tuple[int, bool]] = [(0, self.thinking)]  # from which character: thought?
-        self._searched = 0  # up to which character the next marker was looked for
+        self._spans: list[tuple[int, bool]] = [(0, self.thinking)]  # first character, is a thought
+        self._searched = 0  # end of the text searched for the next marker
         self._seen = self._ids_seen(vocabulary) if sampler.repetition_penalty != 1.0 else None
         self._close_thought_in_time()
 
@@ -61,13 +69,13 @@ class Transcript:
 
     @property
     def room(self) -> int:
-        """How many more tokens may come."""
+        """The number of tokens until a limit."""
         by_context = self._limits.context - self.position
         return min(self._limits.max_new_tokens - (self.position - self.question), by_context)
 
     @property
     def kind(self) -> Kind:
-        """Of the next token; without markers every token is a thought (spec/memory.md)."""
+        """The kind of the next token; without markers every token is a thought (spec/memory.md)."""
         return Kind.THOUGHT if self._markers is None or self.thinking else Kind.ANSWER
 
     @property
@@ -75,22 +83,24 @@ class Transcript:
         return self._text.text
 
     def settled(self, argmax: int) -> tuple[int, bool] | None:
-        """The next token and whether it was forced, where it needs no draw; ``argmax``: of the
-        bare logits."""
+        """The next token and whether it is forced; None if it must be drawn.
+
+        ``argmax``: of the unchanged logits
+        """
         if self.forced:
             return self.forced.pop(0), True
         return (argmax, False) if self._sampler.is_argmax else None
 
     def draw(self, ahead: int = 0) -> Draw:
-        """How the token is drawn that comes ``ahead`` positions on, a repetition penalty as now."""
+        """The Draw of the token ``ahead`` positions on, with the repetition penalty as of now."""
         return Draw(self._sampler, self.position + ahead, self._seen)
 
     def logprobs(self, logits: Tensor, token: int) -> Logprobs | None:
-        """What is to be told of a token that was picked from these logits."""
+        """The Logprobs of a token picked from these logits; None unless asked for."""
         return self._sampler.told(logits, token)
 
     def append(self, token: int) -> tuple[str, Kind]:
-        """Take a token; returns the text that it released, and its kind."""
+        """Add a token; returns the released text and the token's kind."""
         kind = self.kind
         self.tokens.append(token)
         self.position += 1
@@ -108,7 +118,7 @@ class Transcript:
         return text, kind
 
     def append_latent(self) -> None:
-        """Take a latent step: a position without a token."""
+        """Add a latent step: a position without a token."""
         self.position += 1
         self.latents = Latents(self.latents.in_a_row + 1, self.latents.total + 1)
         self._finish_if_full()
@@ -116,16 +126,16 @@ class Transcript:
             self.end(self.finish_reason)
 
     def end(self, reason: str) -> str:
-        """Finish without a token; returns the text that had been held back, kept as ``tail``."""
+        """End the row without a token; returns the text held back, also kept as ``tail``."""
         self.finish_reason, self.tail = reason, self._text.finish()
         return self.tail
 
     def split(self, text: str, *, so_far: bool = False) -> tuple[str, str]:
-        """Thinking and answer in ``text``, which is the row's text or its beginning.
+        """Split ``text``, the row's text or its beginning, into thinking and answer.
 
-        Markers are removed; without markers all text is the answer. ``so_far``: without an end that
-        may turn out to begin a marker, so that what follows only ever adds to both. May be called
-        from another thread than the one that appends.
+        Markers are removed; without markers all text is the answer. ``so_far`` leaves out an end
+        that may be the beginning of a marker, so that both parts only grow. May be called from
+        another thread than ``append``.
         """
         if self._markers is None:
             return "", text
@@ -143,7 +153,7 @@ class Transcript:
         return "\n".join(filter(None, parts[True])), "\n".join(filter(None, parts[False]))
 
     def _follow_markers(self, token: int, kind: Kind) -> Kind:
-        """Open or close the thought where a marker is complete; it belongs to the thought."""
+        """Open or close the thought at a complete marker; markers belong to the thought."""
         if self._markers is None:
             return kind
         if not self.thinking and self._ends_with(
@@ -160,12 +170,12 @@ class Transcript:
         return kind
 
     def _begin(self, start: int) -> None:
-        """From that character on it is a thought, or no longer."""
+        """Begin a span at a character: a thought after an answer, an answer after a thought."""
         self.thinking, self._searched = not self.thinking, start
         self._spans = [*self._spans, (start, self.thinking)]
 
     def _ends_with(self, token: int, marker: str, ids: tuple[int, ...]) -> bool:
-        """Whether this token completed a marker: by its id, or by the text where it has several."""
+        """Whether this token completed a marker: by its id, or by text for a marker of several."""
         if len(ids) == 1:
             return token == ids[0]
         begin = max(self._spans[-1][0], self._searched - len(marker) + 1)
@@ -175,9 +185,9 @@ class Transcript:
         return self._text.decoded.find(marker, begin) >= 0
 
     def _close_thought_in_time(self) -> None:
-        """Force the end marker where the thinking budget leaves room for no more than that.
+        """Force the end marker when the thinking budget has room for nothing else.
 
-        Room for all of it, even where it is begun: the next token may go on in another way.
+        The room is always for the whole marker: a marker already begun may not be continued.
         """
         budget = self._limits.think_budget
         if budget is None or self._markers is None or not self.thinking or self.forced:
@@ -197,7 +207,7 @@ class Transcript:
             self._finish_if_full()
 
     def _finish_if_full(self) -> None:
-        """Latents count as tokens do: each takes a slot, and slots are known before admission."""
+        """End a row at a limit; latents count as tokens, since each takes a slot."""
         if self.position - self.question >= self._limits.max_new_tokens:
             self.finish_reason = "length"
         elif self.position >= self._limits.context:

@@ -1,4 +1,4 @@
-"""Hidden states that wait for the importance predictor: it scores a row's tokens together."""
+"""Hidden states waiting for the importance predictor, which scores tokens in groups."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-TOGETHER = 16  # tokens a call: the predictor's weights are read once for all of them
+TOGETHER = 16  # tokens a call, for one read of the predictor's weights
 
 
 class Unscored:
-    """A row's committed tokens that have no score yet, the last ``len`` ones of its cache.
+    """A row's committed tokens without a score: the last ``len`` slots of its cache.
 
     They leave in groups of ``TOGETHER``, counted from the row's start and from each eviction. So
-    a token is scored beside the same tokens, with the same last bit, whatever was drafted, in any
-    batch, and however its prompt was read.
+    the group of a token, and the last bit of its score, depend neither on drafts, nor on the batch,
+    nor on the chunks of the prompt.
     """
 
     def __init__(self) -> None:
@@ -25,12 +25,15 @@ class Unscored:
         return len(self._positions)
 
     def add(self, positions: Sequence[int], hidden: Float[Tensor, "_n E"]) -> None:
-        """Committed tokens of a pass, in the order of their positions."""
+        """Add the committed tokens of a pass, in the order of their positions."""
         self._positions += positions
         self._hidden.append(hidden)
 
     def groups(self, *, all_of_them: bool) -> Iterator[tuple[list[int], Float[Tensor, "_n E"]]]:
-        """Positions and hidden states of whole groups, the rest too where ``all_of_them``."""
+        """Remove whole groups; yields their positions and hidden states.
+
+        ``all_of_them`` includes the last, incomplete group.
+        """
         if len(self) < TOGETHER and not all_of_them:
             return
         hidden = torch.cat(self._hidden) if self._hidden else None
