@@ -1,1 +1,1 @@
-"""Thinking without words: vectors, insertion, training in stages, switches (LT-Tuning)."""
+"""Latent thinking steps (LT-Tuning): vectors, insertion, training in stages, switches."""

@@ -1,4 +1,4 @@
-"""Every arm from the same base at equal gradient steps; stages that arms share are trained once."""
+"""Train all arms from one base with equal gradient steps; a stage of several arms runs once."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,10 +25,12 @@ STAGES = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Ablations:
-    """``base`` through the stages of ``arms`` for each of ``seeds``, an arm for as many of the
-    first ones as it says; ``common``, ``each`` as in ``curriculum``.
+    """The plan of all trainings.
 
-    Folders in ``out`` are a tree: a stage lies within the one that it begins from.
+    ``base``: the model before the stages
+    ``common``, ``each``: settings, see ``curriculum``
+    ``seeds``: an arm uses the first ``Arm.seeds`` of them
+    ``out``: a tree of folders; a stage lies within the folder of the stage before it
     """
 
     base: str
@@ -41,7 +43,7 @@ class Ablations:
         return curriculum(ARMS[arm], STAGES, {**self.common, "seed": seed}, self.each)
 
     def folders(self, arm: str, seed: int) -> list[Path]:
-        """Of each stage of an arm; the last one holds its model."""
+        """The folders of an arm's stages; the last holds its model."""
         folder, found = self.out / f"seed-{seed}", []
         for settings in self.stages(arm, seed):
             folder = folder / label(settings)
@@ -69,7 +71,7 @@ class Ablations:
                     previous = folder
 
     def content(self) -> dict[str, Any]:
-        """All that decides the trainings, flat, and where each arm's models come to lie."""
+        """All settings of the trainings in one flat dict."""
         found: dict[str, Any] = {"base": self.base, "seeds": list(self.seeds)}
         for arm, known in ARMS.items():
             for settings in [] if known.model else self.stages(arm, self.seeds[0]):
@@ -78,7 +80,7 @@ class Ablations:
         return found
 
     def plan(self) -> dict[str, Any]:
-        """For whoever evaluates: the folder of each arm and seed, and how it is switched."""
+        """For an evaluation: by arm its switch, its description and its folders by seed."""
         return {
             arm: {
                 "mode": known.mode,
@@ -102,10 +104,10 @@ def train_ablations(
     on_report: OnReport = lambda report: None,
     pace: Pace = EVERY,
 ) -> bool:
-    """Train what is missing of ``arms`` for ``seeds``; ``source``: the plain examples of a seed.
+    """Train the missing stages of ``arms`` for ``seeds``; ``source``: the plain examples of a seed.
 
-    Several processes may do different seeds in the same ``out``. False where ``pace``, which
-    counts the steps of these arms and seeds, ends it early.
+    Several processes may train different seeds in the same ``out``. Returns False if ``pace``,
+    which counts the steps of these arms and seeds, ends it early.
     """
     check_ablations(wanted, resume)
     process = PartialState(cpu=not torch.cuda.is_available())
@@ -132,13 +134,13 @@ def train_ablations(
 
 
 def check_ablations(wanted: Ablations, resume: bool) -> None:
-    """Refuse, before anything is loaded, an ``out`` that these trainings cannot go into."""
+    """Raise OptionError, before anything loads, if ``out`` holds another run."""
     check_resumed(wanted.out, resume)
     check_same(wanted.out, wanted.content())
 
 
 def label(settings: StageSettings) -> str:
-    """What tells a stage from the others that may follow the same one: ``3-fused-ignore``."""
+    """A stage's folder name, unique among the stages after the same one: ``3-fused-ignore``."""
     parts = [str(settings.stage), settings.latents]
     if settings.positions == "fixed":
         parts.append("fixed")
@@ -151,7 +153,7 @@ def label(settings: StageSettings) -> str:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model of an arm. ``mode``: how it is evaluated."""
+    """A trained model of an arm. ``mode``: the latent mode of its evaluation."""
 
     arm: str
     seed: int
@@ -160,10 +162,9 @@ class Trained:
 
 
 def read_trained(out: Path, arms: Sequence[str] | None) -> list[Trained]:
-    """The models of ``arms`` that ``out`` holds, arm by arm; None: of all. Seeds that are not
-    trained yet are left out.
+    """The trained models of ``arms`` in ``out``, arm by arm; None: of all arms.
 
-    Raises OptionError where it holds no ablations, or no model of an arm that is asked for.
+    Raises OptionError if ``out`` holds no ablations, or no model of one of ``arms``.
     """
     path = out / PLAN_FILE
     try:
@@ -187,7 +188,7 @@ def read_trained(out: Path, arms: Sequence[str] | None) -> list[Trained]:
             raise OptionError(f"arms must be among {', '.join(plan)}, got {arm!r}")
         if all(model.arm != arm for model in trained):
             raise OptionError(
-                f"every arm must have a trained model, got none of {arm} in {out}; go on with "
+                f"every arm must have a trained model, got none of {arm} in {out}; continue with "
                 "`sparing train ablations --resume`, or pass other --arms"
             )
     return [model for arm in dict.fromkeys(arms) for model in trained if model.arm == arm]

@@ -1,4 +1,4 @@
-"""The curriculum and what is compared with it: arms that differ in what their latents are."""
+"""The arms of the ablations: the curriculum, and its variants with other latents."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from sparing.options import LatentMode
 
 Changes = Mapping[str, Any]
 NOTHING: Changes = MappingProxyType({})
-# The paper's, where a stage has defaults of its own.
+# The paper's defaults of single stages.
 OF_STAGE: dict[int, Changes] = {
     1: NOTHING,
     2: {"most": 10, "nothing": 0.15, "again": 0.15},
@@ -21,9 +21,12 @@ OF_STAGE: dict[int, Changes] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """``second``, ``third``: what its stages 2 and 3 change. ``mode``: of its evaluation.
+    """A variant of the curriculum.
 
-    ``model``: the arm whose model it evaluates, where it trains none.
+    ``second``, ``third``: changed settings of stages 2 and 3
+    ``mode``: the latent mode of its evaluation
+    ``seeds``: number of seeds
+    ``model``: another arm, to evaluate its model instead of a training
     """
 
     about: str
@@ -57,7 +60,7 @@ ARMS = {
         mode="confidence",
     ),
     "words-for-latents": Arm(
-        "latents in place of words that nothing looks back at",
+        "latents in place of the words with the least later attention",
         third={"latents": "fused", "alpha": 0.0, "top_p": 0.5, "most": 128, "k": 24, "drop": 0.3,
                "words_weight": 1.0, "rounds": 0},
     ),
@@ -65,7 +68,7 @@ ARMS = {
 
 
 def find_arm(name: str) -> Arm:
-    """Raises OptionError for a name that is none, or that of an arm without a training."""
+    """The arm called ``name``; raises OptionError for an unknown arm or one without a training."""
     trained = [known for known, arm in ARMS.items() if arm.model is None]
     if name not in trained:
         raise OptionError(f"arm must be one of {', '.join(trained)}, got {name!r}")
@@ -78,10 +81,10 @@ def curriculum(
     common: Changes,
     each: Mapping[str, Sequence[Any]] = MappingProxyType({}),
 ) -> list[StageSettings]:
-    """The stages of an arm.
+    """The settings of an arm's stages. Raises OptionError.
 
-    ``common``: settings of all stages, before which an arm's own go; ``each``: settings with a
-    value for every one of the three. Raises OptionError.
+    ``common``: settings of all stages; the arm's own have precedence
+    ``each``: settings with one value for each of the three stages
     """
     if (
         not stages
@@ -89,7 +92,7 @@ def curriculum(
         or sorted(set(stages)) != [*stages]
     ):
         raise OptionError(
-            f"stages must be of {', '.join(map(str, STAGES))}, in order, each once, got "
+            f"stages must be among {', '.join(map(str, STAGES))}, in order, each once, got "
             f"{','.join(map(str, stages)) or 'none'}"
         )
     found = []

@@ -1,8 +1,8 @@
-"""Attention of one pass's flat tokens over all that the passes before it left, with gradients.
+"""Attention of a pass's flat tokens over the tokens of all passes so far, with gradients.
 
-A pass is given to a transformers model as a single row ``[1, N, E]``, so that its matrix products
-run on no padding at all; only here do the rows part again. Registered with transformers by name;
-as no mask goes by that name, the model makes none. Without a segment it is the causal attention.
+A pass enters a transformers model as a single row ``[1, N, E]``, so that its matrix products have
+no padding; only the attention separates the rows. It is registered with transformers under a name
+without a mask function, so the model makes no mask. Without a segment it is causal attention.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ NAME = "sparing_segmented"
 
 
 class Past:
-    """Keys and values of ``rows`` rows by layer, a token in its position's of ``slots`` slots.
+    """Keys and values of ``rows`` rows by layer; a token's slot is its position, below ``slots``.
 
-    Each pass depends on the ``_last`` one, so that gradients come back in order. That is kept here
-    and not in ``SegmentCache``, which the graph holds: it would hold itself, for good.
+    Each pass depends on the ``_last`` one, so that gradients come back in order. ``_last`` is here
+    and not in ``SegmentCache``, which the graph holds: that would be a reference cycle.
     """
 
     def __init__(self, rows: int, slots: int) -> None:
@@ -40,7 +40,8 @@ class Past:
         segment: PassSegment,
         scale: float | None,
     ) -> Tensor:
-        """In layer ``number``: query ``[R, H, T, D]``; the pass's keys, values ``[N, G, D]``."""
+        """Attention in layer ``number``: query ``[R, H, T, D]``, the pass's keys and values
+        ``[N, G, D]``."""
         if number not in self._layers:
             groups, width = keys.shape[1:]
             table = keys.new_zeros(2, self.rows, groups, self.slots, width)
@@ -53,25 +54,29 @@ class Past:
 
 @dataclass
 class SegmentCache:
-    """``keys``, ``values`` ``[R, G, S, D]``, which every pass writes its own into; ``gradients``
-    ``[2, R, G, S, D]`` of both, from the passes behind."""
+    """The keys and values of a layer.
+
+    ``keys``, ``values``: ``[R, G, S, D]``, written pass by pass
+    ``gradients``: ``[2, R, G, S, D]``, of both, summed over the later passes
+    """
 
     keys: Tensor
     values: Tensor
     gradients: Tensor | None = None
 
     def upto(self, segment: PassSegment) -> tuple[Tensor, Tensor]:
-        """What a pass sees."""
+        """The keys and values visible to a pass."""
         rows, slots = segment.count, segment.slots
         return self.keys[:rows, :, :slots], self.values[:rows, :, :slots]
 
 
 class Attend(torch.autograd.Function):
-    """``attend`` over a ``SegmentCache`` that holds a pass's keys and values ``[N, G, D]``.
+    """``attend`` over a ``SegmentCache``, after a write of the pass's keys and values.
 
-    Nothing of the past is copied or kept for a pass: its gradient computes the attention once more
-    over the same slots (what is written later is behind the mask) and adds up those of the keys and
-    values, of which a pass takes its own when all behind it have added theirs.
+    Nothing of the past is copied or saved for a pass. The backward pass computes the attention
+    again over the same slots (later writes are masked) and adds its gradients of all visible keys
+    and values to the cache. A pass takes the gradients of its own keys and values once all later
+    passes have added theirs.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""All that inference needs of a model's latent steps, kept beside its weights."""
+"""The config and vector of a model's latent steps, stored beside its weights."""
 
 import json
 from hashlib import blake2b
@@ -20,11 +20,12 @@ from sparing.options import Latent
 
 
 class LatentConfig(Recipe):
-    """A model's recipe, and when it thinks a latent step unless it is told otherwise.
+    """A model's recipe, and its defaults for latent steps.
 
-    ``switch``, ``tau``, ``in_a_row`` (the paper's k), ``most``: as ``options.Latent``. ``targets``:
-    whether it was trained to ``predict`` its latent token. ``fingerprint``: of the model;
-    ``weights``: a hash of what the vector has learned, None where that is nothing.
+    ``switch``, ``tau``, ``in_a_row`` (the paper's k), ``most``: as in ``options.Latent``
+    ``targets``: whether the model was trained to ``predict`` its latent token
+    ``fingerprint``: of the model
+    ``weights``: a hash of the vector's learned weights; None if it has none
     """
 
     switch: Literal["learned", "confidence"] = "learned"
@@ -36,7 +37,7 @@ class LatentConfig(Recipe):
     weights: str | None = None
 
     def options(self, wanted: Latent) -> Latent:
-        """What was asked for, the rest as the model has it."""
+        """The options with the model's defaults for those not given."""
         known = {"tau": self.tau, "in_a_row": self.in_a_row, "most": self.most}
         given = wanted.model_dump(exclude_none=True)
         return wanted.model_copy(update=known | given)
@@ -45,7 +46,7 @@ class LatentConfig(Recipe):
 def save_latents(
     vector: LatentVector, config: LatentConfig, directory: Path, tokenizer: Any
 ) -> None:
-    """Write what the vector has learned, then the config, for the checkpoint that is there."""
+    """Write the vector's weights, then the config, beside the checkpoint in ``directory``."""
     learned = {name: t.detach().contiguous() for name, t in vector.state_dict().items()}
     digest = None
     if learned:
@@ -63,9 +64,9 @@ def load_latents(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> tuple[LatentConfig, LatentVector] | None:
-    """Config and vector of a checkpoint; None where it has no latent steps.
+    """Read a checkpoint's config and vector; None if it has no latent steps.
 
-    Raises ModelError where they are broken, or belong to another model.
+    Raises ModelError if they are broken, or belong to another model.
     """
     if not has_latents(directory):
         return None
@@ -81,12 +82,12 @@ def load_latents(
 
 
 def check_model(config: LatentConfig, directory: Path, tokenizer: Any) -> None:
-    """Raise ModelError unless the config is of this checkpoint and of this tokenizer."""
+    """Raise ModelError unless the config belongs to this checkpoint and tokenizer."""
     path, here = directory / CONFIG_FILE, fingerprint(directory, tokenizer)
     if config.fingerprint != here:
         raise ModelError(
-            f"{path} must be of its model: it is of the model {config.fingerprint}, this model is "
-            f"{here}; copy both from one place, or remove it to do without latent steps"
+            f"{path} must belong to this model, {here}, got one of {config.fingerprint}; "
+            "copy both from one place, or remove it to do without latent steps"
         )
     token = tokenizer.get_vocab().get(config.token)
     layers = read_config(directory).layers
@@ -98,18 +99,18 @@ def check_model(config: LatentConfig, directory: Path, tokenizer: Any) -> None:
 
 
 def read_learned(vector: LatentVector, config: LatentConfig, directory: Path) -> None:
-    """Fill in the adapter or the pause; raises ModelError where they are not those saved."""
+    """Load the adapter or the pause; raises ModelError unless the file is the config's own."""
     if not vector.state_dict():
         return
     path = directory / WEIGHTS_FILE
     try:
         content = path.read_bytes()
         if hashed(content) != config.weights:
-            raise ValueError(f"others, hashed {hashed(content)} instead of {config.weights}")
+            raise ValueError(f"the hash {hashed(content)} instead of {config.weights}")
         vector.load_state_dict(load(content))
-    except Exception as error:  # torch and safetensors have errors of their own
+    except Exception as error:  # torch and safetensors have their own types
         raise ModelError(
-            f"{path} must hold what {CONFIG_FILE} beside it was saved with, got: {reason(error)}; "
+            f"{path} must hold the weights of the {CONFIG_FILE} beside it, got: {reason(error)}; "
             "copy both from one place"
         ) from None
 

@@ -1,4 +1,4 @@
-"""Which models think latent steps: those with the files of `config` beside their weights."""
+"""Whether a model has latent steps: the files of `config` are then beside its weights."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ def has_latents(directory: Path) -> bool:
 
 
 def check_latent(model: str, latent: Latent) -> None:
-    """Raise OptionError, before any weights load, where latents are asked of a model without."""
+    """Raise OptionError, before any weights load, if the model has no latent steps for the mode."""
     if latent.mode != "off" and not has_latents(find_model(model)):
         raise without_latents(latent.mode)
 
 
 def without_latents(mode: str) -> OptionError:
     return OptionError(
-        f"latent {mode} needs a model that has learned latent steps ({CONFIG_FILE}), got one "
+        f"latent {mode} needs a model with learned latent steps ({CONFIG_FILE}), got one "
         "without; pass latent off, or train one with `sparing train latent`"
     )

@@ -1,4 +1,4 @@
-"""The teacher-forced forward of sequences with latent steps, gradients through everything."""
+"""The teacher-forced forward pass of sequences with latent steps, with gradients throughout."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,16 +23,17 @@ def segmented_forward(
     holes: Float[Tensor, "B 1 T T"] | None = None,
     on_pass: OnPass = lambda rows: None,
 ) -> list[Float[Tensor, "B T E"]]:
-    """What feeds the head after each of ``depths`` layers and at the end.
+    """The inputs of the head after each of ``depths`` layers and at the end.
 
-    A latent stands where ``ids`` has the recipe's: there the input is ``vector`` of the position
-    before it, at the recipe's layer and with the logits of the full depth. ``lengths``: tokens of
-    each row that are wanted; behind them the states are zero. ``holes``: added to the attention's
-    scores. ``on_pass`` is told whose row each token is before a pass runs. The model's attention
-    must be ``attention.NAME``.
+    Where ``ids`` has the recipe's id the input is a latent: ``vector`` of the position before it,
+    from the hidden state at the recipe's layer and the logits at full depth.
 
-    Equal to running the whole prefix anew for each latent, in one pass more than the most latents
-    that a row has.
+    ``lengths``: number of tokens to run in each row; the states behind them are zero
+    ``holes``: added to the attention's scores
+    ``on_pass``: called before each pass with the row of each of its tokens
+
+    The result equals a new pass over the whole prefix for each latent. It takes one pass more than
+    the most latents of a row. The model's attention must be ``attention.NAME``.
     """
     body, head = model.get_decoder(), model.get_output_embeddings()
     table = Table(model.get_input_embeddings().weight)
@@ -64,13 +65,15 @@ def iterated_forward(
     depths: Sequence[int] = (),
     mask: Float[Tensor, "B 1 T T"] | None = None,
 ) -> list[Float[Tensor, "B T E"]]:
-    """``segmented_forward`` by fixed-point iteration: each round makes all latents at once, from
-    what the round before made of them; the first from the mean embedding of the words that they
-    stand for, which ``dropped`` says by row, position and word.
+    """``segmented_forward`` by fixed-point iteration.
 
-    Exact for latents with fewer than ``rounds`` others before them, and as close otherwise as the
-    words are learned: where a latent is its words' mean, nothing is left to iterate. Without any
-    round the words stand there, whatever the model would make of them (teacher forcing).
+    Each round makes all latents at once from the latents of the round before. The first latents are
+    the mean embeddings of the words in their place: ``dropped`` has a row, a position and a word
+    for each.
+
+    The result is exact for a latent with fewer than ``rounds`` others before it. For later ones it
+    is the closer, the nearer a latent is to its words' mean. With ``rounds`` 0 the words' means are
+    the latents (teacher forcing).
     """
     body, head = model.get_decoder(), model.get_output_embeddings()
     embed = model.get_input_embeddings()
@@ -97,9 +100,10 @@ def iterated_forward(
 def run_pass(
     body: Any, ids: Int[Tensor, "B T"], segment: PassSegment, past: Past, z: Tensor | None
 ) -> Sequence[Tensor]:
-    """The hidden states [1, N, E] of one pass after each layer, the last behind the final norm.
+    """The hidden states [1, N, E] of one pass after each layer, the last after the final norm.
 
-    ``z`` [R, E]: the vectors that its rows begin with; None in the first pass."""
+    ``z`` [R, E]: the first input vectors of its rows; None in the first pass
+    """
     x = body.get_input_embeddings()(ids[segment.rows, segment.positions])
     if z is not None:
         x = x.index_put((segment.firsts,), z.to(x.dtype))

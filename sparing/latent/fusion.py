@@ -1,6 +1,6 @@
 """The input vector of a latent step, from the position before it (LT-Tuning, arXiv 2602.10229).
 
-N latent steps at once; E width, V vocabulary. Training and inference build it with the same code.
+Axes: N latent steps, E width, V vocabulary. Training and inference share this code.
 """
 
 from typing import Protocol, runtime_checkable
@@ -16,19 +16,19 @@ from sparing.model.matrix import Matrix
 
 @runtime_checkable
 class Embeddings(Protocol):
-    """The input embedding matrix E, as a table that learns or as one of the Decoder's products."""
+    """The input embedding matrix E: a weight with gradients, or a matrix of the Decoder."""
 
     def mix(self, q: Float[Tensor, "N V"]) -> Float[Tensor, "N E"]:
         """sum_w q(w) E[w]"""
         ...
 
     def norm(self) -> Float[Tensor, ""]:
-        """Mean length of its rows."""
+        """The mean norm of its rows."""
         ...
 
 
 class Table:
-    """Embeddings as a weight; gradients flow into it."""
+    """Embeddings as a weight with gradients."""
 
     def __init__(self, weight: Float[Tensor, "V E"]) -> None:
         self.weight = weight
@@ -41,7 +41,7 @@ class Table:
 
 
 class Rows:
-    """Embeddings of a Decoder: only the rows that are mixed are read."""
+    """Embeddings of a Decoder: ``mix`` reads only the rows it needs."""
 
     def __init__(self, matrix: Matrix, vocabulary: int) -> None:
         self.matrix, self.vocabulary = matrix, vocabulary
@@ -56,10 +56,10 @@ class Rows:
 
 
 class LatentVector(nn.Module):
-    """z of each latent step, by a ``recipe``, with what the recipe has to learn.
+    """The vector z of each latent step, by a ``recipe``, with the recipe's learned weights.
 
-    ``pause [E]``: stands at every latent step where the recipe says so. ``down``, ``up``: the
-    adapter of untied embeddings, h' = W_up GELU(W_down h) in place of h.
+    ``pause [E]``: z of every latent step with the recipe's vector pause
+    ``down``, ``up``: the adapter of untied embeddings, h' = W_up GELU(W_down h) in place of h
     """
 
     def __init__(self, recipe: Recipe, width: int) -> None:
@@ -77,11 +77,11 @@ class LatentVector(nn.Module):
         logits: Float[Tensor, "N V"],
         embeddings: Embeddings,
     ) -> Float[Tensor, "N E"]:
-        """hidden: h; fused: alpha h + (1 - alpha) e, e the mean embedding of ``mixture``; pause.
+        """z = h (hidden), alpha h + (1 - alpha) e (fused), or the pause vector.
 
-        h is the ``hidden`` state at the recipe's layer, neither detached nor rescaled, unless the
-        recipe matches norms: then h is brought to the mean length of an embedding (ours). Never in
-        mixed precision: what is decoded later is not either.
+        h is the ``hidden`` state at the recipe's layer, not detached; e is the mean embedding of
+        ``mixture``. With ``match_norms`` (ours) h is rescaled to the mean norm of an embedding.
+        Never in mixed precision, since decoding is not either.
         """
         recipe = self.recipe
         if recipe.vector == "pause":
@@ -102,7 +102,7 @@ class LatentVector(nn.Module):
 def mixture(logits: Float[Tensor, "N V"], recipe: Recipe) -> Float[Tensor, "N V"]:
     """Q: the softmax of ``logits`` / T without the latent token, cut to its nucleus, renormalised.
 
-    The choice of the nucleus is constant: no gradient flows through it.
+    No gradient flows through the choice of the nucleus.
     """
     exact = torch.promote_types(logits.dtype, torch.float32)
     p = of_words(logits.to(exact) / recipe.temperature, recipe.id).softmax(1)
@@ -111,16 +111,16 @@ def mixture(logits: Float[Tensor, "N V"], recipe: Recipe) -> Float[Tensor, "N V"
 
 
 def of_words(logits: Float[Tensor, "N V"], token: int) -> Float[Tensor, "N V"]:
-    """The logits without the latent ``token``, as if it could not be picked."""
+    """The logits with minus infinity for the latent ``token``."""
     latent = torch.arange(logits.shape[1], device=logits.device) == token
     return logits.masked_fill(latent, float("-inf"))
 
 
 def nucleus(p: Float[Tensor, "N V"], top_p: float, convention: Nucleus) -> Bool[Tensor, "N V"]:
-    """The likeliest tokens that together have ``top_p``.
+    """Mark the likeliest tokens with a total probability of ``top_p``.
 
-    ``standard`` keeps the token that crosses it (Holtzman et al., arXiv 1904.09751, sec. 3.1);
-    ``reference``, as the code of the paper, leaves it out, but never the likeliest token.
+    ``standard`` keeps the token that crosses it (Holtzman et al., arXiv 1904.09751, sec. 3.1).
+    ``reference``, like the code of the paper, leaves it out, but never the likeliest token.
     """
     ordered, order = p.sort(dim=1, descending=True, stable=True)
     total = ordered.cumsum(1)

@@ -1,6 +1,6 @@
-"""Latent tokens put into examples, on the very ids that are trained on; taken out, they are gone.
+"""Insert latent tokens into the token ids of examples, and remove them.
 
-Everything random comes from (seed, stage, example): the same run inserts at the same places.
+All randomness comes from (seed, stage, example), so a repeated run inserts at the same places.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,11 @@ from sparing.train.examples import SHOWN, TAUGHT, Encoded, ExampleSet
 def with_latents(
     examples: ExampleSet, gold: np.ndarray | None, token: int, settings: StageSettings
 ) -> ExampleSet:
-    """The examples of a stage. ``gold [N]``: the probability of each of their tokens, as the model
-    of the stage before gives it; None where positions are fixed."""
+    """The examples of a stage, with latents.
+
+    ``gold [N]``: the probability of each token under the model of the stage before; None for fixed
+        positions
+    """
 
     def each(row: int) -> Encoded:
         example, start = examples[row], examples.starts[row]
@@ -33,13 +36,15 @@ def with_latents(
 
 
 def unsure(gold: Sequence[float] | np.ndarray, roles: Sequence[int], tau: float) -> list[int]:
-    """The taught tokens whose probability is below ``tau``. What is only shown, a mistake, is
-    unlikely by design and none of them."""
+    """The taught tokens with a probability below ``tau``.
+
+    Shown tokens (mistakes) are left out: they are unlikely by design.
+    """
     return [at for at, role in enumerate(roles) if role != SHOWN and gold[at] < tau]
 
 
 def spread(roles: Sequence[int], count: int) -> list[int]:
-    """``count`` taught tokens at even distances: where no model says what is uncertain."""
+    """``count`` taught tokens at even distances, for fixed positions."""
     taught = [at for at, role in enumerate(roles) if role != SHOWN]
     count = min(count, len(taught))
     return [taught[(2 * i + 1) * len(taught) // (2 * count)] for i in range(count)]
@@ -48,8 +53,10 @@ def spread(roles: Sequence[int], count: int) -> list[int]:
 def draw(
     candidates: Sequence[int], most: int, chances: Sequence[float], rng: np.random.Generator
 ) -> dict[int, int]:
-    """At most ``most`` candidates, without replacement, and how many latents come before each:
-    j with probability ``chances[j]``."""
+    """Draw at most ``most`` candidates, without replacement, and the latents before each.
+
+    A candidate gets j latents with probability ``chances[j]``.
+    """
     count = min(most, len(candidates))
     chosen = np.sort(rng.choice(np.asarray(candidates, np.int64), count, replace=False))
     numbers = rng.choice(len(chances), size=count, p=chances)
@@ -57,7 +64,7 @@ def draw(
 
 
 def insert(example: Encoded, before: Mapping[int, int], token: int, taught: bool) -> Encoded:
-    """``before[at]`` latents in front of the token at ``at``; they are targets where ``taught``."""
+    """Insert ``before[at]`` latents in front of the token at ``at``, as targets if ``taught``."""
     assert token not in example.ids
     assert not before or min(before) > 0
     ids: list[int] = []
@@ -70,7 +77,7 @@ def insert(example: Encoded, before: Mapping[int, int], token: int, taught: bool
 
 
 def removed(example: Encoded, token: int) -> Encoded:
-    """What it was before anything was inserted."""
+    """The example without its latents."""
     kept = [at for at, id_ in enumerate(example.ids) if id_ != token]
     ids, roles = ([values[at] for at in kept] for values in (example.ids, example.roles))
     return Encoded(ids, roles, example.task)

@@ -1,4 +1,4 @@
-"""The loss of sequences with latent steps: cross-entropy of what is taught, through all of them."""
+"""The loss of sequences with latent steps: cross-entropy of the taught tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +15,10 @@ from sparing.train.objective import ChainOfThought, Exits
 
 
 class LatentThought(ChainOfThought):
-    """Stage 1's loss where an example has latents too, which are where its ids say so.
+    """The loss of stage 1 for examples with latents, marked by the latent token in their ids.
 
-    ``latent_targets`` of the paper is the role of a latent: taught, or shown. Without any latent
-    it is exactly the loss of stage 1.
+    The paper's ``latent_targets`` is the role of a latent: taught, or shown. Without latents it is
+    exactly the loss of stage 1.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class LatentThought(ChainOfThought):
             self._deal(None)
 
     def more(self, states: Tensor, dropped: Tensor) -> Tensor:
-        """What each latent is made of is taught too: the cross-entropy of the words that it stands
-        for, equally likely, before it, without the latent token (ours)."""
+        """The loss of each latent's mixture (ours): the cross-entropy of the words in its place,
+        equally likely, at the position before it, without the latent token."""
         if not self.words_weight or not dropped.shape[1]:
             return super().more(states, dropped)
         rows, positions, words = dropped
@@ -78,12 +78,12 @@ class LatentThought(ChainOfThought):
         return right
 
     def _deal(self, rows: Tensor | None) -> None:
-        """Tell layer dropout whose row each token of the next pass is."""
+        """Tell layer dropout the row of each token in the next pass."""
         if self.dropout is not None:
             self.dropout.rows = rows
 
 
 def wanted(roles: Tensor) -> Tensor:
-    """How many tokens of each row ``[B, T]`` come up to the last that is taught, one at least."""
+    """The number of tokens of each row ``[B, T]`` up to its last taught one, at least 1."""
     at = torch.arange(1, roles.shape[1] + 1, device=roles.device)
     return ((roles != SHOWN) * at).amax(1).clamp(min=1)

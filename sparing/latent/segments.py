@@ -1,7 +1,7 @@
-"""Which tokens of a batch can be run together, where inputs at latent positions depend on outputs.
+"""Split a batch with latents into passes: the input of a latent depends on an earlier output.
 
-Pass i runs every row from its i-th latent to before its next one: as many passes as the largest
-number of latents in a row, and one more, whatever the batch.
+Pass i runs every row from its i-th latent up to its next one. A batch takes one pass more than the
+largest number of latents of a row.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PassSegment:
-    """The tokens of one pass, flat, row by row: ``rows`` and ``positions`` [N] say whose they are.
+    """The tokens of one pass, flat, row by row.
 
-    ``count``: rows that take part, the first ones; ``starts``, ``ends`` [count]: their positions,
-    the end not included. ``holes`` [B, 1, T, T], if any, is added to the attention's scores.
+    ``rows``, ``positions``: [N], of each token
+    ``count``: number of rows in the pass, the first ones of the batch
+    ``starts``, ``ends``: [count], the range of their positions, without the end
+    ``holes``: [B, 1, T, T], added to the attention's scores
     """
 
     rows: Int[Tensor, " N"]
@@ -32,7 +34,7 @@ class PassSegment:
 
     @cached_property
     def slots(self) -> int:
-        """Of the longest of its rows, behind this pass."""
+        """Slots of its longest row, this pass included."""
         return int(self.ends.max())
 
     @cached_property
@@ -41,17 +43,17 @@ class PassSegment:
 
     @cached_property
     def firsts(self) -> Int[Tensor, " R"]:
-        """Where each row's tokens begin."""
+        """The flat place of each row's first token."""
         return self.lengths.cumsum(0) - self.lengths
 
     @property
     def lasts(self) -> Int[Tensor, " R"]:
-        """Where each row's tokens end."""
+        """The flat place of each row's last token."""
         return self.firsts + self.lengths - 1
 
     @cached_property
     def padded(self) -> Int[Tensor, "R T"]:
-        """The flat place of each padded token; padding repeats a row's last one."""
+        """The flat place of each padded token; a row's last token is its padding."""
         offsets = torch.arange(int(self.lengths.max()), device=self.rows.device)
         return self.firsts[:, None] + offsets.minimum(self.lengths[:, None] - 1)
 
@@ -62,8 +64,10 @@ class PassSegment:
 
     @cached_property
     def mask(self) -> Float[Tensor, "R 1 T S"] | None:
-        """0 where a padded token sees a slot, which has its position's number; else -inf. None for
-        a pass of whole beginnings, which is causal."""
+        """0 where a padded token sees a slot, else -inf; a slot's number is its position.
+
+        None for the first pass without holes, which is causal.
+        """
         if self.holes is None and not bool(self.starts.any()):
             return None
         at = self.positions[self.padded]
@@ -81,12 +85,15 @@ def segments(
     lengths: Int[Tensor, " B"],
     holes: Float[Tensor, "B 1 T T"] | None = None,
 ) -> list[PassSegment]:
-    """The passes of a batch whose rows come with the most latents first; ``lengths`` without
-    padding. No row may begin with a latent."""
+    """The passes of a batch.
+
+    The rows must be in descending order of their number of latents, and must not begin with one.
+    ``lengths``: without padding
+    """
     assert not bool(latent[:, 0].any())
     width = latent.shape[1]
     inside = torch.arange(width, device=latent.device) < lengths[:, None]
-    number = latent.cumsum(1).masked_fill(~inside, -1)  # of the pass that runs each token
+    number = latent.cumsum(1).masked_fill(~inside, -1)  # of each token's pass
     passes = []
     for index in range(int(number.max()) + 1):
         mine = number == index

@@ -1,4 +1,4 @@
-"""Which words of a thought latents stand in for: runs of tokens that are looked back at least."""
+"""Choose the words of a thought to replace by latents: runs of tokens of the least value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float
 from sparing.train.examples import SHOWN, TAUGHT, Encoded
 
 LEAST = 2  # tokens of a span
-BARS = 257  # quantiles among which the bar is looked for
+BARS = 257  # quantiles in the search for the bar
 
 
 @dataclass(frozen=True)
 class Span:
-    """The tokens from ``begin`` to before ``end``, and so many ``latents`` in their place."""
+    """The tokens ``begin`` to ``end`` - 1, and the number of ``latents`` in their place."""
 
     begin: int
     end: int
@@ -27,8 +27,11 @@ class Span:
 def droppable(
     ids: Sequence[int], roles: Sequence[int], start: Sequence[int], end: Sequence[int]
 ) -> Bool[np.ndarray, " T"]:
-    """Tokens inside the first thought, ``start`` and ``end`` its markers, that may go: not what is
-    copied from far back, nor a mistake that is only shown, nor the token before the end."""
+    """Mark the replaceable tokens inside the first thought.
+
+    Not replaceable are recalled tokens (copied from far back), shown tokens (mistakes), and the
+    token before the end marker. ``start``, ``end``: the markers' ids
+    """
     taught = np.asarray(roles) == TAUGHT
     begin = int(np.argmax(np.asarray(roles) != SHOWN))
     opened, closed = find(ids, start, begin), find(ids, end, begin)
@@ -39,7 +42,7 @@ def droppable(
 
 
 def find(ids: Sequence[int], marker: Sequence[int], begin: int) -> int | None:
-    """Where the marker first stands."""
+    """The offset of the first marker from ``begin``; None without one."""
     found = range(begin, len(ids) - len(marker) + 1)
     return next((at for at in found if list(ids[at : at + len(marker)]) == list(marker)), None)
 
@@ -50,9 +53,11 @@ def bar_for(
     share: float,
     most: int,
 ) -> float:
-    """The lowest bar on the ``values`` of all examples under which their spans hold ``share`` of
-    the tokens of their ``thoughts``, or as near as it comes with no more than twice that share of
-    them below it: a rule for all, so that it can be learned where words go."""
+    """The lowest bar on ``values`` at which the spans hold ``share`` of the tokens in ``thoughts``.
+
+    At most twice that share of the tokens lies below the bar, so the spans may hold less. One bar
+    for all examples is a rule that a model can learn.
+    """
     inside = np.concatenate([v[thought] for v, thought in zip(values, thoughts, strict=True)])
     if not len(inside) or not share:
         return float("-inf")
@@ -69,15 +74,17 @@ def bar_for(
 
 
 def choose(gone: Bool[np.ndarray, " T"], most: int, k: int, per: int) -> list[Span]:
-    """The ``most`` longest runs of ``LEAST`` tokens or more that are ``gone``, as spans. One latent
-    stands for ``per`` tokens, at most ``k`` for a span."""
+    """The ``most`` longest runs of at least ``LEAST`` tokens in ``gone``, as spans.
+
+    A span gets one latent for every ``per`` tokens, at most ``k``.
+    """
     runs = largest(gone, most)
     spans = [Span(run.start, run.stop, min(-(-len(run) // per), k)) for run in runs]
     return sorted(spans, key=lambda span: span.begin)
 
 
 def largest(gone: Bool[np.ndarray, " T"], most: int) -> list[range]:
-    """The ``most`` longest runs of tokens that are ``gone``, the longest first."""
+    """The ``most`` longest runs of tokens in ``gone``, the longest first."""
     marked = np.concatenate([[False], gone, [False]])
     edges = np.flatnonzero(marked[1:] != marked[:-1])
     runs = map(range, edges[::2].tolist(), edges[1::2].tolist())
@@ -88,8 +95,10 @@ def largest(gone: Bool[np.ndarray, " T"], most: int) -> list[range]:
 def shorten(
     example: Encoded, spans: Sequence[Span], token: int, taught: bool
 ) -> tuple[Encoded, list[int]]:
-    """Latents in the place of each span, each for as many of its words, in order, as any other;
-    and where the token behind each span now stands."""
+    """Replace each span by latents, each for an equal share of its words, in order.
+
+    Returns the example, and the new offset of the token behind each span.
+    """
     ids: list[int] = []
     roles: list[int] = []
     dropped: dict[int, list[int]] = {}

@@ -1,4 +1,4 @@
-"""When a row thinks a latent step: where it says so itself, or where it is not sure of a word."""
+"""The switches of latent steps: by the model's own latent token, or by low confidence."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +16,12 @@ from sparing.model.decoder import Decoder
 from sparing.model.reference import ReferenceDecoder
 from sparing.options import Latent
 
-SHOWN = 3  # words of a thought
+SHOWN = 3  # words of a Thought
 
 
 @dataclass(frozen=True)
 class Thinker:
-    """Makes the thoughts of a model: ``vector`` over its ``embeddings``, words by its tokenizer."""
+    """Makes a Thought: ``vector`` over ``embeddings``, and its words by ``tokenizer``."""
 
     vector: LatentVector
     embeddings: Embeddings
@@ -47,7 +47,7 @@ class Thinker:
 class LearnedSwitch:
     """A latent step where the model picks its latent token, greedily or drawn.
 
-    At most ``in_a_row`` before a word, and ``most`` in all: beyond them the token is never picked.
+    At most ``in_a_row`` latent steps in a row, and ``most`` in total.
     """
 
     name, silent = "learned", False
@@ -76,9 +76,9 @@ class LearnedSwitch:
 
 
 class Confidence(LearnedSwitch):
-    """A latent step where the likeliest word has a probability below ``tau``, whatever is picked.
+    """A latent step where the likeliest word has a probability below ``tau``.
 
-    The latent token itself is never picked and has no probability.
+    The latent token itself has probability 0 and is never picked.
     """
 
     name, silent = "confidence", True
@@ -97,7 +97,7 @@ def find_switch(
     decoder: Decoder | ReferenceDecoder,
     tokenizer: Any,
 ) -> ThoughtSwitch:
-    """The switch that the options ask for; raises OptionError where the model cannot."""
+    """The switch for the options; raises OptionError if the model does not support it."""
     if known is None:
         if wanted.mode != "off":
             raise without_latents(wanted.mode)
@@ -107,7 +107,7 @@ def find_switch(
         return NoSwitch(config.id)
     if wanted.mode == "learned" and config.targets == "ignore":
         raise OptionError(
-            "latent learned needs a model that was trained to predict its latent token, got one "
+            "latent learned needs a model trained to predict its latent token, got one "
             "trained to ignore it; pass latent confidence"
         )
     options = config.options(wanted)
@@ -121,7 +121,7 @@ def find_switch(
 
 
 def embeddings_of(decoder: Decoder | ReferenceDecoder) -> Embeddings:
-    """The input embeddings, for whichever decoder."""
+    """The input embeddings of either decoder."""
     if isinstance(decoder, ReferenceDecoder):
         return Table(decoder.model.get_input_embeddings().weight)
     return Rows(decoder.embedding, decoder.shape.vocabulary)

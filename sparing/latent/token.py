@@ -1,4 +1,4 @@
-"""The token that stands for a latent step, put into a model and its tokenizer."""
+"""Add a latent token to a model and its tokenizer."""
 
 from typing import Any
 
@@ -11,22 +11,22 @@ from sparing.train.attention import NAME as CAUSAL
 from sparing.train.examples import SHOWN, ExampleSet
 from sparing.train.objective import hidden_states
 
-LOOKED = 256  # examples
+LOOKED = 256  # examples of the regression
 FAR = 8.0  # below all words together, in logits: a probability of 0.0003
 RIDGE = 1e-3  # of the mean square of a hidden state
 
 
 @torch.no_grad()
 def add_token(model: Any, tokenizer: Any, token: str) -> int:
-    """Its id. The tables of a transformers model grow where they have no row left for it; a head of
-    its own does too. The row begins as the mean of those in use.
+    """Add ``token`` to the tokenizer and the model; returns its id.
 
-    Raises ModelError where the tokenizer has such a token already.
+    The embedding and an untied head grow if they have no free row. The new row is the mean of the
+    rows in use. Raises ModelError if the tokenizer already has the token.
     """
     known = tokenizer.get_vocab()
     if token in known:
         raise ModelError(
-            f"the base must leave {token} to latent steps, its tokenizer has that token already; "
+            f"the latent token must be new to the base, its tokenizer already has {token}; "
             "pass another --token"
         )
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False)], special_tokens=True)
@@ -43,14 +43,16 @@ def add_token(model: Any, tokenizer: Any, token: str) -> int:
 def aim_row(
     model: Any, token: int, examples: ExampleSet, aims: np.ndarray, near: float = 0.0
 ) -> None:
-    """Set the token's row of the head so that the token is likely where it ``aims`` [N] at.
+    """Set the token's row of the head so that the token is likely before the tokens ``aims`` [N].
 
-    Ours: a model that is sure of nearly all its words gives a new one next to nothing, and would
-    take most of a stage to find out where it belongs. The row w is that of a ridge regression,
-    both kinds of taught positions weighing the same, on the final hidden states h of ``LOOKED``
-    examples: w h = log sum_v exp(l_v) + ``near``, at 0 as likely as all words together, before a
-    token that it aims at; ``FAR`` below all words before any other. Left alone where there are no
-    such positions.
+    Ours: a model sure of nearly all its words gives a new token almost no probability, and would
+    need most of a stage to learn its places. The row w is a ridge regression on the final hidden
+    states h of ``LOOKED`` examples, with equal weight for both kinds of taught positions:
+
+        w h = log sum_v exp(l_v) + near    before an aimed token; near = 0: as likely as all words
+        w h = log sum_v exp(l_v) - FAR     before any other token
+
+    The row does not change if one of the two kinds has no positions.
     """
     head, device = model.get_output_embeddings(), next(model.parameters()).device
     model.set_attn_implementation(CAUSAL)
@@ -80,12 +82,12 @@ def aim_row(
 
 
 def chosen_rows(count: int) -> list[int]:
-    """``LOOKED`` examples at even distances: they come task by task."""
+    """``LOOKED`` examples at even distances, because they are ordered by task."""
     return [at * count // LOOKED for at in range(LOOKED)] if count > LOOKED else [*range(count)]
 
 
 def learn_row(model: Any, token: int) -> None:
-    """Have the head learn the token's row and no other, where its weights are frozen otherwise."""
+    """Make only the token's row of a frozen head trainable."""
     weight = model.get_output_embeddings().weight
     only = torch.zeros(len(weight), 1, dtype=weight.dtype, device=weight.device)
     only[token] = 1

@@ -1,4 +1,4 @@
-"""How sure a model is of each token of its examples: where latents may go."""
+"""The probability of each token of the examples: latents go before unlikely tokens."""
 
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,11 @@ def gold_probabilities(
     latent_token: int | None = None,
     likeliest: bool = False,
 ) -> np.ndarray:
-    """Of each token of the examples ``[N]`` after those before it, in a teacher-forced pass; 1 for
-    those that are not taught. No dropout of any kind.
+    """The probability ``[N]`` of each token in a teacher-forced pass without dropout; 1 for tokens
+    that are not taught.
 
-    ``latent_token``: the latent token where the model has one, which is no word and has no probability;
-    ``likeliest``: the probability of the likeliest word in the token's place.
+    ``latent_token``: the model's latent token, if any; it gets probability 0
+    ``likeliest``: return the probability of the likeliest word in each token's place
     """
     found = np.ones(len(examples.ids), np.float32)
     device, head = next(model.parameters()).device, model.get_output_embeddings()
@@ -63,8 +63,10 @@ def kept_probabilities(
     settings: StageSettings,
     latent_token: int | None = None,
 ) -> np.ndarray:
-    """As ``gold_probabilities`` of a model whose fingerprint is ``of``, kept in a file: a resumed
-    run reads what it began with. The first process takes the time, the others wait for it."""
+    """``gold_probabilities`` of a model with the fingerprint ``of``, stored in a file.
+
+    A resumed run reads the file. The first process computes it, the others wait.
+    """
     process = PartialState(cpu=not torch.cuda.is_available())
     told = {"model": of, "examples": examples.fingerprint()}
     if process.is_main_process and metadata(path) != told:
@@ -77,9 +79,11 @@ def kept_probabilities(
 def unsure_at(
     model: Any, plain: ExampleSet, thinking: ExampleSet, token: int, settings: StageSettings
 ) -> float:
-    """The probability that the likeliest word of ``plain`` examples stays below as often as the
-    ``thinking`` ones had latents before a word: where a switch by confidence thinks as much as was
-    trained."""
+    """The threshold at which a switch by confidence thinks as often as in training.
+
+    The likeliest word of ``plain`` examples is below it as often as the ``thinking`` ones have
+    latents before a word.
+    """
     latent = thinking.ids == token
     begun = latent[1:] & ~latent[:-1]
     rate = begun.sum() / ((thinking.roles != SHOWN) & ~latent).sum()
@@ -89,7 +93,7 @@ def unsure_at(
 
 
 def metadata(path: Path) -> dict[str, str] | None:
-    """What a file says of its tensors; None where there is none."""
+    """The metadata of a safetensors file; None if it does not exist."""
     if not path.exists():
         return None
     with safe_open(path, framework="numpy") as file:

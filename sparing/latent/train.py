@@ -1,4 +1,4 @@
-"""The curriculum (spec/latent.md): stage after stage, each a run that can be resumed."""
+"""The curriculum (spec/latent.md): stage after stage, each a resumable run."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ from sparing.train.reason import (
 )
 from sparing.train.settings import SETTINGS_FILE, check_resumed, check_same, keep_settings
 
-Source = Callable[[Any], Corpus]  # the plain examples, for a tokenizer
+Source = Callable[[Any], Corpus]  # from a tokenizer to the plain examples
 OnReport = Callable[[Report], None]
 GOLD = "gold-*.safetensors"
 
@@ -54,11 +54,11 @@ def train_latent(
     on_report: OnReport = lambda report: None,
     pace: Pace = EVERY,
 ) -> bool:
-    """Train ``base`` through ``stages`` into ``out``: a model that loads, and its ``latent.json``.
+    """Train ``base`` through ``stages`` into ``out``: a complete model with its ``latent.json``.
 
-    Each stage has a folder in ``out`` until the end, so that a run can be cut off and resumed
-    within a stage or between two. ``pace`` counts steps over all of them; False where it ends the
-    run before its last step. Raises OptionError where ``out`` holds another run.
+    Each stage has a folder in ``out`` until the end, so that a run can be resumed within a stage or
+    between two. ``pace`` counts the steps of all stages; returns False if it ends the run before
+    its last step. Raises OptionError if ``out`` holds another run.
     """
     check_stages(stages, out, resume)
     process = PartialState(cpu=not torch.cuda.is_available())
@@ -99,7 +99,7 @@ def train_stage(
     on_report: OnReport = lambda report: None,
     pace: Pace = EVERY,
 ) -> bool:
-    """One stage from the checkpoint in ``base`` into ``out``, as ``train_reason``."""
+    """Train one stage from the checkpoint ``base`` into ``out``; see ``train_reason``."""
     check_out(out, settings, resume)
     if exported(out):
         return True
@@ -108,7 +108,7 @@ def train_stage(
     how: dict[str, Any] = {"resume": resume, "on_report": on_report, "pace": pace}
     if settings.latents == "none":
         done = train_reason(model, tokenizer, corpus, settings, out, **how)
-        PartialState().wait_for_everyone()  # for whoever writes what the next stage reads
+        PartialState().wait_for_everyone()  # the next stage reads what the first process writes
         return done
     check_lengths(model, corpus)
     known = load_latents(base, tokenizer)
@@ -151,8 +151,10 @@ def changed_examples(
     settings: StageSettings,
     out: Path,
 ) -> Callable[[int], Corpus]:
-    """How the examples get their latents, once the id of their token is known. The model of the
-    stage before, which scores them, must be as it was."""
+    """A function that adds latents to the examples, given the id of the latent token.
+
+    The model of the stage before scores the examples, so it must still be unchanged.
+    """
     named = {"train": corpus.examples, "validation": corpus.validation}
     if settings.drop:
 
@@ -168,7 +170,7 @@ def changed_examples(
             return Corpus(train, validation, corpus.examples.lengths)
 
         return shortened
-    gold: list[Any] = [None, None]  # where positions are fixed nobody asks how likely tokens are
+    gold: list[Any] = [None, None]  # not needed for fixed positions
     if settings.positions == "scored":
         of = fingerprint(base, tokenizer)
         gold = [
@@ -194,7 +196,7 @@ def begin_vector(
     tokenizer: Any,
     settings: StageSettings,
 ) -> tuple[LatentConfig, LatentVector]:
-    """The config of the model to be, and its vector as the stage before left it, or anew."""
+    """The config of the new model, and its vector: from the stage before, or a new one."""
     token = known[0].id if known else add_token(model, tokenizer, settings.token)
     recipe = settings.recipe(token).model_dump()
     if known:
@@ -218,13 +220,13 @@ def begin_vector(
 
 
 def check_stages(stages: Sequence[StageSettings], out: Path, resume: bool) -> None:
-    """Refuse, before anything is loaded, an ``out`` that these stages cannot go into."""
+    """Raise OptionError, before anything loads, if ``out`` holds another run."""
     check_resumed(out, resume)
     check_same(out, run_content(stages))
 
 
 def check_base(base: str, stages: Sequence[StageSettings]) -> None:
-    """Refuse a base of no supported family, before its weights load, and what it cannot give."""
+    """Raise ModelError or OptionError, before any weights load, if ``base`` does not fit."""
     directory = find_model(base)
     check_architecture(directory)
     layers = read_config(directory).layers
@@ -237,15 +239,15 @@ def check_base(base: str, stages: Sequence[StageSettings]) -> None:
     plain = any(settings.latents == "none" for settings in stages)
     if plain and (directory / CONFIG_FILE).exists():
         raise OptionError(
-            f"base must be without latents for stage 1 and for arm cot, got {base}, which has a "
-            f"{CONFIG_FILE}; pass --stages 2,3, or the model that it was trained from"
+            f"base must be without latents for stage 1 and for arm cot, got {base} with its "
+            f"{CONFIG_FILE}; pass --stages 2,3, or the model it was trained from"
         )
     if any(settings.drop for settings in stages):
         find_values(directory, stages[-1].predictor)
 
 
 def run_content(stages: Sequence[StageSettings]) -> dict[str, Any]:
-    """All that decides a run, flat: each setting by its stage's name."""
+    """All settings of a run in one flat dict, by stage and name."""
     return {
         f"{folder_name(settings)} {name}": value
         for settings in stages
@@ -254,18 +256,20 @@ def run_content(stages: Sequence[StageSettings]) -> dict[str, Any]:
 
 
 def folder_name(settings: StageSettings) -> str:
-    """Of a stage, in a run of several: ``stage-2``."""
+    """A stage's folder in a run: ``stage-2``."""
     return f"stage-{settings.stage}"
 
 
 def counted(on_report: OnReport, done: int, name: str) -> OnReport:
-    """Reports of a stage, its steps counted over the whole run."""
+    """Report a stage's steps as steps of the whole run."""
     return lambda report: on_report(report | {"step": done + report["step"], "stage": name})
 
 
 def promote(stage: Path, out: Path) -> None:
-    """Copy the last stage's files to where the model belongs; the weights, which make it whole,
-    last, and not its settings: the run's own stand there."""
+    """Copy the last stage's files to ``out``, without its settings: ``out`` has those of the run.
+
+    The weights come last: they make the model complete.
+    """
     files = [path for path in stage.iterdir() if path.is_file() and path.name != SETTINGS_FILE]
     for path in sorted(files, key=lambda path: path.name in WEIGHTS):
         partial = out / f"{path.name}.partial"

@@ -1,4 +1,4 @@
-"""How a latent step's vector is made: what training and inference must agree on."""
+"""The recipe of a latent step's vector, the same in training and inference."""
 
 from typing import Annotated, Literal
 
@@ -12,12 +12,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Recipe(Options):
-    """The paper's names and defaults (those of its 1B and 3B models).
+    """How to make a vector, with the paper's names and defaults (of its 1B and 3B models).
 
-    ``token``, ``id``: that stands for a latent step. ``layer`` I: whose hidden state is taken,
-    numbered as transformers' ``hidden_states``. ``vector``: hidden (stage 2), fused (stage 3) or
-    pause (a learned embedding). ``nucleus``: see ``fusion.nucleus``. ``adapter``: its width, 0
-    without one; ``match_norms``: ours.
+    ``token``, ``id``: the latent token
+    ``layer``: I, the layer of the hidden state, numbered as transformers' ``hidden_states``
+    ``vector``: hidden (stage 2), fused (stage 3) or pause (a learned embedding)
+    ``alpha``: weight of the hidden state in a fused vector
+    ``temperature``, ``top_p``, ``nucleus``: of the mixed words, see ``fusion.mixture``
+    ``adapter``: width of the adapter; 0: none
+    ``match_norms``: ours, see ``LatentVector.forward``
     """
 
     token: str = "<thinking>"

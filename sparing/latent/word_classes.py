@@ -1,5 +1,7 @@
-"""Which words are of one kind: the same but for their digits. What goes is decided by kind, as a
-model can learn only a rule where words go, not the noise of each single value."""
+"""Classes of words: words that differ only in their digits are of one kind.
+
+Words are dropped by kind, because a model can learn a rule but not the noise of single words.
+"""
 
 import re
 from collections.abc import Sequence
@@ -12,17 +14,19 @@ from jaxtyping import Bool, Float, Int
 
 from sparing.train.examples import ExampleSet
 
-# What a token that begins a word begins with, in byte-level and in sentencepiece vocabularies.
+# A token with one of these first begins a word, in byte-level and SentencePiece vocabularies.
 SPACES = tuple("ĠĊĉ▁ \t\n")
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """Of the tokens of examples. ``kind``: its number in ``names``; ``piece``: a running number of
-    the piece of a word that a token is of, which is a number, a run of letters or one other token.
+    """The kinds of all tokens of some examples.
 
-    A name is the word with zeros for digits, up to the piece, which is in brackets: ``Ġ0+[00]``.
-    What is behind does not count, so that what stands before a token tells whether it goes.
+    ``kind``: the index of a token's kind in ``names``
+    ``piece``: the running number of a token's piece: a number, a run of letters, or another token
+    ``names``: the word up to the piece, with zeros for digits, the piece in brackets: ``Ġ0+[00]``
+
+    The rest of the word does not count, so a token's kind depends only on the text up to it.
     """
 
     kind: Int[np.ndarray, " N"]
@@ -30,13 +34,13 @@ class Kinds:
     names: list[str]
 
     def whole(self, free: Bool[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
-        """Tokens all of whose piece is ``free``: no number, and no name, is cut in two."""
+        """Mark the tokens of entirely ``free`` pieces, so that no number or name is cut in two."""
         return (np.bincount(self.piece, ~free) == 0)[self.piece]
 
     def means(
         self, values: Float[np.ndarray, " N"], of: Bool[np.ndarray, " N"]
     ) -> dict[str, float]:
-        """By name, the mean value of a kind over those of its tokens that ``of`` says."""
+        """The mean value of each kind, by name, over its tokens in the mask ``of``."""
         count = np.bincount(self.kind[of], minlength=len(self.names))
         total = np.bincount(self.kind[of], values[of], minlength=len(self.names))
         return {
@@ -47,7 +51,7 @@ class Kinds:
 
 
 def kinds_of(examples: ExampleSet, tokenizer: Any) -> Kinds:
-    """The kinds of all tokens of ``examples``, which a word never spans two of."""
+    """The kinds of all tokens of ``examples``; a word never spans two examples."""
     words: dict[tuple[int, ...], list[tuple[str, bool]]] = {}
     numbers: dict[str, int] = {}
     used, place = np.unique(examples.ids, return_inverse=True)
@@ -66,7 +70,7 @@ def kinds_of(examples: ExampleSet, tokenizer: Any) -> Kinds:
 
 
 def pieces(tokens: Sequence[str]) -> list[tuple[str, bool]]:
-    """Of each token of a word the name of its kind, and whether it opens a piece."""
+    """For each token of a word the name of its kind, and whether it begins a piece."""
     groups: list[list[str]] = []
     last = ""
     for token in tokens:

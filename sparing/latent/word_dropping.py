@@ -1,11 +1,12 @@
-"""Words for latents (ours): text that gets shorter, stage by stage.
+"""Words for latents (ours): the thought gets shorter from stage to stage.
 
-What goes is what the importance predictor of ``memory`` gives the least value: words that nothing
-later looks back at (it does not see what the next few tokens need of them). It is decided by kind
-(``kinds``), by the mean over all of a kind, so that it can be learned where words go: of a step
-of a sum its operands, not its result. Where the stage before has dropped words already, the share
-may grow, and its model is asked first: kinds behind which it is too often at a loss come back for
-good, and none goes in their place.
+Dropped are the words with the least predicted importance (the predictor of ``memory``): words with
+little attention from later tokens, the next few tokens not counted. Words are dropped by kind
+(`word_classes`), by the mean importance of the kind, so that a model can learn the rule: in a step
+of a sum the operands go, not the result.
+
+After a stage that already dropped words the share may grow. The stage's model is tested first: a
+kind stays for good if the model too often fails on the words behind it. No other kind goes instead.
 """
 
 import json
@@ -36,15 +37,21 @@ from sparing.train.objective import Exits, hidden_states
 from sparing.train.reason import load_base
 
 FILE = "words.json"
-ASKED = 400  # examples, about, on which a model is asked what it cannot do without
-FLOOR, BEHIND = 0.5, 6  # a model is at a loss below this probability of any of so many words behind
-MISSED = 0.05  # share of a kind's spans behind which it may be
+ASKED = 400  # examples, about, of the test of a stage's model
+FLOOR, BEHIND = 0.5, 6  # a span is missed if one of BEHIND words after it is less likely than FLOOR
+MISSED = 0.05  # largest share of missed spans of a kind
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What goes: ``goes`` and ``stays`` are names of kinds. ``values``: what each is worth;
-    ``examples``: the fingerprint of those that it is drawn from."""
+    """Which kinds of words to drop.
+
+    ``examples``: fingerprint of the examples behind the rule
+    ``stage``: the stage of the rule
+    ``values``: mean importance of each kind, by name
+    ``goes``: names of the dropped kinds
+    ``stays``: names of the kinds kept for good
+    """
 
     examples: str
     stage: int
@@ -57,7 +64,7 @@ class Rule:
 
 
 def read_rule(path: Path, examples: str) -> Rule | None:
-    """The rule of these examples that is kept there, if any."""
+    """Read a rule; None if there is none, or if it belongs to other examples."""
     try:
         kept = json.loads(path.read_text())
         rule = Rule(**{**kept, **{name: frozenset(kept[name]) for name in ("goes", "stays")}})
@@ -67,7 +74,7 @@ def read_rule(path: Path, examples: str) -> Rule | None:
 
 
 def find_values(directory: Path, predictor: str | None) -> Path:
-    """Where the importance predictor of the base is; raises OptionError where there is none."""
+    """The folder of the base's importance predictor; raises OptionError without one."""
     home = find_predictor(predictor, directory)
     if home is None:
         raise OptionError(
@@ -79,8 +86,13 @@ def find_values(directory: Path, predictor: str | None) -> Path:
 
 @dataclass(frozen=True)
 class WordDropper:
-    """Drops words from examples for a stage. ``base``: the model that the predictor is of;
-    ``model``, ``vector``, ``before``: as the stage before left them, and its folder."""
+    """Drops words from the examples of a stage.
+
+    ``base``: the predictor's model
+    ``model``, ``vector``: from the stage before
+    ``before``: the folder of the stage before
+    ``out``: the folder of this stage
+    """
 
     settings: StageSettings
     base: Path
@@ -91,8 +103,10 @@ class WordDropper:
     out: Path
 
     def __call__(self, named: Mapping[str, ExampleSet]) -> list[ExampleSet]:
-        """All of them shortened by one rule, drawn from those named ``train`` and kept in ``out``,
-        for whoever wants to read it and for the next stage."""
+        """Shorten all sets by one rule, made from the set ``train``.
+
+        The rule is stored in ``out``, for the next stage and for a reader.
+        """
         train, path = named["train"], self.out / FILE
         process = PartialState(cpu=not torch.cuda.is_available())
         of = train.fingerprint()
@@ -107,7 +121,7 @@ class WordDropper:
         return [self._shortened(each, self.spans(each, rule))[0] for each in named.values()]
 
     def spans(self, examples: ExampleSet, rule: Rule) -> list[list[Span]]:
-        """What the rule drops of each example."""
+        """The spans to drop in each example."""
         kinds = kinds_of(examples, self.tokenizer)
         goes = np.array([name in rule.goes for name in kinds.names], bool)[kinds.kind]
         gone = np.split(goes & kinds.whole(self._free(examples)), examples.starts[1:-1])
@@ -115,7 +129,7 @@ class WordDropper:
         return [choose(each, settings.most, settings.k, settings.per_latent) for each in gone]
 
     def dropped(self, examples: ExampleSet) -> Bool[np.ndarray, " N"]:
-        """The tokens that go."""
+        """Mark the dropped tokens."""
         rule = read_rule(self.out / FILE, examples.fingerprint())
         assert rule is not None
         gone = np.zeros(len(examples.ids), bool)
@@ -140,10 +154,13 @@ class WordDropper:
         return Rule(of, self.settings.stage, values, goes, stays)
 
     def _free(self, examples: ExampleSet) -> np.ndarray:
-        """Tokens ``[N]`` that may go."""
+        """Mark the replaceable tokens ``[N]``."""
         markers = ChatFormat(self.tokenizer, GenerationDefaults(frozenset())).markers
         if markers is None:
-            raise ModelError("words-for-latents needs a model that marks its thoughts, got none")
+            raise ModelError(
+                "words-for-latents needs a model with think markers, got one without; "
+                "choose another base"
+            )
         each = map(examples.__getitem__, range(len(examples)))
         start, end = markers.start_ids, markers.end_ids
         return np.concatenate([droppable(e.ids, e.roles, start, end) for e in each])
@@ -156,7 +173,7 @@ class WordDropper:
         return ExampleSet(example for example, _ in pairs), [behind for _, behind in pairs]
 
     def _missed(self, examples: ExampleSet, rule: Rule) -> set[str]:
-        """The kinds that the stage before did not learn to do without."""
+        """The kinds on which the model of the stage before fails too often without the words."""
         every = range(0, len(examples), max(len(examples) // ASKED, 1))
         asked = ExampleSet(map(examples.__getitem__, every))
         kinds, spans = kinds_of(asked, self.tokenizer), self.spans(asked, rule)
@@ -171,10 +188,10 @@ class WordDropper:
 
     @torch.no_grad()
     def _surprises(self, examples: ExampleSet, behind: Sequence[Sequence[int]]) -> list[list[bool]]:
-        """Of each span, whether a word close behind it has a probability below ``FLOOR``."""
+        """Whether a word close behind each span has a probability below ``FLOOR``."""
         found: list[list[bool]] = [[] for _ in behind]
         rounds = self.settings.rounds
-        rounds = rounds if rounds is None else max(rounds, 1)  # words themselves would miss nothing
+        rounds = rounds if rounds is None else max(rounds, 1)  # 0 would put the words back
         objective = LatentThought(self.model, Exits(), self.vector, rounds=rounds)
         head, device = self.model.get_output_embeddings(), next(self.model.parameters()).device
         self.model.eval()
@@ -201,9 +218,10 @@ class WordDropper:
 
 
 def followers(example: Encoded, behind: Sequence[int], token: int) -> tuple[list[int], list[int]]:
-    """The places of the taught words close behind each span, up to the next one; and whose each is.
+    """The taught words close behind each span, up to the next span.
 
-    ``behind``: where the first of them stands; ``token``: of latents.
+    Returns the number of the span and the place of each word. ``behind``: the place behind each
+    span; ``token``: the latent token.
     """
     spans: list[int] = []
     places: list[int] = []
@@ -218,8 +236,7 @@ def followers(example: Encoded, behind: Sequence[int], token: int) -> tuple[list
 
 
 def importance_of(examples: ExampleSet, base: Path, settings: StageSettings) -> np.ndarray:
-    """What each token will be worth to later ones, as the base's predictor says: the largest over
-    its horizons, ``[N]``."""
+    """Predicted importance ``[N]`` of each token, the largest over the predictor's horizons."""
     model, tokenizer = load_base(str(base))
     home = find_values(base, settings.predictor)
     predictor = load_predictor(home, base, tokenizer, torch.float32)

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import sys
 
 import pytest
@@ -10,9 +12,9 @@ from sparing import Latent, Sampling
 from sparing.cli.view import LiveView
 from sparing.cli.view import thought as word
 from sparing.engine.events import LatentEvent
-from sparing.evaluate import bench_latent_rows
 from sparing.latent.ablations import read_trained
 from sparing.latent.arms import ARMS
+from sparing.tasks.datasets import RowsTask
 from tests.cli.command import assert_one_line
 from tests.latent.thinking import thinker, thinking
 from tests.memory.small import write_predictor
@@ -57,7 +59,7 @@ def test_run_tells_its_latents(sparing):
 def test_refused_before_weights_load(sparing, tmp_path, task):
     plain = checkpoint(tmp_path / "plain")
     (plain / "model.safetensors").write_bytes(b"never read")
-    refusal = "latent learned needs a model that has learned latent steps"
+    refusal = "latent learned needs a model with learned latent steps"
     for command in (
         ("run", "hello", "--model", plain),
         ("chat", "--model", plain),
@@ -88,7 +90,7 @@ def test_train_stop_resume_and_run(sparing, tmp_path, base, task):
 
 def test_train_refuses(sparing, tmp_path, base, task):
     command = ("train", "latent", "--base", base, "--task", task, "--out", tmp_path / "out")
-    assert_one_line(sparing(*command, "--stages", "3,1"), "stages must be of 1, 2, 3, in order")
+    assert_one_line(sparing(*command, "--stages", "3,1"), "stages must be among 1, 2, 3, in order")
     assert_one_line(sparing(*command, "--steps", "1,2"), "--steps must have one value, or one for")
     assert_one_line(sparing(*command, "--arm", "banned"), "arm must be one of cot, latent")
     far = sparing(*command, "--alpha", "2")
@@ -130,8 +132,9 @@ def test_ablations_and_their_bench(sparing, tmp_path, base, task):
         for name in ("accuracy", "text_tokens", "latent_tokens", "steps", "seconds"):
             assert f"{name}/{arm}" in rows
         assert (f"paired_vs_cot/{arm}" in rows) == (arm != "cot")
+    assert rows.keys() >= set(PROMISED)
     for name in PROMISED:
-        assert rows[name]["bar"] is not None
+        assert rows[name]["what"] in " ".join(outcome.out.split())
     assert rows["latent_tokens/cot"]["value"] == rows["latent_tokens/banned"]["value"] == 0
     assert rows["latent_tokens/ignore"]["value"] > 0
     assert rows["norm_embedding/ignore"]["value"] > 0
@@ -139,7 +142,7 @@ def test_ablations_and_their_bench(sparing, tmp_path, base, task):
     assert sorted(raw)[:3] == ["banned/0", "banned/1", "base/0"]
     [of_task] = raw["latent/1"].values()
     assert len(of_task["correct"]) == 6
-    assert picture.stat().st_size > 1000
+    assert picture.exists()
     assert not list(tmp_path.glob("*.part.jsonl"))
 
 
@@ -195,15 +198,15 @@ def test_an_interrupted_bench_goes_on(sparing, tmp_path, base, task, monkeypatch
     bench = ("bench", "latent", "--from", out, "--task", task, "--n", 6, "--max-new-tokens", 12,
              "--json", result, "--threads", 1)  # fmt: skip
     ended = []
-    as_it_is = bench_latent_rows.as_row
+    grade = RowsTask.grade
 
     def interrupted(*of_row):
         ended.append(of_row)
         if len(ended) == 9:
-            raise KeyboardInterrupt
-        return as_it_is(*of_row)
+            os.kill(os.getpid(), signal.SIGINT)
+        return grade(*of_row)
 
-    monkeypatch.setattr(bench_latent_rows, "as_row", interrupted)
+    monkeypatch.setattr(RowsTask, "grade", interrupted)
     outcome = sparing(*bench)
     assert (outcome.code, outcome.err.count("8 rows are kept")) == (130, 1)
     assert_one_line(sparing(*bench, "--seed", 1), "holds 8 rows of an unfinished evaluation")

@@ -62,7 +62,8 @@ def test_another_model_s_config_is_refused_naming_both(copied):
     save_file(other, path / "model.safetensors", {"format": "pt"})
     config = json.loads((path / "latent.json").read_text())
     said = refused(path)
-    assert f"is of the model {config['fingerprint']}, this model is " in said
+    assert "must belong to this model, " in said
+    assert f", got one of {config['fingerprint']}; " in said
     (path / "latent.json").unlink()
     assert load(str(path)).latents is None
 
@@ -90,9 +91,9 @@ def test_broken_vectors_are_refused(copied):
     whole = (path / "latent.safetensors").read_bytes()
     for content in (whole[:-3], b"", whole.replace(whole[-4:], b"abcd")):
         (path / "latent.safetensors").write_bytes(content)
-        assert "latent.safetensors must hold what latent.json" in refused(path)
+        assert "latent.safetensors must hold the weights of the latent.json" in refused(path)
     (path / "latent.safetensors").unlink()
-    assert "latent.safetensors must hold what latent.json" in refused(path)
+    assert "latent.safetensors must hold the weights of the latent.json" in refused(path)
 
 
 def test_asked_of_a_model_without_before_weights_load(tmp_path):

@@ -269,7 +269,7 @@ def test_refused_in_one_line():
     engine = thinker(thinking())
     without = Engine(engine.decoder, engine.chat, "plain")
     for mode in ("learned", "confidence"):
-        with pytest.raises(OptionError, match="needs a model that has learned latent steps"):
+        with pytest.raises(OptionError, match="needs a model with learned latent steps"):
             answers(without, Latent(mode=mode))
     ignoring = thinker(thinking(targets="ignore"))
     with pytest.raises(OptionError, match="trained to ignore it; pass latent confidence"):

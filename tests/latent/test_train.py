@@ -132,7 +132,7 @@ def test_refused(tmp_path):
             train(base, tmp_path / "out", stages(**changed), resume=True)
     with pytest.raises(OptionError, match="pass --resume to go on"):
         train(base, tmp_path / "out", stages())
-    with pytest.raises(OptionError, match="stages must be of 1, 2, 3, in order"):
+    with pytest.raises(OptionError, match="stages must be among 1, 2, 3, in order"):
         stages(numbers=(3, 2))
     assert train(base, tmp_path / "latents", stages(numbers=(2,)))
     config = tmp_path / "latents" / "latent.json"

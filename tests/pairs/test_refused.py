@@ -64,7 +64,7 @@ def test_layers_that_cannot_be_left_out():
 def test_latents_that_were_never_learned():
     bare, known = engine(planted("llama")), cells.engine("llama")
     plain = Engine(bare.decoder, bare.chat, "plain", known.predictor)
-    said = "latent {latent} needs a model that has learned latent steps (latent.json), got one "
+    said = "latent {latent} needs a model with learned latent steps (latent.json), got one "
     assert_refused(plain, said, latent=THINKING)
 
 
@@ -72,7 +72,7 @@ def test_a_latent_token_that_was_no_target():
     source = planted("llama")
     ignoring, known = thinker(thinking("llama", source, targets="ignore")), cells.engine("llama")
     parts = ignoring.decoder, ignoring.chat, "ignoring", known.predictor, None, ignoring.latents
-    said = "latent learned needs a model that was trained to predict its latent token, got one "
+    said = "latent learned needs a model trained to predict its latent token, got one "
     assert_refused(Engine(*parts), said, latent=("learned",))
 
 

@@ -122,7 +122,7 @@ def test_a_model_without_is_refused_by_name(server):
 
 
 def test_a_model_that_cannot_is_not_served_so(pocket, sparing):
-    with pytest.raises(OptionError, match="needs a model that has learned latent steps"):
+    with pytest.raises(OptionError, match="needs a model with learned latent steps"):
         Service(pocket, None, RequestDefaults(latent=Latent(mode="learned")))
     outcome = sparing("serve", "--latent", "learned", "--port", 0)
-    assert_one_line(outcome, "latent learned needs a model that has learned latent steps")
+    assert_one_line(outcome, "latent learned needs a model with learned latent steps")

@@ -41,7 +41,7 @@ def test_every_control_is_reached_by_keyboard_and_seen_there(seen):
     assert [name for name in reached if name in CONTROLS] == CONTROLS
     assert set(RECORDED.values()) < set(reached)
     assert "latent-on" not in reached  # the model cannot: it is disabled, and says why
-    assert "needs a model that has learned latent steps" in seen.text("#latent-note")
+    assert "needs a model with learned latent steps" in seen.text("#latent-note")
 
 
 @pytest.mark.parametrize("keys", ["Enter", "Control+Enter"])
