@@ -1,1 +1,1 @@
-"""The resumable training loop, and stage 1: explicit chain of thought."""
+"""The resumable training loop, and stage 1: an explicit chain of thought."""

@@ -1,9 +1,12 @@
 """Attention for training small models on a CPU: torch's flash kernel in float32, else two products.
 
-In bfloat16 that kernel takes over half of a training step where heads are 32 wide: at 16 rows of
-384 tokens, 4 heads, forward and backward take 32 ms a layer in it and 15 ms as two products and a
-softmax. In float32 it is the other way round, 35 ms and 110 at 7 rows of 410, and a step takes two
-thirds. The products hold the whole map: they are for sequences of at most a few thousand tokens.
+Forward and backward of one layer with 4 heads of width 32:
+
+    bfloat16, 16 rows of 384 tokens    flash  32 ms    two products  15 ms
+    float32,   7 rows of 410 tokens    flash  35 ms    two products 110 ms
+
+The products hold the whole attention matrix: they are for sequences of at most a few thousand
+tokens.
 """
 
 import ctypes
@@ -17,7 +20,7 @@ from transformers import AttentionInterface
 
 NAME = "sparing_causal"
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # the parameters of glibc's mallopt
-LARGEST_THRESHOLD = 32 << 20  # as much as mallopt takes
+LARGEST_THRESHOLD = 32 << 20  # mallopt's maximum
 
 
 def causal_attention(
@@ -25,8 +28,8 @@ def causal_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention without padding masks: query [B, H, T, D], key and value [B, G, T, D].
 
-    Registered with transformers; returns [B, T, H, D]. ``mask``: None, or [B, 1, T, T] to be added
-    to the scores, causal itself.
+    Registered with transformers; returns [B, T, H, D]. ``mask``: None, or a causal [B, 1, T, T],
+    added to the scores.
     """
     return attend(query, key, value, mask, options.get("scaling")).transpose(1, 2), None
 
@@ -34,8 +37,10 @@ def causal_attention(
 def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
 ) -> Tensor:
-    """softmax(scale q k^T + mask) v: [B, H, T, D], of queries as many, and of key and value
-    [B, G, S, D]. ``mask``: [B, 1, T, S], or None: causal, S = T. ``scale``: 1 / sqrt(D) for None.
+    """softmax(scale q k^T + mask) v; query and result [B, H, T, D], key and value [B, G, S, D].
+
+    ``mask``: [B, 1, T, S]; None: causal, with S = T
+    ``scale``: None: 1 / sqrt(D)
     """
     if mask is not None:
         mask = mask.to(query.dtype)
@@ -48,7 +53,7 @@ def attend(
 
 
 def products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """``attend`` as two products and a softmax; queries of one kv head go in one product."""
+    """``attend`` as two products and a softmax; the queries of a kv head share one product."""
     rows, heads, tokens, _ = query.shape
     groups, slots = key.shape[1:3]
     scores = query.reshape(rows, groups, -1, query.shape[3]) @ key.mT
@@ -66,9 +71,9 @@ AttentionInterface.register(NAME, causal_attention)
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed: fresh pages for every large tensor cost as much as the sums.
+    """Make glibc keep freed memory: new pages for every large tensor take as long as the maths.
 
-    Does nothing where there is no glibc.
+    Does nothing without glibc.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

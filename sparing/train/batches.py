@@ -1,18 +1,19 @@
-"""Batches of rows of like length, in an order that the seed alone decides."""
+"""Batches of rows of similar length, in an order that depends only on the seed."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-POOL = 512  # rows shuffled together, then sorted by length: wide enough that little is padding
+POOL = 512  # rows shuffled together, then sorted by length; large enough for little padding
 
 
 def bucketed(
     lengths: Sequence[int] | np.ndarray, tokens: int, seed: int | tuple[int, ...], epoch: int
 ) -> list[list[int]]:
-    """One epoch's batches, each of at most ``tokens`` padded tokens (or of one row that is longer).
+    """One epoch's batches, each of at most ``tokens`` padded tokens, or of a single longer row.
 
-    Rows are shuffled, sorted by length within pools, cut into batches, and the batches shuffled.
+    Rows are shuffled, sorted by length within pools and cut into batches; then the batches are
+    shuffled.
     """
     random = np.random.default_rng([*(seed if isinstance(seed, tuple) else (seed,)), epoch])
     order = random.permutation(len(lengths))
@@ -35,7 +36,7 @@ def endless(
     seed: int | tuple[int, ...],
     start: int = 0,
 ) -> Iterator[list[int]]:
-    """Batches epoch after epoch, from batch ``start`` on: what a resumed run goes on with."""
+    """Batches epoch after epoch, from batch ``start`` (for a resumed run)."""
     epoch = 0
     while True:
         batches = bucketed(lengths, tokens, seed, epoch)

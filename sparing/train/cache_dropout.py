@@ -1,7 +1,7 @@
-"""Holes in the cache while training, so that a model can do with one that has some.
+"""Cache dropout (ours): training with evicted tokens, so that the model tolerates eviction.
 
-As layer dropout is to skipped layers, so is this to evicted tokens. Ours, and partial to no policy:
-what goes is drawn, not scored by attention or by a predictor.
+It is for evictions what layer dropout is for skipped layers. It favours no policy: the evicted
+tokens are random, not chosen by attention or by a predictor.
 """
 
 import numpy as np
@@ -12,22 +12,22 @@ from torch import Tensor
 from sparing.engine.eviction import top
 from sparing.train.examples import SHOWN
 
-SHARES = (0.1, 0.6)  # of the response that the cache has room for, drawn for each row
-LOCALS = (0.05, 0.5)  # of that room, the most recent tokens, which stay
-SURVIVORS = (0.4, 0.9)  # of the others at each eviction
-STRETCHES = (1, 2, 4, 8)  # mean lengths, in tokens, of what goes or stays together
+SHARES = (0.1, 0.6)  # range of the cache's room, as a share of the response
+LOCALS = (0.05, 0.5)  # range of the protected recent tokens, as a share of the room
+SURVIVORS = (0.4, 0.9)  # range of the kept share of the other tokens at an eviction
+STRETCHES = (1, 2, 4, 8)  # mean lengths, in tokens, of stretches kept or evicted together
 LEAST_ROOM = 8  # slots
-TAG = 1  # of this noise: layer dropout draws from the same seeds without it
-REPEATED = 3  # tokens in a row that come again later are copied from here
+TAG = 1  # separates this noise from layer dropout's, which has the same seeds
+REPEATED = 3  # a run of this many tokens that occurs again later counts as copied
 
 
 def holes(
     ids: Int[Tensor, "B T"], roles: Int[Tensor, "B T"], rate: float, *seed: int
 ) -> Float[Tensor, "B 1 T T"] | None:
-    """An additive mask for a batch, from the seed alone: causal, and minus infinity where a key was
-    evicted before its query came. None where no row has holes; a row has with probability ``rate``.
+    """An additive mask for a batch: causal, with minus infinity for keys evicted before the query.
 
-    A row's prompt is never evicted from. See ``last_seen`` for the rest.
+    A row has holes with probability ``rate``; the result is None if no row has. The mask depends
+    only on the seed. A row's prompt is never evicted; see ``last_seen`` for the rest.
     """
     rng = np.random.default_rng((*seed, TAG))
     length = ids.shape[1]
@@ -46,11 +46,11 @@ def holes(
 def last_seen(
     ids: Int[np.ndarray, " T"], prompt: int, rng: np.random.Generator
 ) -> Int[np.ndarray, " T"]:
-    """Of each token, the last position that sees it, where ``engine.eviction`` has its way with a
-    drawn budget.
+    """The last position that sees each token, under the rule of ``engine.eviction`` and a random
+    budget.
 
-    The scores are drawn, one for each stretch of tokens. In every other row what is copied later
-    is spared: where all that a thought needs is gone, there is nothing to learn.
+    The scores are random, one for each stretch of tokens. With probability 1/2 tokens copied later
+    are spared: nothing can be learned from a thought without its facts.
     """
     length = len(ids)
     seen = np.full(length, length)
@@ -73,7 +73,7 @@ def last_seen(
 
 
 def copied_later(ids: Int[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
-    """1 for tokens in a run of ``REPEATED`` that comes again later, else 0."""
+    """1 for tokens in a run of ``REPEATED`` that occurs again later, else 0."""
     marked = np.zeros(len(ids))
     later: set[tuple[int, ...]] = set()
     for start in range(len(ids) - REPEATED, -1, -1):

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: complete or absent, the newest found by its number."""
+"""Checkpoints of a run, always complete; the step is in the name."""
 
 import logging
 import re
@@ -11,14 +11,14 @@ KEPT = 2
 
 
 def save(accelerator: Any, out: Path, step: int) -> None:
-    """Write ``out/step-N``: into a folder beside it first, then renamed; older ones go."""
+    """Write ``out/step-N``, first under another name, and remove all but the last ``KEPT``."""
     if step in steps(out):
-        return  # whole, and the same: a run has one state at each step
+        return  # complete and equal: a run has one state at each step
     final, partial = out / f"step-{step}", out / f"step-{step}.partial"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    # Or it says at each checkpoint that it writes tied weights once.
+    # accelerate would warn at each checkpoint that it writes tied weights once
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
@@ -30,7 +30,7 @@ def save(accelerator: Any, out: Path, step: int) -> None:
 
 
 def restore(accelerator: Any, out: Path) -> int:
-    """Load the newest checkpoint into what was prepared; its step, 0 where there is none."""
+    """Load the newest checkpoint into the prepared objects; returns its step, or 0 without one."""
     found = steps(out)
     if not found:
         return 0
@@ -39,19 +39,19 @@ def restore(accelerator: Any, out: Path) -> int:
 
 
 def steps(out: Path) -> list[int]:
-    """The steps with a whole checkpoint, in order."""
+    """The steps with a complete checkpoint, in order."""
     matches = (NAME.fullmatch(path.name) for path in out.glob("step-*") if path.is_dir())
     return sorted(int(match[1]) for match in matches if match)
 
 
 def clear(out: Path) -> None:
-    """Remove all checkpoints and what is half written: the run is done, its weights are saved."""
+    """Remove all checkpoints and partial files of a finished run."""
     for path in {*out.glob("step-*"), *out.glob("*.partial")}:
         shutil.rmtree(path)
 
 
 def remove(folder: Path) -> None:
-    """Renamed first: what is removed in part counts no more."""
+    """Rename the folder, then remove it: an interrupted removal leaves no partial checkpoint."""
     removed = folder.with_suffix(".removed")
     shutil.rmtree(removed, ignore_errors=True)
     folder.rename(removed)

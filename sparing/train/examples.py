@@ -1,4 +1,4 @@
-"""Training examples as flat arrays: token ids, and what each token teaches."""
+"""Training examples as flat arrays: token ids, and the role of each token."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,13 +10,17 @@ import torch
 
 from sparing.model.chat import THINK
 
-SHOWN, TAUGHT, RECALL = 0, 1, 2  # in no loss; in the loss; in the loss, and copied from far back
-OPENINGS = (f"{THINK}\n", THINK)  # how some chat templates begin the reply, DeepSeek-R1's say
+SHOWN, TAUGHT, RECALL = 0, 1, 2  # not in the loss; in the loss; in it and copied from far back
+OPENINGS = (f"{THINK}\n", THINK)  # begin the reply in some chat templates, such as DeepSeek-R1's
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a response. ``taught`` False: a mistake, shown so that mending it is learnt."""
+    """A part of a response.
+
+    ``taught``: False for a mistake, shown so that the model learns the correction
+    ``recall``: whether it is copied from far back
+    """
 
     text: str
     taught: bool = True
@@ -29,7 +33,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Example:
-    """A question as chat messages and its response in pieces; ``task`` groups the figures."""
+    """A question as chat messages and its response in pieces; ``task`` groups the scores."""
 
     messages: Sequence[dict[str, str]]
     pieces: Sequence[Piece]
@@ -38,8 +42,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of prompt and response, and the role of each. ``dropped``: by place the words, as
-    ids, that a token there stands for."""
+    """A tokenized example.
+
+    ``ids``, ``roles``: of prompt and response
+    ``dropped``: by place of a latent, the ids of the words in its place
+    """
 
     ids: list[int]
     roles: list[int]
@@ -48,9 +55,10 @@ class Encoded:
 
 
 def encode(tokenizer: Any, example: Example) -> Encoded:
-    """Prompt, pieces and end token tokenized apart and joined, so that inference splits alike.
+    """Tokenize the prompt, the pieces and the end token separately, as inference does, and join
+    them.
 
-    The question is out of the loss and the end token in it (spec/latent.md, stage 1).
+    The question is not in the loss, the end token is (spec/latent.md, stage 1).
     """
     prompt = tokenizer.apply_chat_template(
         list(example.messages), add_generation_prompt=True, tokenize=False
@@ -65,15 +73,17 @@ def encode(tokenizer: Any, example: Example) -> Encoded:
 
 
 def unopened(pieces: Sequence[Piece], prompt: str) -> list[Piece]:
-    """The pieces without the opening of the thought, where the prompt ends in it already."""
+    """The pieces without the start marker, if the prompt already ends with it."""
     opening = next((opening for opening in OPENINGS if prompt.endswith(opening)), "")
     first, *others = pieces
     return [replace(first, text=first.text.removeprefix(opening)), *others]
 
 
 class ExampleSet:
-    """Many examples in three arrays; row ``i`` is ``ids[starts[i]:starts[i + 1]]``. ``dropped``
-    [M, 2]: places among ``ids`` and words that stand dropped there, in order."""
+    """Many examples in flat arrays; row ``i`` is ``ids[starts[i]:starts[i + 1]]``.
+
+    ``dropped`` [M, 2]: place in ``ids`` and word, for each word replaced by a latent, in order
+    """
 
     def __init__(self, examples: Iterable[Encoded]) -> None:
         ids: list[np.ndarray] = []
@@ -120,7 +130,7 @@ class ExampleSet:
     def batch(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """``ids`` and ``roles`` [B, T] of these rows, padded on the right with id 0, role SHOWN.
 
-        Causal attention never looks right, so padding there needs no mask.
+        Padding on the right needs no mask in causal attention.
         """
         width = max(int(self.lengths[row]) for row in rows)
         ids, roles = torch.zeros(2, len(rows), width, dtype=torch.long)
@@ -132,8 +142,7 @@ class ExampleSet:
         return ids, roles
 
     def dropped_of(self, rows: Sequence[int]) -> torch.Tensor:
-        """``[3, M]``: of all that stands dropped in a batch of these rows its row in the batch, its
-        position and the word."""
+        """``[3, M]``: row in the batch, position and word, for each dropped word of these rows."""
         found = []
         for at, row in enumerate(rows):
             begin, end = np.searchsorted(self.dropped[:, 0], self.starts[[row, row + 1]])
@@ -144,10 +153,10 @@ class ExampleSet:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run trains on, and what it looks at on the way; no question is in both.
+    """Training and validation examples, with no question in both.
 
-    ``lengths``: of rows by which batches are cut, where those are not the examples' own: so runs
-    that change the same examples, each in its way, see the same of them in every step.
+    ``lengths``: row lengths for the split into batches, in place of the examples' own: runs with
+        different changes to the same examples then see the same examples in every step
     """
 
     examples: ExampleSet
@@ -156,5 +165,5 @@ class Corpus:
 
     @property
     def batched_by(self) -> np.ndarray:
-        """The lengths that batches are cut by."""
+        """The row lengths for the split into batches."""
         return self.examples.lengths if self.lengths is None else self.lengths

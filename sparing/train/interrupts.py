@@ -1,4 +1,4 @@
-"""Ctrl-C, held back while something must not be cut in two."""
+"""Delay Ctrl-C during a block that must not be interrupted."""
 
 import signal
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from threading import current_thread, main_thread
 
 @contextmanager
 def undivided() -> Iterator[None]:
-    """Ctrl-C within the block takes effect behind it; other threads never get one."""
+    """Ctrl-C within the block takes effect after it; only the main thread receives it."""
     if current_thread() is not main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The resumable training loop: what stage 1 does, and what later stages build on."""
+"""The resumable training loop of all stages."""
 
 import time
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Report = dict[str, Any]
 
 
 class TrainingProgress:
-    """The smoothed loss and the speed so far."""
+    """The smoothed loss and the mean speed."""
 
     def __init__(self) -> None:
         self.loss: float | None = None
@@ -45,7 +45,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class Pace:
-    """When a run saves, looks at validation, and ends early (``stop_at`` 0: never); in steps."""
+    """When a run saves, validates and ends early, in steps; ``stop_at`` 0: never."""
 
     save_every: int = 200
     validate_every: int = 250
@@ -57,17 +57,19 @@ Objective = Callable[[Any, Exits, LayerDropout], ChainOfThought]
 
 
 def plain(model: Any, exits: Exits, dropout: LayerDropout) -> ChainOfThought:
-    """Stage 1's."""
+    """The objective of stage 1."""
     return ChainOfThought(model, exits)
 
 
 class Trainer:
-    """Trains ``model`` on a corpus for ``settings.steps`` steps, whatever interrupts it.
+    """Trains ``model`` on a corpus for ``settings.steps`` steps; an interrupted run can be resumed.
 
-    Everything random in a step comes from (seed, step), so a run that was killed goes on from its
-    last checkpoint to the very weights of an unbroken one (same machine, threads and processes).
-    ``on_report`` is called each step with step, loss, tokens_per_s and, at times, validation.
-    ``objective``: makes the loss, and may bring weights of its own.
+    All randomness of a step comes from (seed, step), so a killed run, resumed from its last
+    checkpoint, ends with exactly the weights of an uninterrupted run (same machine, threads and
+    processes).
+
+    ``on_report``: called each step with step, loss, tokens_per_s and sometimes validation
+    ``objective``: makes the loss, and may have its own weights
     """
 
     def __init__(
@@ -96,9 +98,9 @@ class Trainer:
         self.objective, *self.optimizers = self.accelerator.prepare(self.bare, *optimizers)
 
     def run(self, pace: Pace = EVERY) -> int:
-        """Train to the end, or as far as ``pace`` says; the step reached.
+        """Train to the end, or to ``pace.stop_at``; returns the last step.
 
-        Ctrl-C saves first. Several processes do not: they are not at the same step then.
+        Ctrl-C saves a checkpoint, except with several processes, which may be at different steps.
         """
         step = checkpoint.restore(self.accelerator, self.out)
         goal = min(pace.stop_at or self.settings.steps, self.settings.steps)
@@ -123,7 +125,7 @@ class Trainer:
         return step
 
     def validate(self) -> dict[str, dict[str, float]]:
-        """Per task the shares of tokens, looked-up tokens and whole traces that are right."""
+        """By task, the shares of correct tokens, recalled tokens and whole traces."""
         self.objective.eval()
         self.dropout.off()
         scores: dict[str, Score] = {}
@@ -138,7 +140,7 @@ class Trainer:
         return {task: scores[task].shares() for task in sorted(scores)}
 
     def _step(self, step: int, rows: list[int]) -> float:
-        """One step on this process's share of the rows; the loss a token, over all of them."""
+        """One step on this process's share of the rows; returns the loss a token over all rows."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.settings.lr_at(step)

@@ -1,4 +1,4 @@
-"""The loss of stage 1, with LayerSkip's early exits; how right a model is about given traces."""
+"""The loss of stage 1, with LayerSkip's early exits, and the accuracy on given traces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,18 @@ from sparing.train.examples import RECALL, SHOWN
 
 @dataclass(frozen=True)
 class Exits:
-    """Early exits: after how many layers, and what each weighs beside the last layer's loss."""
+    """Early exits.
+
+    ``depths``: number of layers before each exit
+    ``weight``: of each exit's loss; the last layer's has weight 1
+    """
 
     depths: Sequence[int] = ()
     weight: float = 0.0
 
 
 class ChainOfThought(nn.Module):
-    """Stage 1's loss as a module, so that `accelerate` can wrap it: ids and roles in, loss out."""
+    """The loss of stage 1 as a module for `accelerate`: ids and roles in, loss out."""
 
     def __init__(self, model: Any, exits: Exits) -> None:
         super().__init__()
@@ -34,12 +38,14 @@ class ChainOfThought(nn.Module):
         mask: Tensor | None = None,
         dropped: Tensor | None = None,
     ) -> Tensor:
-        """Cross-entropy of the taught tokens, summed and divided by ``total``; ids, roles [B, T].
-        ``mask`` [B, 1, T, T] is added to the attention's scores. ``dropped``: as ``ExampleSet``
-        gives it, for objectives that teach it.
+        """Cross-entropy of the taught tokens, summed and divided by ``total``.
 
         With exits e of weight w: ``L = CE(h_last) + w * sum_e CE(h_e)``, each h through the model's
         own final norm and head (LayerSkip, arXiv 2404.16710, eq. 3 and 4; w is constant here).
+
+        ``ids``, ``roles``: [B, T]
+        ``mask``: [B, 1, T, T], added to the attention's scores
+        ``dropped``: of ``ExampleSet.dropped_of``, for ``more``
         """
         taught = roles[:, 1:] != SHOWN
         wanted = ids[:, 1:][taught]
@@ -57,7 +63,7 @@ class ChainOfThought(nn.Module):
         return loss / total
 
     def more(self, states: Tensor, dropped: Tensor) -> Tensor:
-        """What else is taught by what feeds the head at the end [B, T, E]."""
+        """A further loss on the inputs of the head [B, T, E]; none in stage 1."""
         return torch.zeros((), device=states.device)
 
     def states(
@@ -68,19 +74,19 @@ class ChainOfThought(nn.Module):
         mask: Tensor | None = None,
         dropped: Tensor | None = None,
     ) -> list[Tensor]:
-        """As ``hidden_states``."""
+        """See ``hidden_states``."""
         return hidden_states(self.model, ids, depths, mask)
 
     @torch.no_grad()
     def right(self, ids: Tensor, roles: Tensor) -> Tensor:
-        """Whether each token of ``ids`` [B, T] is the likeliest after those before it."""
+        """Whether each token of ``ids`` [B, T] is the likeliest after the tokens before it."""
         return teacher_forced(self.model, ids)
 
 
 def hidden_states(
     model: Any, ids: Tensor, depths: Sequence[int], mask: Tensor | None = None
 ) -> list[Tensor]:
-    """What feeds the head after each of ``depths`` layers and at the end, each [B, T, E]."""
+    """The inputs of the head after each of ``depths`` layers and at the end, each [B, T, E]."""
     body = model.get_decoder()
     out = body(
         input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=bool(depths)
@@ -91,7 +97,7 @@ def hidden_states(
 
 @dataclass
 class Score:
-    """Counts over traces: tokens right, looked-up tokens right, whole traces right."""
+    """Counts of correct tokens, correct recalled tokens and correct whole traces."""
 
     tokens: int = 0
     tokens_right: int = 0
@@ -101,7 +107,7 @@ class Score:
     traces_right: int = 0
 
     def add(self, right: Tensor, roles: Tensor) -> None:
-        """``right`` and ``roles`` [T]: of one trace's tokens."""
+        """Add one trace; ``right`` and ``roles`` [T] of its tokens."""
         taught, recall = roles != SHOWN, roles == RECALL
         self.tokens += int(taught.sum())
         self.tokens_right += int((right & taught).sum())
@@ -120,7 +126,10 @@ class Score:
 
 @torch.no_grad()
 def teacher_forced(model: Any, ids: Tensor) -> Tensor:
-    """Whether each token of ``ids`` [B, T] is the likeliest after those before it; the first no."""
+    """Whether each token of ``ids`` [B, T] is the likeliest after the tokens before it.
+
+    False for the first token of a row.
+    """
     likeliest = model(input_ids=ids, use_cache=False).logits[:, :-1].argmax(-1)
     right = torch.zeros_like(ids, dtype=torch.bool)
     right[:, 1:] = likeliest == ids[:, 1:]

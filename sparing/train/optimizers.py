@@ -13,8 +13,14 @@ from sparing.train.settings import ADAM_BETAS
 def make_optimizers(
     model: nn.Module, kind: str, lr: float, decay: float, betas: tuple[float, float] = ADAM_BETAS
 ) -> list[Optimizer]:
-    """``adamw``, or ``muon``: Muon (its steps scaled to AdamW's size, arXiv 2502.16982) for the
-    matrices within layers and AdamW for embeddings and norms, which are not decayed."""
+    """The optimizers of ``kind``.
+
+    ``adamw``: AdamW for all weights
+    ``muon``: Muon for the matrices within layers, its steps scaled to AdamW's (arXiv 2502.16982),
+        and AdamW for embeddings and norms
+
+    Embeddings and norms have no weight decay.
+    """
     inner: list[nn.Parameter] = []
     outer: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -29,14 +35,15 @@ def make_optimizers(
 
 
 class FullMuon(Muon):
-    """torch's Muon, orthogonal in the matrices' own precision.
+    """torch's Muon with the orthogonalization in the matrices' own precision.
 
-    torch's takes bfloat16, which a CPU without it emulates, twenty times as slowly.
+    torch's own is in bfloat16, twenty times slower on a CPU that emulates it.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step, of 0.2 sqrt(max(rows, columns)) times the rate (arXiv 2502.16982, sec. 2.2)."""
+        """One step, scaled by 0.2 sqrt(max(rows, columns)) times the rate (arXiv 2502.16982,
+        sec. 2.2)."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -60,7 +67,7 @@ class FullMuon(Muon):
 def orthogonal(
     matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
-    """(rows, columns), every singular value brought near 1 by Newton and Schulz's iteration."""
+    """Bring every singular value of ``matrix`` near 1, by the Newton-Schulz iteration."""
     a, b, c = coefficients
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     wide = wide / wide.norm().clamp(min=eps)  # no singular value above 1

@@ -29,7 +29,7 @@ from sparing.train.settings import (
 )
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-WEIGHTS = ("model.safetensors", INDEX)  # either is written last, and makes an export whole
+WEIGHTS = ("model.safetensors", INDEX)  # one of them is written last and marks a complete export
 
 
 def train_reason(
@@ -47,11 +47,13 @@ def train_reason(
 ) -> bool:
     """Train ``model`` into ``out``: weights and tokenizer in Hugging Face format, training.json.
 
-    ``resume`` goes on from the newest checkpoint in ``out``. False is returned where ``pace`` ends
-    the run before its last step: then nothing is exported. ``objective``: as of the Trainer;
-    ``more``: as of ``export``.
+    Returns False, without an export, if ``pace`` ends the run before its last step.
 
-    Raises OptionError where ``out`` holds another run, or the settings differ from those it has.
+    ``resume``: continue from the newest checkpoint in ``out``
+    ``objective``: see ``Trainer``
+    ``more``: see ``export``
+
+    Raises OptionError if ``out`` holds another run, or a run with other settings.
     """
     check_lengths(model, corpus)
     process = begin(out, settings, corpus, resume)
@@ -68,17 +70,17 @@ def train_reason(
 
 
 def check_lengths(model: Any, corpus: Corpus) -> None:
-    """Refuse examples that are longer than what the model's positions reach."""
+    """Raise OptionError if an example is longer than the model's context."""
     longest, context = int(corpus.examples.lengths.max()), model.config.max_position_embeddings
     if longest > context:
         raise OptionError(
             f"examples must fit max_position_embeddings of the base ({context} tokens), "
-            f"the longest has {longest}; remove those that are longer"
+            f"the longest has {longest}; remove the longer ones"
         )
 
 
 def check_out(out: Path, settings: TrainSettings, resume: bool) -> None:
-    """Refuse, before anything is loaded, an ``out`` that this run cannot go into."""
+    """Raise OptionError, before anything loads, if this run cannot use ``out``."""
     check_resumed(out, resume)
     check_same(out, settings.model_dump(mode="json"))
     if not (out / SETTINGS_FILE).exists() and (exported(out) or checkpoint.steps(out)):
@@ -89,9 +91,9 @@ def check_out(out: Path, settings: TrainSettings, resume: bool) -> None:
 
 
 def begin(out: Path, settings: TrainSettings, corpus: Corpus, resume: bool) -> PartialState:
-    """Make ``out`` ready for this run; the examples too must be those that it was begun with.
+    """Prepare ``out`` for this run; returns the process's place among all processes.
 
-    Returns which of how many processes this is.
+    Raises OptionError if ``out`` was begun with other settings or other examples.
     """
     check_out(out, settings, resume)
     process = PartialState(cpu=not torch.cuda.is_available())
@@ -101,15 +103,15 @@ def begin(out: Path, settings: TrainSettings, corpus: Corpus, resume: bool) -> P
 
 
 def exported(out: Path) -> bool:
-    """Whether ``out`` holds a model: its weights come last."""
+    """Whether ``out`` holds a complete model: the weights are written last."""
     return any((out / name).exists() for name in WEIGHTS)
 
 
 def load_base(name: str) -> tuple[Any, Any]:
-    """Model and tokenizer of anything that `find_model` finds, in float32 to be trained.
+    """Load model and tokenizer by a name for `find_model`, in float32 for training.
 
-    Whatever is trained here learns to think between markers: the template says so from now on.
-    Raises ModelError where they are missing, broken, or do not belong together.
+    Training teaches the model to think between markers, so the template gets a note of them.
+    Raises ModelError if model or tokenizer are missing, broken, or do not fit each other.
     """
     path = find_model(name)
     check_architecture(path)
@@ -117,7 +119,7 @@ def load_base(name: str) -> tuple[Any, Any]:
         tokenizer, model = read_tokenizer(path), read_model(path, torch.float32)
     except ModelError:
         raise
-    except Exception as error:  # every loader below has errors of its own
+    except Exception as error:  # every loader has its own types
         raise ModelError(f"{name} must be a readable checkpoint, got: {reason(error)}") from error
     check_tokenizer(model, tokenizer, name)
     mark_thoughts(tokenizer)
@@ -125,32 +127,35 @@ def load_base(name: str) -> tuple[Any, Any]:
 
 
 def check_architecture(path: Path) -> None:
-    """Refuse, naming the field, a config that attention, dropout and engine do not know."""
+    """Raise ModelError, with the field's name, for a config that cannot be trained here."""
     family = None if is_gguf(path) else read_json(path / "config.json").get("model_type")
     if not is_gguf(path) and family not in FAMILIES:
         raise ModelError(
-            f"config field model_type must be one of {', '.join(FAMILIES)} to be trained, "
+            f"config field model_type must be one of {', '.join(FAMILIES)} for training, "
             f"got {family!r}; choose another base"
         )
     read_config(path)
 
 
 def check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
-    """Refuse a tokenizer that can write ids the model has no embedding for, or no chat."""
+    """Raise ModelError for a tokenizer larger than the embedding, without template or end token."""
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise ModelError(
             f"the tokenizer must fit the model, {name} has vocab_size {rows} and a tokenizer of "
-            f"{len(tokenizer)} tokens; give the directory that both were saved to"
+            f"{len(tokenizer)} tokens; give the directory of both"
         )
     if tokenizer.chat_template is None:
-        raise ModelError(f"{name} must have a chat template to be trained on, its field is empty")
+        raise ModelError(
+            f"{name} must have a chat template for training, got none; set the tokenizer's "
+            "chat_template"
+        )
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"{name} must have an end token, its tokenizer's eos_token is empty")
+        raise ModelError(f"{name} must have an end token, got none; set the tokenizer's eos_token")
 
 
 def with_lora(model: Any, rank: int, seed: int) -> Any:
-    """The model itself, or where ``rank`` > 0 its frozen weights with LoRA adapters (peft)."""
+    """The model itself, or for ``rank`` > 0 its frozen weights with LoRA adapters (peft)."""
     if not rank:
         return model
     from peft import LoraConfig, inject_adapter_in_model
@@ -161,7 +166,7 @@ def with_lora(model: Any, rank: int, seed: int) -> Any:
 
 
 def merged(model: Any) -> Any:
-    """A model whose LoRA adapters, if it has any, are added into its weights."""
+    """The model with its LoRA adapters, if any, added to its weights."""
     from peft.tuners.lora import LoraLayer
 
     adapted = [(name, m) for name, m in model.named_modules() if isinstance(m, LoraLayer)]
@@ -174,15 +179,16 @@ def merged(model: Any) -> Any:
 def export(
     model: Any, tokenizer: Any, out: Path, more: Callable[[Path], None] = lambda folder: None
 ) -> None:
-    """Save weights and tokenizer in Hugging Face format; the weights, which make it whole, last.
+    """Save weights and tokenizer in Hugging Face format, the weights last: they mark it complete.
 
-    ``more`` puts further files beside them, before any of them is seen in ``out``."""
+    ``more`` writes further files to a folder, before any file appears in ``out``.
+    """
     partial = out / "export.partial"
     shutil.rmtree(partial, ignore_errors=True)
     tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)
     more(partial)
     for path in sorted(partial.iterdir(), key=lambda path: path.name in WEIGHTS):
-        path.chmod(0o644)  # safetensors lets nobody else read what it writes
+        path.chmod(0o644)  # safetensors writes files that only the owner can read
         os.replace(path, out / path.name)
     partial.rmdir()

@@ -8,11 +8,11 @@ from sparing.model.chat import THINK, THINK_END
 from sparing.tasks.solutions import Solution
 from sparing.train.examples import Corpus, Example, ExampleSet, Piece, encode
 
-HELD_OUT = 100  # rows kept for validation, or a tenth where that is less
+HELD_OUT = 100  # rows for validation, at most a tenth
 
 
 def solutions_corpus(tokenizer: Any, solutions: Sequence[Solution], task: str, seed: int) -> Corpus:
-    """Two solutions or more in an order drawn by ``seed``, the first of them held out."""
+    """Shuffle two or more solutions by ``seed`` and hold out the first for validation."""
     shuffled = list(solutions)
     Random(seed).shuffle(shuffled)
     held_out = min(HELD_OUT, max(1, len(shuffled) // 10))
@@ -21,7 +21,7 @@ def solutions_corpus(tokenizer: Any, solutions: Sequence[Solution], task: str, s
 
 
 def example(solution: Solution, task: str) -> Example:
-    """The thinking between think markers, then the answer."""
+    """An example with the thinking between think markers, then the answer."""
     response = f"{THINK}\n{solution.thinking}\n{THINK_END}\n\n{solution.answer}"
     message = {"role": "user", "content": solution.question}
     return Example([message], [Piece(response)], task)

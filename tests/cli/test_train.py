@@ -164,7 +164,7 @@ def truncated(base):
 
 BASES = {
     "tokenizer": (broken_tokenizer, "has vocab_size 259 and a tokenizer of 261 tokens"),
-    "template": (no_template, "must have a chat template to be trained on"),
+    "template": (no_template, "must have a chat template for training"),
     "foreign": (foreign, "config field model_type must be one of llama"),
     "truncated": (truncated, "must be a readable checkpoint, got: "),
 }

@@ -278,7 +278,7 @@ def test_a_tokenizer_larger_than_the_vocabulary(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "said"), [("chat_template", "chat template"), ("eos_token", "eos_token is empty")]
+    ("field", "said"), [("chat_template", "chat template"), ("eos_token", "end token, got none")]
 )
 def test_a_tokenizer_without_what_training_needs(tmp_path, field, said):
     base = write_checkpoint(tmp_path)
