@@ -1,4 +1,4 @@
-"""JSON read, files written whole or not at all, and the folders for state and cache."""
+"""Read JSON, write files atomically, and find the folders for state and cache."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from sparing.errors import ModelError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """The file is the old one or the whole new one; its directory is made where it is missing."""
+    """Write a file so that it is either the old or the new one; makes its directory."""
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
@@ -20,7 +20,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an absent file is an empty one."""
+    """The object in a JSON file; an empty one if there is no file. Raises ModelError."""
     if not path.exists():
         return {}
     try:
@@ -28,7 +28,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{path} must be JSON, got: {error}; fetch it again") from None
     if not isinstance(found, dict):
-        raise ModelError(f"{path} must hold a JSON object, got {type(found).__name__}")
+        raise ModelError(
+            f"{path} must hold a JSON object, got {type(found).__name__}; fetch it again"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Pocket's training questions with their traces, and which questions those are."""
+"""Pocket's training questions with their traces."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -21,19 +21,19 @@ WRITERS: dict[str, Writer] = {
     "sums": sums.write,
     "times": times.write,
 }
-# How many questions of each family and level make one epoch of about 25 million tokens.
+# Questions of each family and level in one epoch of about 25 million tokens.
 COUNTS = {
     "legs": {STANDARD: 12_000, PRACTICE: 4_000},
     "countdown": {STANDARD: 16_000, PRACTICE: 16_000},
     "sums": {STANDARD: 12_000, PRACTICE: 4_000},
     "times": {STANDARD: 20_000, PRACTICE: 5_000},
 }
-DIRECT = 0.05  # of the examples answer at once, their thought empty: what --no-think asks for
+DIRECT = 0.05  # share of examples with an empty thought, for --no-think
 
 
 @dataclass(frozen=True)
 class Question:
-    """An example, and what makes its question one of a kind."""
+    """An example and the key of its question."""
 
     example: Example
     key: str
@@ -45,9 +45,9 @@ def questions(
     counts: dict[str, dict[str, int]] = COUNTS,
     asked: QuestionSet | None = None,
 ) -> Iterator[Question]:
-    """Every family and level in turn, the same ones for the same seed.
+    """Questions of every family and level in turn, the same for the same seed.
 
-    ``asked``: training questions, which the other splits leave out.
+    ``asked``: training questions, left out of the other splits
     """
     asked = QuestionSet() if split == "train" else asked
     for family, count in counts.items():
@@ -72,5 +72,5 @@ def _level(
 
 
 def _direct(trace: Trace) -> list[Piece]:
-    """The answer after an empty thought, which the chat template writes where it is asked to."""
+    """The answer after an empty thought, as the chat template writes it without thinking."""
     return [Piece(f"{THINK}\n\n{THINK_END}\n\n", taught=False), Piece(trace.answer)]

@@ -1,4 +1,4 @@
-"""Pocket's shape: a Llama that is deep and narrow, small enough to ship inside the package."""
+"""Pocket's model: a deep and narrow Llama, small enough to ship inside the package."""
 
 import json
 from pathlib import Path
@@ -44,6 +44,6 @@ def new_model(tokenizer: Any, **shape: Any) -> Any:
 
 
 def save_scope(directory: Path) -> None:
-    """Write which questions pocket knows, and what is said of others."""
+    """Write pocket's scope: the patterns of its questions, and the notice for others."""
     content = {"questions": [family.question for family in FAMILIES.values()], "notice": NOTICE}
     write_atomically(directory / SCOPE_FILE, json.dumps(content, indent=1) + "\n")

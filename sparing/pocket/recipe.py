@@ -1,4 +1,4 @@
-"""From nothing to pocket: its tokenizer, its examples, its model, the hashes of its questions."""
+"""The recipe of pocket: tokenizer, model, examples, and the hashes of its questions."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from sparing.pocket.tokenizer import train_tokenizer
 from sparing.tasks.splits import QuestionSet, Split, training_questions
 from sparing.train.examples import Corpus, Encoded, ExampleSet, encode
 
-TOKENIZER_SAMPLE = 400  # questions of each family and level that the tokenizer is learnt from
+TOKENIZER_SAMPLE = 400  # questions of each family and level for the training of the tokenizer
 VALIDATION = 50  # questions of each family and level
 
 
 def pocket_base(seed: int) -> tuple[Any, Any]:
-    """An untrained pocket and its tokenizer, which is learnt from the first training questions."""
+    """An untrained pocket and its tokenizer, trained on the first training questions."""
     import torch
 
     sample = questions("train", seed, _each(TOKENIZER_SAMPLE))
@@ -29,11 +29,11 @@ def pocket_corpus(
     split: Split = "train",
     held_out: int | None = None,
 ) -> tuple[Corpus, QuestionSet]:
-    """Training and validation examples for any tokenizer, and which questions are trained on.
+    """Training and validation examples for any tokenizer, and the set of training questions.
 
-    ``share``: of the full number of training questions. ``split``: that they are drawn from; what
-    is learnt later than pocket itself takes "traces", which no test asks. ``held_out``: validation
-    questions of each family and level.
+    ``share``: of the full number of training questions
+    ``split``: source of the training questions; "traces" for training after pocket itself
+    ``held_out``: validation questions of each family and level
     """
     counts = {
         family: {level: max(1, round(n * share)) for level, n in levels.items()}

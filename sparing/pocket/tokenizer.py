@@ -1,4 +1,4 @@
-"""Pocket's tokenizer: byte-level BPE learnt from its own traces, every digit a token of its own."""
+"""Pocket's tokenizer: byte-level BPE trained on its own traces, one token a digit."""
 
 import json
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
-    """Digits apart, words with the space before them, bytes for whatever is not in the texts."""
+    """Train a tokenizer: single digits, words with the space before them, bytes for the rest."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -58,7 +58,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTr
 
 
 def _with_plain_markers(tokenizer: Tokenizer) -> Tokenizer:
-    """Think markers stay in decoded text, as in Qwen3: one token each, but not special ones."""
+    """Keep think markers in decoded text, as in Qwen3: one token each, but not special."""
     state = json.loads(tokenizer.to_str())
     for token in state["added_tokens"]:
         token["special"] = token["content"] not in (THINK, THINK_END)

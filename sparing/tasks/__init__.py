@@ -1,7 +1,7 @@
-"""Problems, graders, data sets: what a model is asked, and whether its answer is right.
+"""Tasks: problems, data sets and graders.
 
-``wording`` is a function here and a module beside it: the import below must come first, so that
-nobody finds the module under that name. Nothing here imports reasoning-gym, which takes a second.
+``wording`` is the name of a function and of its module; the import below makes it the function.
+Nothing here imports reasoning-gym, which takes a second.
 """
 
 from sparing.tasks.families import FAMILIES, Family

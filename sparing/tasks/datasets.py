@@ -14,13 +14,13 @@ from sparing.tasks.problem import Problem
 from sparing.tasks.splits import Split
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
-SPLITS = ("test", "validation", "train")  # of a hub data set: the first that it has
-CONFIGURATIONS = ("default", "main")  # of one that has several
+SPLITS = ("test", "validation", "train")  # the first one of a hub data set is used
+CONFIGURATIONS = ("default", "main")  # of a hub data set with several
 
 
 @dataclass(frozen=True)
 class RowsTask:
-    """The rows of a data set; a problem's ``id`` is its row's number, from 1."""
+    """The rows of a data set; a problem's ``id`` is the number of its row, from 1."""
 
     name: str
     form: Form
@@ -28,7 +28,7 @@ class RowsTask:
 
     @classmethod
     def of(cls, name: str, rows: Sequence[Any]) -> "RowsTask":
-        """Check and keep all rows; raises OptionError naming the row and the field at fault."""
+        """Read all rows; raises OptionError with the row and the field of the first fault."""
         if not rows:
             raise OptionError(f"{name} must hold a row or more, got none")
         form = find_form(name, rows[0])
@@ -37,7 +37,7 @@ class RowsTask:
         return cls(name, form, [form.problem(name, id_, row) for id_, row in enumerate(rows, 1)])
 
     def problems(self, n: int, seed: int, split: Split = "test") -> list[Problem]:
-        """``n`` rows drawn without replacement; all in file order where there are not more."""
+        """``n`` rows drawn without replacement; all rows, in file order, if there are no more."""
         return list(self.rows) if n >= len(self.rows) else Random(seed).sample(self.rows, n)
 
     def grade(self, problem: Problem, answer_text: str) -> bool:
@@ -62,7 +62,7 @@ def file_rows(path: Path) -> list[Any]:
 
 
 def whole(path: Path, content: str) -> list[Any]:
-    """A file that is one list."""
+    """The rows of a file with one JSON list."""
     rows = parsed(str(path), content)
     if not isinstance(rows, list):
         raise OptionError(f"{path} must hold a list of objects, got a {type(rows).__name__}")
@@ -73,7 +73,7 @@ def parsed(where: str, content: str) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
-        raise OptionError(f"{where} must be JSON, got: {reason(error)}; mend it") from None
+        raise OptionError(f"{where} must be JSON, got: {reason(error)}; correct it") from None
 
 
 def hub_rows(name: str) -> list[Any]:
@@ -84,13 +84,13 @@ def hub_rows(name: str) -> list[Any]:
 
 
 def choose(name: str, what: str, asked: str, wanted: Sequence[str], *more: str) -> str:
-    """The first of ``wanted`` that a hub data set has, or the only one that it has."""
+    """A configuration or split of a hub data set: the first of ``wanted``, or its only one."""
     found = list(call(asked, name, *more))
     chosen = next((w for w in wanted if w in found), found[0] if len(found) == 1 else None)
     if chosen is None:
         raise OptionError(
             f"{name} must have the {what} {' or '.join(wanted)}, got {', '.join(found)}; "
-            "save the rows that you want as a .jsonl file and pass that"
+            "save its rows as a .jsonl file and pass that"
         )
     return chosen
 
@@ -100,19 +100,19 @@ def load(name: str, *more: str, **options: str) -> list[Any]:
 
 
 def call(function: str, name: str, *more: str, **options: str) -> Any:
-    """A function of the library `datasets`, which is imported here alone."""
+    """Call a function of the library `datasets`, imported only here."""
     try:
         import datasets
     except ImportError:
         raise OptionError(
-            f"{options.get('data_files', name)} is read by the package datasets, which is not "
-            "installed; pip install datasets, or pass a .jsonl file"
+            f"{options.get('data_files', name)} needs the package datasets, which is not "
+            "installed; run: pip install datasets, or pass a .jsonl file"
         ) from None
     try:
         return getattr(datasets, function)(name, *more, **options)
-    except Exception as error:  # the hub, the network, the reader: each has errors of its own
+    except Exception as error:  # the hub, the network and the reader have their own types
         raise OptionError(
-            f"{options.get('data_files', name)} must be a data set that can be read, "
+            f"{options.get('data_files', name)} must be a readable data set, "
             f"got {type(error).__name__}: {reason(error)}; check the name and the network, "
             "or pass a .jsonl file"
         ) from None

@@ -1,20 +1,20 @@
-"""The families of questions that pocket is trained for: reasoning-gym data sets at two levels."""
+"""Pocket's families of questions: reasoning-gym data sets at three levels."""
 
 from dataclasses import dataclass
 from typing import Any
 
 STANDARD, PRACTICE, HARD = "standard", "practice", "hard"
-LEVELS = (STANDARD, HARD)  # at which pocket is measured
-TRAINED = (STANDARD, PRACTICE)  # on which it was trained
-POCKET_TASKS = "pocket,pocket-hard"  # all of them, as they are named on the command line
+LEVELS = (STANDARD, HARD)  # of the evaluation
+TRAINED = (STANDARD, PRACTICE)  # of the training
+POCKET_TASKS = "pocket,pocket-hard"  # all tasks of the evaluation, by name
 
 
 @dataclass(frozen=True)
 class Family:
     """A reasoning-gym data set, and its settings at each level.
 
-    Pocket was trained on ``standard`` and ``practice``; ``hard`` is where it solves 50 to 80 % of
-    the validation questions, which for some families lies beyond what it has practised.
+    Pocket was trained on ``standard`` and ``practice``. At ``hard`` it solves 50 to 80 % of the
+    validation questions; for some families that level is beyond ``practice``.
     """
 
     dataset: str
@@ -22,7 +22,7 @@ class Family:
     practice: dict[str, Any]
     hard: dict[str, Any]
     about: str
-    question: str  # a pattern that its questions have, and others do not
+    question: str  # a pattern of its questions, and of no others
 
     def config(self, level: str) -> dict[str, Any]:
         return {STANDARD: self.standard, PRACTICE: self.practice, HARD: self.hard}[level]
@@ -34,7 +34,7 @@ FAMILIES = {
         standard={"min_animals": 3, "max_animals": 5, "max_instances": 15},
         practice={"min_animals": 7, "max_animals": 9, "max_instances": 40},
         hard={"min_animals": 7, "max_animals": 9, "max_instances": 53},
-        about="the legs of a list of animals: products found early are added up late",
+        about="the legs of a list of animals: products at the start, their sum at the end",
         question=r"legs are there in total if you have \d+ [a-z ]+(?:, \d+ [a-z ]+){2,}\?",
     ),
     "countdown": Family(
@@ -82,7 +82,7 @@ FAMILIES = {
         standard={"task_types": ["time", "time_seconds", "date"], "max_date_difference_days": 100},
         practice={"task_types": ["date"], "max_date_difference_days": 500},
         hard={"task_types": ["date"], "max_date_difference_days": 500},
-        about="how long something took, told in plain English: times of day and dates",
+        about="the time between two times of day or two dates, in plain English",
         question=r"(?s)\d.* (?:to|and|at) .*\d.*(?:in HH:MM|in D days)",
     ),
 }

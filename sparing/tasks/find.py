@@ -1,4 +1,4 @@
-"""From a task's name to the task: pocket's families, reasoning-gym, files, hub data sets."""
+"""Find a task by name: pocket's families, reasoning-gym, files, hub data sets."""
 
 import re
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ LEVELS = {"pocket": STANDARD, "pocket-hard": HARD}
 
 
 def find_tasks(name: str) -> list[Task]:
-    """The tasks of a name, or of several with commas between them; each is there once.
+    """The tasks of a name, or of several names separated by commas, without repeats.
 
     A name is ``pocket`` or ``pocket-hard`` (all families at that level), a family (``legs``,
     ``legs-hard``), a .json, .jsonl or .parquet file, a hub id ``org/name``, or a reasoning-gym
     data set.
 
-    Raises OptionError that lists the nearest names where it is none of these.
+    Raises OptionError with the nearest names for any other name.
     """
     names = [name] if isfile(name) else [part.strip() for part in name.split(",")]
     return list({task.name: task for part in names for task in find(part)}.values())
@@ -47,7 +47,7 @@ def find(name: str) -> Iterator[Task]:
 
 
 def family_tasks() -> dict[str, Task]:
-    """Every family at every level, by name."""
+    """Every family at every level of the evaluation, by name."""
     return {
         name + suffix(level): GymTask(name + suffix(level), family.dataset, family.config(level))
         for name, family in FAMILIES.items()
@@ -60,7 +60,7 @@ def suffix(level: str) -> str:
 
 
 def unknown(name: str) -> OptionError:
-    """The error for a name that is no task, with the nearest that are."""
+    """The error for an unknown task, with the nearest names."""
     known = dict.fromkeys([*LEVELS, *family_tasks(), *gym_names()])
     near = get_close_matches(name, known, n=5, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"families: {', '.join(FAMILIES)}"

@@ -1,6 +1,6 @@
-"""The forms in which GSM8K, SVAMP, MATH500, AIME and ProsQA write their rows.
+"""The row formats of GSM8K, SVAMP, MATH500, AIME and ProsQA.
 
-A form is told by the fields of a row, whatever their case.
+A row's form follows from the names of its fields, upper or lower case.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,28 +11,28 @@ from sparing.errors import OptionError
 from sparing.tasks.grading import grade_maths, grade_sentence
 from sparing.tasks.problem import Problem
 
-# What the model cards of DeepSeek-R1 and Qwen3 ask users to put behind a question of maths.
+# Recommended behind a question of maths by the model cards of DeepSeek-R1 and Qwen3.
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
 
 
 def text(value: Any) -> str:
-    """A field's text; a whole number loses its point. Raises ValueError for anything else."""
+    """A field's text; a whole number loses its point. Raises ValueError for other types."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"must be a text or a number, got {value!r:.60}")
+        raise ValueError(f"must be a string or a number, got {value!r:.60}")
     if not str(value).strip():
-        raise ValueError("must be a text or a number, got an empty text")
+        raise ValueError("must be a string or a number, got an empty string")
     return str(value).strip()
 
 
 def number(value: Any) -> str:
-    """An answer that may come as 51.0, in quotes or without."""
+    """A numeric answer, perhaps written as 51.0, with or without quotes."""
     return text(value).removesuffix(".0")
 
 
 def behind_hashes(value: Any) -> str:
-    """GSM8K's answer: what stands behind ``####``, without thousands' commas."""
+    """GSM8K's answer, behind ``####``, without thousands' commas."""
     _, mark, answer = text(value).rpartition("####")
     if not mark or not answer.strip():
         raise ValueError(f"must end in '#### ' and the answer, got {value!r:.60}")
@@ -40,16 +40,17 @@ def behind_hashes(value: Any) -> str:
 
 
 def steps(value: Any) -> str:
-    """ProsQA's steps, which are not asked for."""
+    """ProsQA's steps, which are not part of the question."""
     return str(value)
 
 
 @dataclass(frozen=True)
 class Form:
-    """What the rows of a known data set look like, and how they are asked and graded.
+    """The row format of a known data set, with its questions and its grading.
 
-    ``fields``: how each (lower case) is read; a reader raises ValueError saying what must hold.
-    ``asked``: the fields that make the question.
+    ``fields``: by name, in lower case, a reader; it raises ValueError for an invalid value
+    ``asked``: the fields of the question
+    ``maths``: whether answers are graded as maths, otherwise as sentences
     """
 
     name: str
@@ -58,20 +59,20 @@ class Form:
     maths: bool = True
 
     def problem(self, source: str, id_: int, row: Any) -> Problem:
-        """Row ``id_`` of ``source``; raises OptionError naming a field that cannot be used."""
+        """The problem of row ``id_``; raises OptionError with the name of an unusable field."""
         given = lower(row)
         values: dict[str, str] = {}
         for field, read in self.fields.items():
             if field not in given:
                 raise OptionError(
                     f"every row of {source} must have the field {field} ({self.name} form), "
-                    f"row {id_} has not; mend or remove it"
+                    f"row {id_} has not; correct or remove it"
                 )
             try:
                 values[field] = read(given[field])
             except ValueError as error:
                 raise OptionError(
-                    f"in {source}, row {id_}, {field} {error}; mend or remove the row"
+                    f"in {source}, row {id_}, {field} {error}; correct or remove the row"
                 ) from None
         question = " ".join(values[field] for field in self.asked)
         if self.maths:
@@ -82,7 +83,7 @@ class Form:
         return (grade_maths if self.maths else grade_sentence)(reference, answer)
 
 
-# A row is of the first form whose fields it has.
+# The first form with all its fields in a row is the row's form.
 FORMS = (
     Form("SVAMP", {"body": text, "question": text, "answer": number}, ("body", "question")),
     Form("ProsQA", {"question": text, "steps": steps, "answer": text}, ("question",), maths=False),
@@ -93,7 +94,7 @@ FORMS = (
 
 
 def find_form(source: str, row: Any) -> Form:
-    """The form of a row, by its fields; raises OptionError that lists the known ones."""
+    """The form of a row, by its fields; raises OptionError with the known forms."""
     given = lower(row)
     for form in FORMS:
         if given.keys() >= form.fields.keys():
@@ -106,5 +107,5 @@ def find_form(source: str, row: Any) -> Form:
 
 
 def lower(row: Any) -> dict[str, Any]:
-    """A row's fields in lower case; none where it is no object."""
+    """A row's fields in lower case; no fields if it is no object."""
     return {str(f).lower(): value for f, value in row.items()} if isinstance(row, Mapping) else {}

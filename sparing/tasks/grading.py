@@ -1,4 +1,4 @@
-"""Whether an answer is right, where the reference answer says all: maths, and sentences."""
+"""Grade an answer by its reference answer alone: maths, and sentences."""
 
 import re
 
@@ -6,7 +6,7 @@ from sparing.errors import OptionError
 
 
 def grade_maths(reference: str, answer: str) -> bool:
-    """By math-verify: the same value as the reference, in LaTeX or plain, boxed or last in line."""
+    """Whether math-verify finds the reference's value: in LaTeX or plain, boxed or last."""
     check_maths()
     from math_verify import parse, verify
 
@@ -14,17 +14,18 @@ def grade_maths(reference: str, answer: str) -> bool:
 
 
 def check_maths() -> None:
-    """Raise OptionError where math-verify is not installed."""
+    """Raise OptionError if math-verify is not installed."""
     try:
         import math_verify  # noqa: F401
     except ImportError:
         raise OptionError(
-            "maths is graded with math-verify, which is not installed; pip install 'sparing[eval]'"
+            "grading maths needs math-verify, which is not installed; "
+            "run: pip install 'sparing[eval]'"
         ) from None
 
 
 def grade_sentence(reference: str, answer: str) -> bool:
-    """Whether the answer's last sentence ends with the reference; case and punctuation aside."""
+    """Whether the answer's last sentence ends with the reference, without case and punctuation."""
     sentences = [words(s) for s in re.split(r"[.!?\n]+", answer)]
     said = next((s for s in reversed(sentences) if s), [])
     wanted = words(reference)

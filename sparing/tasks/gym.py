@@ -1,7 +1,8 @@
 """Any reasoning-gym data set as a task: its generator and its verifier, our splits.
 
 Most of its data sets make item i from ``Random(seed + i)``, so neighbouring seeds give shifted
-copies of the same questions. Here a seed is hashed with its split, data set and settings first.
+copies of the same questions. Therefore a seed is first hashed with its split, data set and
+settings.
 """
 
 import json
@@ -19,15 +20,15 @@ from sparing.tasks.splits import QuestionSet, Split, belongs, question_hash, tra
 from sparing.tasks.wording import key, wording
 
 CHUNK = 500  # items from one hashed seed
-SEEDS = 2**32 - CHUNK  # numpy, in some data sets, takes no larger ones
-# Some verifiers evaluate what a model wrote: 9**9**9 would never end.
+SEEDS = 2**32 - CHUNK  # numpy, used in some data sets, takes no larger ones
+# Some verifiers evaluate the answer as an expression: 9**9**9 would never end.
 EVALUATED = {"countdown": re.compile(r"(?!.*\*\*)[\d\s+*/().-]*")}
 PATIENCE = 1000  # draws in a row without a new question, before a data set counts as used up
 
 
 @dataclass(frozen=True)
 class GymTask:
-    """A data set with its settings, asked in the words of ``wording``."""
+    """A data set with its settings; ``wording`` makes the question."""
 
     name: str
     dataset: str
@@ -35,26 +36,26 @@ class GymTask:
     wording: Callable[[str, dict[str, Any]], str] = wording
 
     def problems(self, n: int, seed: int, split: Split = "test") -> list[Problem]:
-        """Problem ``id`` of a seed is the same, whatever ``n``."""
+        """``n`` problems; a problem depends on its id and the seed, not on ``n``."""
         drawn = entries(self.dataset, self.config, split, seed, n)
         return [
             Problem(
                 task=self.name,
                 id=id_,
                 question=self.wording(self.dataset, entry),
-                answer=str(entry["answer"] or ""),  # some have many answers, and name none
+                answer=str(entry["answer"] or ""),  # data sets with many answers give none
                 entry=entry,
             )
             for id_, entry in enumerate(drawn, 1)
         ]
 
     def grade(self, problem: Problem, answer_text: str) -> bool:
-        """By the data set's own verifier, full marks; one that trips over an answer refuses it."""
+        """Whether the data set's own verifier gives full marks; its exceptions count as wrong."""
         if self.dataset in EVALUATED and not EVALUATED[self.dataset].fullmatch(answer_text):
             return False
         try:
             return float(self._score(answer_text.strip(), problem.entry)) == 1.0
-        except Exception:  # verifiers parse what a model wrote, and some raise where they cannot
+        except Exception:  # some verifiers raise if they cannot parse an answer
             return False
 
     @cached_property
@@ -70,12 +71,13 @@ def entries(
     n: int,
     trained_on: QuestionSet | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """``n`` entries that ask different things, one at a time, none of them of another split.
+    """``n`` entries of a split with different questions, one at a time.
 
-    ``trained_on``: questions that validation and test leave out, drawing further ones instead;
-    None is the set that ships with the package.
+    ``trained_on``: questions to leave out of all splits except train; None: the set shipped with
+        the package
 
-    Raises OptionError where the data set does not exist, refuses ``config``, or has not ``n``.
+    Raises OptionError if the data set does not exist, refuses ``config``, or has fewer than ``n``
+    questions.
     """
     trained_on = training_questions() if trained_on is None else trained_on
     seen: set[int] = set()
@@ -98,7 +100,7 @@ def entries(
 def draws(
     dataset: str, config: dict[str, Any], split: Split, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Entries without end, repeats among them, in chunks of hashed seeds."""
+    """Endless entries, with repeats, in chunks of hashed seeds."""
     for chunk in count():
         source = create(dataset, config, hashed_seed(dataset, config, split, seed, chunk), CHUNK)
         for index in range(CHUNK):
@@ -106,19 +108,19 @@ def draws(
 
 
 def hashed_seed(dataset: str, config: dict[str, Any], split: Split, seed: int, chunk: int) -> int:
-    """Where a chunk of a split begins: all that names it, hashed to below ``SEEDS``."""
+    """The first seed of a chunk: a hash of its split, data set, settings and number."""
     name = json.dumps([split, dataset, config, seed, chunk], sort_keys=True, default=str)
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") % SEEDS
 
 
 def create(dataset: str, config: dict[str, Any], seed: int, size: int) -> Any:
-    """A reasoning-gym data set; raises OptionError for settings that it refuses."""
+    """Create a reasoning-gym data set; raises OptionError for settings it refuses."""
     check_gym()
     from reasoning_gym import create_dataset
 
     try:
         return create_dataset(dataset, **config, seed=seed, size=size)
-    except Exception as error:  # assertions, ValueError, TypeError: each checks in its own way
+    except Exception as error:  # AssertionError, ValueError, TypeError, depending on the data set
         raise OptionError(
             f"reasoning-gym's {dataset} must take its settings {config}, got: {reason(error)}; "
             "choose another task"
@@ -126,7 +128,7 @@ def create(dataset: str, config: dict[str, Any], seed: int, size: int) -> Any:
 
 
 def gym_names() -> list[str]:
-    """The data sets that reasoning-gym has."""
+    """The names of reasoning-gym's data sets."""
     check_gym()
     from reasoning_gym.factory import DATASETS
 
@@ -134,13 +136,13 @@ def gym_names() -> list[str]:
 
 
 def check_gym() -> None:
-    """Raise OptionError where reasoning-gym is not installed."""
+    """Raise OptionError if reasoning-gym is not installed."""
     try:
         import reasoning_gym  # noqa: F401
     except ImportError:
         raise OptionError(
             "generated tasks need reasoning-gym, which is not installed; "
-            "pip install 'sparing[eval]', or give a file as the task"
+            "run: pip install 'sparing[eval]', or give a file as the task"
         ) from None
 
 

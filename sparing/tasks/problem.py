@@ -1,4 +1,4 @@
-"""A problem, and the task that poses it and grades what is answered."""
+"""A problem, and the protocol of a task, which makes problems and grades answers."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,10 +9,12 @@ if TYPE_CHECKING:  # it needs numpy and safetensors
 
 @dataclass(frozen=True)
 class Problem:
-    """A question, as it is asked, with its reference answer.
+    """A question with its reference answer.
 
-    ``task`` and ``id`` name it: the same seed gives the same problem under the same id. ``entry``:
-    what its data set made it from, for the grader; None where the answer says all.
+    ``task``, ``id``: its name; a seed gives the same problem under the same id
+    ``question``: the text for the model
+    ``answer``: the reference answer
+    ``entry``: the data set's entry, for the grader; None if it only needs the answer
     """
 
     task: str
@@ -29,14 +31,14 @@ class Task(Protocol):
     def name(self) -> str: ...
 
     def problems(self, n: int, seed: int, split: "Split" = "test") -> list[Problem]:
-        """``n`` different problems of a split; all that there are, where they are fewer.
+        """``n`` different problems of a split, or all if there are fewer.
 
-        A file or hub data set is one split, whichever is asked for.
+        A file or hub data set has the same rows in every split.
 
-        Raises OptionError where the data cannot be used, or where a generator cannot give ``n``.
+        Raises OptionError if the data cannot be used, or if a generator cannot make ``n``.
         """
         ...
 
     def grade(self, problem: Problem, answer_text: str) -> bool:
-        """Whether the answer, without the thinking, is right."""
+        """Whether the answer (without the thinking) is right."""
         ...

@@ -1,4 +1,4 @@
-"""Worked solutions: rows of GSM8K, MATH500 or ProsQA form as question, thinking and answer."""
+"""Worked solutions from rows of GSM8K, MATH500 or ProsQA form: question, thinking and answer."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ CALCULATOR = re.compile(r"<<[^>]*>>")  # GSM8K's notes for a calculator
 
 @dataclass(frozen=True)
 class Solution:
-    """A question, as it is asked, with the thinking that leads to its answer."""
+    """A question with its thinking and its answer."""
 
     question: str
     thinking: str
@@ -39,8 +39,8 @@ THINKING: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def read_solutions(path: Path) -> list[Solution]:
-    """All rows of a file; raises OptionError where its form has no worked solutions, or where
-    there are too few of them to train on some and hold others out."""
+    """All rows of a file; raises OptionError if its form has no worked solutions, or if it has
+    fewer than two rows: one is held out."""
     if path.suffix not in SUFFIXES:
         raise OptionError(
             f"training needs pocket or a file ({', '.join(SUFFIXES)}) as its task, got {path}; "
@@ -53,7 +53,7 @@ def read_solutions(path: Path) -> list[Solution]:
     if form.name not in THINKING:
         raise OptionError(
             f"training needs worked solutions ({', '.join(THINKING)} form), {path} has "
-            f"{form.name} form, which has none; choose another file"
+            f"{form.name} form without them; choose another file"
         )
     problems = [form.problem(str(path), id_, row) for id_, row in enumerate(rows, 1)]
     return [

@@ -1,8 +1,11 @@
-"""Training, validation and test questions, kept apart by what they ask.
+"""Separate training, traces, validation and test questions by their content.
 
-A question's canonical key is hashed to 32 bits. Training questions are those whose hashes ship
-with the package; of all others, odd hashes are test, a half of the even ones is validation, and
-the rest is what later parts learn from, as the importance predictor from its model's traces.
+A question's canonical key is hashed to 32 bits. The hashes of pocket's training questions ship with
+the package. All other questions are split by the hash modulo 4:
+
+    1, 3   test
+    2      validation
+    0      traces: for training after pocket itself, such as the importance predictor
 """
 
 from collections.abc import Iterable
@@ -30,10 +33,10 @@ def question_hash(key: str) -> int:
 
 
 class QuestionSet:
-    """Hashes of questions, sorted: ``hashes [n]`` of uint32, each once.
+    """A set of questions by hash: ``hashes [n]``, uint32, sorted, each once.
 
-    A question that is not in it is taken for one that is with probability ``n / 2**32``: then one
-    is left out that need not have been, and no training question is ever let through.
+    A question outside of the set counts as a member with probability ``n / 2**32``. Such a question
+    is left out needlessly; a training question is never let through.
     """
 
     def __init__(self, hashes: np.ndarray | None = None) -> None:
@@ -46,17 +49,17 @@ class QuestionSet:
 
     @classmethod
     def load(cls, path: Path) -> "QuestionSet":
-        """The set in a file; raises ModelError where it holds none."""
+        """Read a set from a file; raises ModelError for an invalid file."""
         try:
             return cls(load_file(path)[TENSOR])
-        except Exception as error:  # safetensors has errors of its own
+        except Exception as error:  # safetensors has its own types
             raise ModelError(
                 f"{path} must hold the tensor {TENSOR} of training questions, got: "
-                f"{reason(error)}; install sparing afresh"
+                f"{reason(error)}; install sparing again"
             ) from None
 
     def save(self, path: Path) -> None:
-        """Write atomically: the file is the old one or the whole new one."""
+        """Write the set to a file, atomically."""
         write_atomically(path, save({TENSOR: self.hashes}))
 
     def __contains__(self, key: str) -> bool:
@@ -73,12 +76,12 @@ class QuestionSet:
 
 @cache
 def training_questions() -> QuestionSet:
-    """What pocket was trained on; empty in a source tree that has not been trained yet."""
+    """Pocket's training questions; empty in a source tree without trained weights."""
     return QuestionSet.load(SHIPPED) if SHIPPED.exists() else QuestionSet()
 
 
 def belongs(key: str, split: Split, trained_on: QuestionSet) -> bool:
-    """Whether a question may be in the split, as far as what it asks decides."""
+    """Whether a question may be in a split, by its key."""
     if split == "train":
         return True
     quarters = {"traces": (0,), "validation": (2,), "test": (1, 3)}[split]

@@ -1,11 +1,11 @@
-"""A data set's entry as the model is asked it, and what makes two entries the same problem."""
+"""The question of a data set's entry, and a key for entries with the same problem."""
 
 import json
 import re
 from typing import Any
 
-# reasoning-gym repeats its instructions in every question; what the answer must look like, pocket
-# has learnt, so they are left out. A data set that is not here is asked word for word.
+# reasoning-gym repeats its instructions in every question. Pocket has learnt the form of the
+# answers, so they are removed. Questions of other data sets are not changed.
 BOILERPLATE = {
     "leg_counting": re.compile(r"^Your task is .*\n\nNow, |\n$"),
     "countdown": re.compile(r"\n.*", re.DOTALL),
@@ -15,7 +15,7 @@ SIGNED = re.compile(r"[+-]?\d+")
 
 
 def wording(dataset: str, entry: dict[str, Any]) -> str:
-    """The question of a reasoning-gym entry as pocket is asked it, its boilerplate cut."""
+    """The question of a reasoning-gym entry for pocket, without boilerplate."""
     question = str(entry["question"])
     if dataset not in BOILERPLATE:
         return question.strip()
@@ -26,7 +26,7 @@ def wording(dataset: str, entry: dict[str, Any]) -> str:
 
 
 def key(dataset: str, entry: dict[str, Any]) -> str:
-    """The same for two entries that are the same problem, whatever their wording or order."""
+    """A key that is equal for entries with the same problem in other words or another order."""
     metadata = entry["metadata"]
     if dataset == "leg_counting":
         content: Any = sorted(metadata["animals"].items())
@@ -36,7 +36,7 @@ def key(dataset: str, entry: dict[str, Any]) -> str:
         content = sorted(map(int, SIGNED.findall(metadata["expression"].replace(" ", ""))))
     elif dataset == "time_intervals":
         moments = [metadata["start_time"], metadata["end_time"]]
-        if metadata["task_type"].startswith("time"):  # their date is the day they were drawn on
+        if metadata["task_type"].startswith("time"):  # the date is the day of the draw
             moments = [moment.partition(" ")[2] for moment in moments]
         content = [metadata["expected_format"], *moments]
     else:

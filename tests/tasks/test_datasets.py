@@ -304,7 +304,7 @@ def test_a_hub_id_is_read_from_its_test_split(monkeypatch, configurations):
     [
         ({"one": {}, "two": {}}, "must have the configuration default or main, got one, two"),
         ({"main": {"a": [], "b": []}}, "the split test or validation or train, got a, b"),
-        ({"main": 3}, "org/name must be a data set that can be read, got TypeError"),
+        ({"main": 3}, "org/name must be a readable data set, got TypeError"),
     ],
 )
 def test_a_hub_id_that_leaves_a_choice_or_fails(monkeypatch, configurations, said):

@@ -57,7 +57,7 @@ def test_a_file_that_is_no_set(tmp_path, content):
     file = tmp_path / "questions.safetensors"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ModelError, match="install sparing afresh"):
+    with pytest.raises(ModelError, match="install sparing again"):
         QuestionSet.load(file)
 
 

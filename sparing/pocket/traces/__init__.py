@@ -1,1 +1,1 @@
-"""What pocket is taught to think: for each family a writer from an entry to a trace."""
+"""Pocket's traces of thought: for each family a writer from an entry to a trace."""

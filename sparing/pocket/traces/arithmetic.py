@@ -1,10 +1,10 @@
-"""Written arithmetic, digit by digit: what a small model can do one step of without a slip."""
+"""Written arithmetic, digit by digit: each step is easy for a small model."""
 
 from random import Random
 
 from sparing.pocket.traces.trace import Trace
 
-MISTAKES = 0.03  # share of the written sums that show a slip and its correction
+MISTAKES = 0.03  # share of written sums with a slip and its correction
 
 
 def add(trace: Trace, a: int, b: int, rng: Random) -> int:
@@ -13,13 +13,13 @@ def add(trace: Trace, a: int, b: int, rng: Random) -> int:
 
 
 def subtract(trace: Trace, a: int, b: int, rng: Random) -> int:
-    """``144-87: 14-7=7 13-8=5 0 so 57``; a column that is too small borrows ten (a >= b >= 0)."""
+    """``144-87: 14-7=7 14-8-1=5 1-0-1=0 so 57``; a column too small borrows ten (a >= b >= 0)."""
     assert a >= b >= 0, "written subtraction takes the smaller from the larger"
     return _written(trace, f"{a}-{b}:", _subtract_columns(a, b), a - b, rng)
 
 
 def multiply(trace: Trace, a: int, b: int, rng: Random) -> int:
-    """``13*14: 10*14=140 3*14=42 140+42: ... so 182``: b is a number of legs, its table known."""
+    """``13*14: 10*14=140 3*14=42 140+42: ... so 182``; b is a number of legs, with known table."""
     if a < 10 or a % 10 == 0:
         trace.say(f"{a}*{b}={a * b}")
         return a * b
@@ -47,7 +47,7 @@ def _with_a_slip(column: str, rng: Random) -> str:
 
 
 def off(result: int, rng: Random) -> int:
-    """A result as a slip gives it: one too many or too few, or ten; never below zero."""
+    """A wrong result: one or ten too many or too few, never below zero."""
     wrong = result + rng.choice([-1, 1, 10 if result < 10 else -10])
     return wrong if wrong >= 0 else 1
 

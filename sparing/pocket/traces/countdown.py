@@ -1,7 +1,7 @@
-"""countdown with three numbers: join two, try the third on the result, go back where it fails.
+"""countdown with three numbers: join two, try the third on the result, go back if it fails.
 
-A search that passes the solution by, through a slip, comes to the end of its list and begins again,
-once; then it gives up.
+A search that misses the solution through a slip reaches the end of its list and starts again, once;
+then it gives up.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from typing import Any
 from sparing.pocket.traces.arithmetic import off
 from sparing.pocket.traces.trace import Trace
 
-LARGEST = 120  # a product beyond it is not worked out: no target is that far
-BIG, BROKEN = "big", "~"  # what is said of it; and of a quotient that is not whole
-SEARCHES = 2  # without a solution after which it gives up
-PASSED_BY = 0.12  # share of the searches that slip where the solution is
-NONE = "none"  # the answer of one that gives up
+LARGEST = 120  # larger products are not worked out: no target is that far
+BIG, BROKEN = "big", "~"  # in place of such a product; of a quotient that is not whole
+SEARCHES = 2  # failed searches before it gives up
+PASSED_BY = 0.12  # share of searches with a slip at the solution
+NONE = "none"  # the answer after giving up
 
 
 def write(entry: dict[str, Any], rng: Random) -> Trace:
@@ -37,7 +37,7 @@ def write(entry: dict[str, Any], rng: Random) -> Trace:
 
 
 def _search(trace: Trace, numbers: list[int], target: int, slips: Random | None) -> str | None:
-    """The first expression that gives the target; with ``slips`` each of them is passed by."""
+    """The first expression with the target as its value; ``slips`` makes the search miss all."""
     for i, j in combinations(range(3), 2):
         a, b, rest = numbers[i], numbers[j], numbers[3 - i - j]
         for first, value in _joined(a, b):
@@ -62,8 +62,7 @@ def _search(trace: Trace, numbers: list[int], target: int, slips: Random | None)
 
 
 def _joined(a: int, b: int) -> Iterator[tuple[str, int | str]]:
-    """What two numbers give: sum, difference, product, quotient; ``BIG``, ``BROKEN`` are not
-    followed."""
+    """Sum, difference, product and quotient of two numbers; ``BIG``, ``BROKEN`` are dead ends."""
     high, low = max(a, b), min(a, b)
     yield f"{a}+{b}", a + b
     yield f"{high}-{low}", high - low
@@ -72,7 +71,7 @@ def _joined(a: int, b: int) -> Iterator[tuple[str, int | str]]:
 
 
 def _cancelled(a: int, b: int, c: int) -> list[tuple[str, int | str]]:
-    """a * b / c, the product too large, where it is whole and neither a / c nor b / c is."""
+    """a * b / c for a product that is too large, if it is whole and neither a / c nor b / c is."""
     if c == 0 or a % c == 0 or b % c == 0 or a * b % c:
         return []
     common = gcd(a, c)
@@ -83,7 +82,7 @@ def _cancelled(a: int, b: int, c: int) -> list[tuple[str, int | str]]:
 
 
 def _slipped(value: int | str, rest: int, target: int, slips: Random | None) -> int | str:
-    """The value; every other time where ``slips`` and it leads to the target, one that does not."""
+    """The value; with ``slips``, half of the values that lead to the target are made wrong."""
     if slips is None or not _leads(value, rest, target):
         return value
     wrong = slips.choice((value, off(int(value), slips)))
@@ -95,7 +94,7 @@ def _leads(value: int | str, rest: int, target: int) -> bool:
 
 
 def _expression(first: str, value: int | str, second: str, rest: int) -> str:
-    """The second step with the first in brackets: ``28+2`` of ``4*7=28`` is ``(4*7)+2``."""
+    """The second step with the first in brackets: ``4*7=28`` and ``28+2`` give ``(4*7)+2``."""
     if value == BIG:
         return f"({first})/{rest}"
     for sign in "+-*/":

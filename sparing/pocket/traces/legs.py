@@ -1,4 +1,4 @@
-"""leg_counting: a product for each animal, labelled; then all of them added, the last one first."""
+"""leg_counting: a labelled product for each animal, then their sum, the last one first."""
 
 from random import Random
 from string import ascii_uppercase
@@ -28,7 +28,7 @@ def write(entry: dict[str, Any], rng: Random) -> Trace:
 
 
 def _add_up(trace: Trace, results: list[tuple[str, int]], rng: Random) -> None:
-    """From the last result back to A, so that where to stop needs no counting."""
+    """Add from the last result back to A, so that the end needs no counting."""
     label, total = results[-1]
     trace.say(f"all\n{label}{total}\n")
     for label, product in reversed(results[:-1]):

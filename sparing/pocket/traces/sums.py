@@ -1,4 +1,4 @@
-"""chain_sum: one carried total, in written arithmetic, and a check of the last digits."""
+"""chain_sum: a running total in written arithmetic, and a check of the last digits."""
 
 import re
 from random import Random
@@ -24,7 +24,7 @@ def write(entry: dict[str, Any], rng: Random) -> Trace:
 
 
 def _step(trace: Trace, total: int, term: int, rng: Random) -> int:
-    """The next total; what is below zero is worked out on the sizes, and its sign put back."""
+    """The next total; negative numbers are computed by magnitude, then get their sign back."""
     below = total + term < 0
     if total < 0 or below:
         trace.say(f"{total}{term:+d} flip ")
@@ -39,7 +39,7 @@ def _step(trace: Trace, total: int, term: int, rng: Random) -> int:
 
 
 def _check(trace: Trace, terms: list[int], total: int) -> None:
-    """The last digits alone, which must end where the total does."""
+    """The sum of the last digits, which must end in the total's last digit."""
     ends = terms[0] % 10
     trace.say(f"check {ends}")
     for term in terms[1:]:

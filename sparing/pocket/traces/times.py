@@ -13,8 +13,8 @@ DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 
 
 def write(entry: dict[str, Any], rng: Random) -> Trace | None:
-    """None past midnight, and for kinds that no level asks for (the data set's answers to
-    milliseconds are cut where they should be rounded)."""
+    """A trace; None past midnight, and for task types of no level (in the data set, answers in
+    milliseconds are cut off instead of rounded)."""
     metadata = entry["metadata"]
     if metadata["task_type"] == "date":
         start, end = (
@@ -28,7 +28,7 @@ def write(entry: dict[str, Any], rng: Random) -> Trace | None:
 
 
 def _clock(start: str, end: str) -> Trace | None:
-    """Smallest unit first; one that is too small borrows from the next."""
+    """Subtract unit by unit, the smallest first; a unit that is too small borrows from the next."""
     trace = Trace()
     trace.say(f"{start} to {end}\n")
     if start > end:
@@ -54,7 +54,7 @@ def _clock(start: str, end: str) -> Trace | None:
 
 
 def _check(trace: Trace, start: str, end: str, parts: list[str]) -> None:
-    """Start and duration added, unit by unit: each gives the end, or the end and a full unit."""
+    """Add start and duration unit by unit: each sum is the end's unit, or that plus a full unit."""
     trace.say("check")
     for low, part, high in zip(start.split(":"), parts, end.split(":"), strict=True):
         trace.say(f" {low}+{part}={int(low) + int(part)} for {high}")
@@ -62,7 +62,7 @@ def _check(trace: Trace, start: str, end: str, parts: list[str]) -> None:
 
 
 def _dates(start: date, end: date, rng: Random) -> Trace:
-    """What is left of the first month, the months between, the days of the last."""
+    """The rest of the first month, the months between, the days of the last."""
     trace = Trace()
     trace.say(f"{start:%Y-%m-%d} to {end:%Y-%m-%d}\n")
     if (start.year, start.month) == (end.year, end.month):
@@ -91,7 +91,7 @@ def _dates(start: date, end: date, rng: Random) -> Trace:
 
 
 def _month(trace: Trace, year: int, month: int) -> int:
-    """A month with its length; of a February also why."""
+    """A month with its length; for February also whether the year is a leap year."""
     days = DAYS[month - 1] + (month == 2 and isleap(year))
     trace.say(f"{year}-{month:02d} {month_abbr[month]} ")
     if month == 2:

@@ -1,4 +1,4 @@
-"""A trace: the thinking and the answer to one question, in pieces that are taught or only shown."""
+"""A trace: the thinking and the answer to one question, in taught and shown pieces."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from sparing.train.examples import Piece
 
 @dataclass
 class Trace:
-    """Grows while a writer thinks; a mistake is shown and not taught, what mends it is taught."""
+    """A trace in progress; a mistake is only shown, its correction is taught."""
 
     pieces: list[Piece] = field(default_factory=list)
     answer: str = ""
@@ -17,11 +17,11 @@ class Trace:
         self.pieces.append(Piece(text))
 
     def slip(self, text: str) -> None:
-        """A mistake that the next words take back."""
+        """Add a mistake, corrected by the next words."""
         self.pieces.append(Piece(text, taught=False))
 
     def recall(self, text: str) -> None:
-        """Something said once, long before, and looked up now."""
+        """Add a text copied from far back."""
         self.pieces.append(Piece(text, recall=True))
 
     @property
