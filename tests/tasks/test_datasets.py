@@ -252,9 +252,9 @@ MALFORMED = {
         json.dumps([GOOD, {"question": "?", "answer": "72"}]),
         "a.json, row 2, answer must end in '#### '",
     ),
-    "empty": ("a.json", json.dumps([GOOD | {"question": " "}]), "row 1, question must be a text"),
-    "kind": ("a.json", json.dumps([GOOD | {"question": [1]}]), "row 1, question must be a text"),
-    "number": ("a.json", json.dumps([AIME[0] | {"Answer": None}]), "row 1, answer must be a text"),
+    "empty": ("a.json", json.dumps([GOOD | {"question": " "}]), "row 1, question must be a string"),
+    "kind": ("a.json", json.dumps([GOOD | {"question": [1]}]), "row 1, question must be a string"),
+    "number": ("a.json", json.dumps([AIME[0] | {"Answer": None}]), "row 1, answer must be a string"),
 }
 
 
