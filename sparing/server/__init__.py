@@ -1,1 +1,1 @@
-"""Many people thinking at once, over HTTP, in memory that is known beforehand."""
+"""An HTTP server for many requests at once, in a fixed amount of KV memory."""

@@ -1,4 +1,4 @@
-"""How many rows of which length may be live together, within a number of bytes."""
+"""Which rows can be live together within a number of bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,13 @@ from sparing.errors import OptionError
 
 @dataclass(frozen=True)
 class KvBudget:
-    """``rows`` at most, and ``kv_bytes`` for the keys and values of all of them.
+    """The memory for keys and values.
 
-    ``slot_bytes``: of one slot, in all layers. The rows of a cache share one storage in which each
-    is as long as the longest, so that is what they are counted as.
+    ``slot_bytes``: bytes of a slot in all layers
+    ``kv_bytes``: the most bytes of all rows together
+    ``rows``: the most rows
+
+    The rows of a cache share one tensor, so every row takes the bytes of the longest.
     """
 
     slot_bytes: int
@@ -23,22 +26,26 @@ class KvBudget:
         if self.kv_bytes < self.slot_bytes * BLOCK_SLOTS:
             raise OptionError(
                 f"kv_bytes must be at least {self.slot_bytes * BLOCK_SLOTS} for this model, "
-                f"{BLOCK_SLOTS} slots of {self.slot_bytes} bytes, got {self.kv_bytes}"
+                f"{BLOCK_SLOTS} slots of {self.slot_bytes} bytes, got {self.kv_bytes}; "
+                "pass a larger --kv-bytes"
             )
 
     @property
     def longest(self) -> int:
-        """Slots that a row may have when it is alone."""
+        """The most slots of a single row."""
         return self.kv_bytes // self.slot_bytes
 
     def fits(self, slots: Sequence[int]) -> bool:
-        """Whether rows that may come to use so many slots each can be live together."""
+        """Whether rows with these largest numbers of slots can be live together."""
         longest = max(slots, default=0)
         return len(slots) <= self.rows and len(slots) * longest <= self.longest
 
     def layout(self, slots: Sequence[int], *, exact: bool) -> tuple[int, int]:
-        """Rows and slots a row for rows that fit. Unless it is to be ``exact`` there is more than
-        is needed where it can be had: a new layout copies what is in use."""
+        """The number of rows, and of slots a row, of a cache for rows that fit.
+
+        Unless ``exact`` the cache has spare rows and slots if they fit, because every new layout
+        copies the slots in use.
+        """
         longest = max(slots)
         if exact:
             return len(slots), longest

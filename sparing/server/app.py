@@ -53,7 +53,12 @@ STREAM = {  # the schema of one event
 
 
 class Health(BaseModel):
-    """``status``: ok, stopping or failed; rows, and bytes of keys and values against the most."""
+    """The server's state.
+
+    ``status``: ok, stopping or failed
+    ``live``, ``waiting``: numbers of rows
+    ``kv_bytes``, ``kv_bytes_limit``: bytes of keys and values, now and at most
+    """
 
     status: str
     live: int
@@ -68,7 +73,7 @@ class Cancelled(BaseModel):
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """How a route's errors are described."""
+    """The error responses of a route, for its description."""
     return {status: {"model": ErrorBody} for status in (401, *statuses)}
 
 
@@ -76,7 +81,7 @@ ANSWERS = refusals(400, 404, 408, 409, 413, 429, 500, 503, 504)
 
 
 def build_app(service: Service) -> FastAPI:
-    """All routes over a service, which lives as long as the app."""
+    """Build the app with all routes; it starts and stops the service."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -107,14 +112,14 @@ def build_app(service: Service) -> FastAPI:
 
 
 def name_the_model(app: FastAPI, model: str) -> None:
-    """In the description: the one that can be asked."""
+    """Name the served model in the API's description."""
     schemas = app.openapi()["components"]["schemas"]
     for body in (ChatRequest, CompletionRequest):
         schemas[body.__name__]["properties"]["model"]["enum"] = [model]
 
 
 def answer_errors(app: FastAPI, service: Service) -> None:
-    """Every error in OpenAI's shape, and counted."""
+    """Answer every error in OpenAI's format, and count it."""
 
     def respond(error: Refused) -> Response:
         service.metrics.refused(error.status)
@@ -138,7 +143,7 @@ def answer_errors(app: FastAPI, service: Service) -> None:
 
 
 def add_completion_routes(app: FastAPI, service: Service) -> None:
-    """OpenAI's two ways to ask."""
+    """Add OpenAI's routes for completions."""
     described: dict[int | str, dict[str, Any]] = {**ANSWERS}
 
     @app.post(
@@ -165,7 +170,7 @@ async def answer(
     run: LiveRun,
     kind: type[ResponseWriter],
 ) -> Any:
-    """A run told whole or in chunks; it is cancelled where its reader leaves."""
+    """Answer with a run, whole or streamed; it is cancelled if the client disconnects."""
     teller = kind(run, service.engine.chat, service.model, body.n, body.usage_too)
     headers = {"x-request-id": run.id}
     if body.stream:
@@ -177,15 +182,15 @@ async def answer(
 
 
 def add_run_routes(app: FastAPI, service: Service) -> None:
-    """The engine's events of a run, and its end."""
+    """Add the routes of a run: its state, its events, its cancellation."""
 
     def found(id_: str) -> LiveRun:
         run = service.runs.find(id_)
         if run is None:
             raise Refused(
                 404,
-                f"a run must be live or among the last {service.serving.keep_runs} that ended, "
-                f"got {id_!r}; its id is that of the answer",
+                f"a run must be live or among the last {service.serving.keep_runs} to end, "
+                f"got {id_!r}; pass the id of an answer",
                 param="id",
                 code="run_not_found",
             )
@@ -213,7 +218,7 @@ def add_run_routes(app: FastAPI, service: Service) -> None:
 
 
 def tell_models(app: FastAPI, service: Service) -> None:
-    """What can be asked, of whom, and what it can spare."""
+    """Add the routes of models and example questions."""
     engine = service.engine
     model = Model(
         id=service.model,
@@ -243,7 +248,7 @@ def tell_models(app: FastAPI, service: Service) -> None:
 
 
 def tell_state(app: FastAPI, service: Service) -> None:
-    """How it is doing."""
+    """Add the routes of the server's health and metrics."""
 
     @app.get("/health", responses={503: {"model": Health}})
     async def health(response: Response) -> Health:

@@ -1,4 +1,4 @@
-"""Whatever goes wrong, in the shape that OpenAI's clients know."""
+"""Errors in OpenAI's format."""
 
 from typing import Any
 
@@ -7,7 +7,11 @@ from starlette.responses import JSONResponse
 
 
 class ErrorDetail(BaseModel):
-    """``param``: the field that is wrong, where it is one; ``code``: what a program can go by."""
+    """An error.
+
+    ``param``: the field at fault, if any
+    ``code``: a fixed name of the error, for programs
+    """
 
     message: str
     type: str
@@ -20,7 +24,7 @@ class ErrorBody(BaseModel):
 
 
 class Refused(Exception):
-    """An answer that is an error: ``status`` and what is in the body."""
+    """An error as an HTTP answer: its ``status``, headers and body."""
 
     def __init__(
         self,
@@ -45,12 +49,12 @@ class Refused(Exception):
 
 
 def ascii_json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Any:
-    """JSON that holds any text there is, half of a pair of surrogates as well."""
+    """A JSON response for any text, lone surrogates included."""
     return AsciiJSON(content, status, headers)
 
 
 class AsciiJSON(JSONResponse):
-    """Escaped, where JSONResponse would fail on text that UTF-8 cannot hold."""
+    """JSON with escapes: JSONResponse fails on text outside of UTF-8, such as lone surrogates."""
 
     def render(self, content: Any) -> bytes:
         import json
@@ -61,7 +65,7 @@ class AsciiJSON(JSONResponse):
 def out_of_time(seconds: float) -> Refused:
     return Refused(
         504,
-        f"a request must end within {seconds:g} s; ask for fewer tokens or come again later",
+        f"a request must end within {seconds:g} s; ask for fewer tokens or try again later",
         type_="timeout_error",
         code="timeout",
     )
@@ -70,7 +74,7 @@ def out_of_time(seconds: float) -> Refused:
 def shutting_down() -> Refused:
     return Refused(
         503,
-        "the server is shutting down; come again later",
+        "the server is shutting down; try again later",
         type_="server_error",
         code="shutting_down",
         headers={"retry-after": "5"},

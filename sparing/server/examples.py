@@ -1,4 +1,4 @@
-"""Questions to begin with, of the kind that a model knows."""
+"""Example questions for a model."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,7 +15,7 @@ GENERIC = (
     "A train leaves at 09:48 and arrives at 17:05. How long is the journey?",
     "Name three rivers of Europe, and the seas that they reach.",
 )
-# Of seed 0, one of each family: generating them anew takes an import of seconds.
+# Questions of seed 0, one of each family: generating them would import for seconds.
 RECORDED = {
     "legs": "How many legs are there in total if you have 14 spiders, 6 sea slugs, 4 scorpions, "
     "6 humans, 3 leechs?",
@@ -27,10 +27,10 @@ RECORDED = {
 
 
 def examples(scope: Scope | None, seed: int) -> Sequence[str]:
-    """A few questions for a model; of one with a scope, one of each family that it knows.
+    """A few questions for a model; with a scope, one of each family in it.
 
-    Nobody was trained on them. Raises OptionError where they must be generated, as for any seed but
-    0, and reasoning-gym is not installed.
+    They are no training questions. Raises OptionError for a seed other than 0 if reasoning-gym is
+    not installed.
     """
     if scope is None:
         return GENERIC
@@ -40,7 +40,7 @@ def examples(scope: Scope | None, seed: int) -> Sequence[str]:
 
 
 def known(scope: Scope) -> list[str]:
-    """The families within a scope."""
+    """The names of the families in a scope."""
     return [name for name, question in RECORDED.items() if scope.outside(question) is None]
 
 

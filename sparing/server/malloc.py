@@ -1,4 +1,4 @@
-"""Memory that was freed, given back to the system."""
+"""Give freed memory back to the system."""
 
 import ctypes
 import sys
@@ -15,7 +15,6 @@ def _trim() -> Any:
 
 
 def give_back() -> None:
-    """glibc keeps what is freed for the next allocation, in pieces and for good: a server that was
-    busy once would look as if it still were."""
+    """Give freed memory back: glibc keeps it, so an idle server would look busy. Linux only."""
     if trim := _trim():
         trim(0)

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus."""
+"""The server's metrics for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -9,45 +9,50 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 6
 
 
 class Metrics:
-    """Counters that runs add to when they end, and gauges that are read when asked for."""
+    """Counters, updated at the end of each run, and gauges, read on request."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.registry = registry = CollectorRegistry()
         self._runs = Counter(
-            "sparing_requests", "Requests by how they ended", ["outcome"], registry=registry
+            "sparing_requests", "Requests by outcome", ["outcome"], registry=registry
         )
         self._refused = Counter(
-            "sparing_refused", "Answers that are errors", ["status"], registry=registry
+            "sparing_refused", "Error answers by status", ["status"], registry=registry
         )
         self._tokens = Counter("sparing_tokens", "Tokens by kind", ["kind"], registry=registry)
         self._drafts = Counter("sparing_drafted_tokens", "Drafted tokens", registry=registry)
-        self._accepted = Counter("sparing_accepted_tokens", "Drafts accepted", registry=registry)
-        self._evicted = Counter("sparing_evicted_tokens", "Tokens evicted", registry=registry)
+        self._accepted = Counter(
+            "sparing_accepted_tokens", "Accepted drafted tokens", registry=registry
+        )
+        self._evicted = Counter("sparing_evicted_tokens", "Evicted tokens", registry=registry)
         self._first = Histogram(
             "sparing_first_token_seconds",
-            "From a request's arrival to its first token",
+            "Seconds from a request's arrival to its first token",
             buckets=SECONDS,
             registry=registry,
         )
         self._whole = Histogram(
             "sparing_request_seconds",
-            "From a request's arrival to its end",
+            "Seconds from a request's arrival to its end",
             buckets=SECONDS,
             registry=registry,
         )
         gauges = {
-            "sparing_live_rows": ("Rows that are being decoded", lambda: scheduler.live),
-            "sparing_waiting_rows": ("Rows that wait for room", lambda: scheduler.waiting),
-            "sparing_kv_bytes": ("Bytes of keys and values now", lambda: scheduler.kv_bytes),
-            "sparing_kv_bytes_limit": ("The most they may take", lambda: scheduler.room.kv_bytes),
-            "sparing_steps": ("Passes of the model", lambda: scheduler.steps),
-            "sparing_step_seconds": ("Seconds in them", lambda: scheduler.step_seconds),
+            "sparing_live_rows": ("Rows in decoding", lambda: scheduler.live),
+            "sparing_waiting_rows": ("Rows in the queue", lambda: scheduler.waiting),
+            "sparing_kv_bytes": ("Bytes of keys and values", lambda: scheduler.kv_bytes),
+            "sparing_kv_bytes_limit": (
+                "Limit of bytes of keys and values",
+                lambda: scheduler.room.kv_bytes,
+            ),
+            "sparing_steps": ("Decoding steps", lambda: scheduler.steps),
+            "sparing_step_seconds": ("Seconds in decoding steps", lambda: scheduler.step_seconds),
         }
         for name, (what, read) in gauges.items():
             Gauge(name, what, registry=registry).set_function(read)
 
     def ended(self, run: LiveRun, seconds: float) -> None:
-        """Count a run that has ended."""
+        """Count a run at its end."""
         interrupted = any(c.done and c.done.finish_reason == "interrupted" for c in run.choices)
         outcome = "failed" if run.failure else "cancelled" if interrupted else "finished"
         self._runs.labels(outcome).inc()
@@ -67,5 +72,5 @@ class Metrics:
         self._refused.labels(str(status)).inc()
 
     def text(self) -> bytes:
-        """In Prometheus' format."""
+        """All metrics in Prometheus' format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""What every request passes first: the API key, and the limits of its body."""
+"""Check every request's API key and the limits of its body."""
 
 import asyncio
 import hmac
@@ -8,15 +8,15 @@ from typing import Any
 from sparing.server.errors import Refused
 from sparing.server.static import FILES
 
-OPEN_PATHS = frozenset(("/health", *FILES))  # no key is asked for
-PATIENCE = 16  # bodies too large by less than that are read to their end, so that clients listen
+OPEN_PATHS = frozenset(("/health", *FILES))  # without an API key
+PATIENCE = 16  # a body up to this times too large is read to its end before the error is sent
 CLOSE = {"connection": "close"}
 
 
 class Gate:
-    """ASGI middleware: the app behind it finds bodies that are whole and not too large.
+    """ASGI middleware: checks the API key, and reads the whole body within its limits.
 
-    ``refused`` is told the status of what is turned away here.
+    ``refused`` is called with the status of each refusal.
     """
 
     def __init__(
@@ -52,21 +52,22 @@ class Gate:
         if not hmac.compare_digest(given, self._key):
             raise Refused(
                 401,
-                "an API key must be given, as `Authorization: Bearer KEY`, and be the server's",
+                "an API key must be given as `Authorization: Bearer KEY`, got none or a wrong one; "
+                "pass the server's key",
                 type_="authentication_error",
                 code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )
 
     async def _body(self, scope: Any, receive: Any) -> bytes | None:
-        """All of it; None where the client has left."""
+        """The whole body; None if the client has disconnected."""
         try:
             async with asyncio.timeout(self.body_s):
                 return await self._read(receive)
         except TimeoutError:
             raise Refused(
                 408,
-                f"a body must arrive within {self.body_s:g} s",
+                f"a body must arrive within {self.body_s:g} s; send a smaller one",
                 type_="timeout_error",
                 code="slow_body",
                 headers=CLOSE,
@@ -85,7 +86,7 @@ class Gate:
         if size > self.body_bytes:
             raise Refused(
                 413,
-                f"a body must have at most {self.body_bytes} bytes, got more",
+                f"a body must have at most {self.body_bytes} bytes, got more; send a smaller one",
                 code="body_too_large",
                 headers=CLOSE,
             )
@@ -93,7 +94,7 @@ class Gate:
 
 
 def replayed(body: bytes, receive: Any) -> Any:
-    """A ``receive`` that gives the body, then whatever comes."""
+    """A ``receive`` that returns the body first, then further messages."""
     told = False
 
     async def again() -> Any:

@@ -1,4 +1,4 @@
-"""Other libraries' complaints about a request, in our words."""
+"""Turn other libraries' errors about a request into ours."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +8,13 @@ from starlette.exceptions import HTTPException
 
 from sparing.server.errors import Refused
 
-UNIONS = frozenset(  # what pydantic puts into a place to say which member of a union it tried
+UNIONS = frozenset(  # pydantic's names of union members within the place of an error
     ["str", "int", "float", "list[TextPart]", "list[str]"]
 )
 
 
 def of_validation(error: RequestValidationError) -> Refused:
-    """The first complaint: which field, what must hold, what came."""
+    """The most telling error: the field, what must hold, what came."""
     first = telling(error.errors())
     where, *place = first["loc"]
     if first["type"] == "json_invalid":
@@ -33,14 +33,14 @@ def of_validation(error: RequestValidationError) -> Refused:
 
 
 def telling(errors: Sequence[Any]) -> Any:
-    """The first error; a union has one a member, and those of the wrong type say the least."""
+    """The first error, without the errors of a union's members of another type."""
     first = errors[0]
     same = [e for e in errors if e["loc"][:2] == first["loc"][:2]]
     return next((e for e in same if not e["type"].endswith("_type")), first)
 
 
 def complaint(name: str, first: dict[str, Any]) -> str:
-    """In a line."""
+    """An error as one line."""
     if first["type"] == "missing":
         return f"{name} must be given"
     message = first["msg"].removeprefix("Value error, ")
@@ -53,7 +53,7 @@ def complaint(name: str, first: dict[str, Any]) -> str:
 
 
 def field_name(place: list[Any]) -> str:
-    """`messages[0].content`."""
+    """A field's name from its place, such as `messages[0].content`."""
     name = ""
     for part in place:
         if isinstance(part, int):
@@ -64,8 +64,10 @@ def field_name(place: list[Any]) -> str:
 
 
 def of_status(error: HTTPException) -> Refused:
-    """No such path, no such method."""
+    """An error of the routing: an unknown path, a wrong method."""
     headers = dict(error.headers or {})
     if error.status_code == 404:
-        return Refused(404, "there is no such path here; see /openapi.json", code="not_found")
+        return Refused(
+            404, "the path must be in /openapi.json, got another; check it", code="not_found"
+        )
     return Refused(error.status_code, str(error.detail), headers=headers)

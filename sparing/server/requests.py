@@ -1,4 +1,4 @@
-"""What can be asked: the bodies of requests, each field checked, none ignored."""
+"""The bodies of requests. Every field is checked, none is ignored."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,14 +10,18 @@ MOST_CHOICES, MOST_PROMPTS = 16, 64
 
 
 class Body(BaseModel):
-    """Closed to unknown names, and to values of another type."""
+    """A body without unknown fields and without conversions between types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class SparingOptions(Body):
-    """What is spared, and how it is drawn beyond what OpenAI's fields say: Sparing's own options,
-    as in Python. ``no_think``: the chat template is asked to leave the thought out."""
+    """Sparing's own options, as in Python.
+
+    ``memory``, ``depth``, ``latent``: the savings
+    ``sampling``: sampling options beyond OpenAI's fields
+    ``no_think``: ask the chat template for an answer without thinking
+    """
 
     memory: Memory | None = None
     depth: Depth | None = None
@@ -27,13 +31,13 @@ class SparingOptions(Body):
 
 
 class StreamOptions(Body):
-    """``include_usage``: a last chunk tells how many tokens there were."""
+    """``include_usage``: add a last chunk with the numbers of tokens."""
 
     include_usage: bool = False
 
 
 class CommonRequest(Body):
-    """What both kinds of requests have in common."""
+    """The common fields of both kinds of requests."""
 
     model: str
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] = 1
@@ -57,16 +61,16 @@ class CommonRequest(Body):
 
     @property
     def new_tokens(self) -> int | None:
-        """The most that may be generated, where it is said."""
+        """The most new tokens, if given."""
         raise NotImplementedError
 
     @property
     def told(self) -> int | None:
-        """How many likeliest tokens are told beside each, with log-probabilities; None: none."""
+        """The number of likeliest tokens to return with log-probabilities; None: no logprobs."""
         raise NotImplementedError
 
     def sampling(self) -> dict[str, Any]:
-        """The fields that are Sparing's by another name; those that were not given are left out."""
+        """The given fields by their names in Sparing's ``Sampling``."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
         values = {
             "stop": stop,
@@ -85,7 +89,7 @@ class TextPart(Body):
 
 
 class Message(Body):
-    """A turn. ``reasoning_content``: what an assistant thought, for templates that take it."""
+    """A turn. ``reasoning_content``: an assistant's thinking, for templates with that field."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
@@ -98,7 +102,7 @@ class Message(Body):
         return self
 
     def to_template(self) -> dict[str, str]:
-        """As chat templates take it."""
+        """The message in the format of chat templates."""
         parts = self.content
         text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
         message = {"role": "system" if self.role == "developer" else self.role, "content": text}
@@ -143,7 +147,7 @@ SEVERAL = Field(min_length=1, max_length=MOST_PROMPTS)
 
 
 class CompletionRequest(CommonRequest):
-    """POST /v1/completions: prompts as they stand, as text or token ids."""
+    """POST /v1/completions: prompts without a template, as text or token ids."""
 
     prompt: str | Annotated[list[str], SEVERAL] | Ids | Annotated[list[Ids], SEVERAL]
     max_tokens: Annotated[int, Field(ge=1)] | None = None

@@ -1,4 +1,4 @@
-"""What is answered: bodies and chunks in OpenAI's shape, and what Sparing adds to them."""
+"""Response bodies and chunks in OpenAI's format, with Sparing's own fields."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -13,7 +13,7 @@ FINISH = {"stop": "stop", "length": "length", "budget": "length", "context": "le
 
 
 class TopLogprob(BaseModel):
-    """``bytes``: None where the token is a part of a character."""
+    """``bytes``: None for a part of a character."""
 
     token: str
     logprob: float
@@ -25,14 +25,18 @@ class TokenLogprob(TopLogprob):
 
 
 class ChatLogprobs(BaseModel):
-    """Of every token, thoughts (their markers too) and answer (its end token too) apart."""
+    """Logprobs of every token, in two lists.
+
+    ``content``: of the answer, end token included
+    ``reasoning_content``: of the thoughts, markers included
+    """
 
     content: list[TokenLogprob]
     reasoning_content: list[TokenLogprob]
 
 
 class TextLogprobs(BaseModel):
-    """``text_offset``: where in the text each token begins."""
+    """``text_offset``: the offset of each token in the text."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -41,8 +45,13 @@ class TextLogprobs(BaseModel):
 
 
 class Spared(BaseModel):
-    """What Sparing adds to a choice: why it ended in the engine's words, the ``seed`` that draws it
-    again, a ``notice`` of what to know before believing it, and the engine's ``stats``."""
+    """Sparing's own fields of a choice.
+
+    ``finish_reason``: the engine's
+    ``seed``: repeats the choice
+    ``notice``: a warning about the answer, for a question outside of the model's scope
+    ``stats``: the engine's
+    """
 
     finish_reason: str
     seed: int
@@ -102,8 +111,12 @@ class Completion(BaseModel):
 
 
 class ResponseWriter:
-    """Says a run in OpenAI's words, as a whole or in chunks. ``model``: the name it goes by;
-    ``n``: choices a prompt; ``usage_too``: a last chunk tells the tokens."""
+    """Writes a run in OpenAI's format, whole or in chunks.
+
+    ``model``: its name
+    ``n``: choices of each prompt
+    ``usage_too``: add a last chunk with the numbers of tokens
+    """
 
     chunk_object: str
 
@@ -114,15 +127,15 @@ class ResponseWriter:
         self._ended: set[int] = set()
 
     def whole(self) -> dict[str, Any]:
-        """The body of an answer that is not streamed."""
+        """The body of a response without streaming."""
         raise NotImplementedError
 
     def opening(self) -> Iterator[dict[str, Any]]:
-        """Chunks before there is any news."""
+        """The first chunks, before any token."""
         return iter(())
 
     def news(self) -> Iterator[dict[str, Any]]:
-        """Chunks with what has not been told; a choice that was cut off has no last one."""
+        """Chunks with all new text; an interrupted choice has no last chunk."""
         for choice in self.run.choices:
             if choice.index in self._ended:
                 continue
@@ -134,12 +147,12 @@ class ResponseWriter:
                     yield self._chunk(choice, self._closing(), ends=True)
 
     def last(self) -> Iterator[dict[str, Any]]:
-        """Chunks at the end."""
+        """The last chunks."""
         if self.usage_too:
             yield self._head() | {"choices": [], "usage": self.usage().model_dump()}
 
     def usage(self) -> Usage:
-        """Prompts count once, whatever the choices."""
+        """The numbers of tokens; a prompt counts once for all its choices."""
         choices = self.run.choices
         prompt = sum(len(choice.request.prompt.ids) for choice in choices[:: self.n])
         new = sum(choice.stats.new_tokens for choice in choices)
@@ -154,7 +167,7 @@ class ResponseWriter:
         )
 
     def _nothing(self) -> Any:
-        """What has been told of a choice at first."""
+        """The state of a choice before the first chunk."""
         raise NotImplementedError
 
     def _delta(self, choice: Choice) -> dict[str, Any]:
@@ -254,7 +267,7 @@ class ChatTeller(ResponseWriter):
 
 
 class TextTeller(ResponseWriter):
-    """All text that is generated, thoughts and their markers too."""
+    """All generated text, thoughts and markers included."""
 
     chunk_object = "text_completion"
 
@@ -307,20 +320,20 @@ class TextTeller(ResponseWriter):
             found.tokens.append(text)
             found.token_logprobs.append(event.logprobs.token)
             top = [(self.chat.token_text(id_), p) for id_, p in event.logprobs.top]
-            found.top_logprobs.append(dict(reversed(top)))  # of two that look alike the likelier
+            found.top_logprobs.append(dict(reversed(top)))  # of two with equal text the likelier
             found.text_offset.append(offset)
             offset += len(text)
         return found
 
 
 def finish_reason(choice: Choice) -> Literal["stop", "length"]:
-    """In OpenAI's words: whatever ran out is a length."""
+    """OpenAI's finish reason; every limit is a length."""
     assert choice.done is not None
     return FINISH[choice.done.finish_reason]  # type: ignore[return-value]
 
 
 def spared(choice: Choice) -> Spared:
-    """What Sparing says of a choice that has ended."""
+    """Sparing's own fields of an ended choice."""
     assert choice.done is not None
     return Spared(
         finish_reason=choice.done.finish_reason,

@@ -1,4 +1,4 @@
-"""A socket, a service behind it, and an end in order."""
+"""Run the server on a socket until a signal, and shut it down in order."""
 
 import asyncio
 import logging
@@ -17,14 +17,14 @@ from sparing.server.service import Service
 from sparing.server.settings import RequestDefaults, ServerConfig
 
 BACKLOG = 1024
-SPARE_CONNECTIONS = 128  # beyond two for each request that may be here
-FAREWELL_S = 5  # beyond the grace of open requests: to send what there is to say
+SPARE_CONNECTIONS = 128  # beyond two for each possible request
+FAREWELL_S = 5  # beyond the grace period, to send the last responses
 
 log = logging.getLogger("sparing")
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OptionError."""
+    """Open a listening socket; port 0 takes a free one. Raises OptionError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -33,14 +33,15 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         raise OptionError(
-            f"host and port must be free to listen on, got {host}:{port}: {error}"
+            f"host and port must be free to listen on, got {host}:{port}: {error}; "
+            "pass another --host or --port"
         ) from None
     listener.listen(BACKLOG)
     return listener
 
 
 def with_head_timeout(head_s: float) -> type[H11Protocol]:
-    """uvicorn's protocol, which closes a connection whose request does not begin in time."""
+    """uvicorn's protocol that closes a connection without a request after ``head_s`` seconds."""
 
     class Impatient(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
@@ -73,7 +74,7 @@ def with_head_timeout(head_s: float) -> type[H11Protocol]:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which lets open requests come to an end before it leaves."""
+    """uvicorn's server; at a shutdown open requests have a grace period."""
 
     def __init__(self, service: Service) -> None:
         serving = service.serving
@@ -100,8 +101,8 @@ class Server(uvicorn.Server):
 def serve(
     engine: Engine, listener: socket.socket, serving: ServerConfig, defaults: RequestDefaults
 ) -> None:
-    """Answer until a signal comes: SIGTERM, or SIGINT, which is raised again at the end."""
+    """Answer until SIGTERM, or SIGINT, which is raised again at the end."""
     server = Server(Service(engine, serving, defaults))
-    # uvicorn handles it so as soon as it answers; at its end it raises once more what came.
+    # uvicorn installs this handler later, once it answers; at its end it raises the signal again.
     signal.signal(signal.SIGTERM, server.handle_exit)
     server.run(sockets=[listener])

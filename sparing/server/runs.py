@@ -1,4 +1,4 @@
-"""Runs: one HTTP request's rows, on the event loop's side. Their events stay for a while."""
+"""Runs: the rows of one HTTP request, on the event loop. The events of the last runs are kept."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from sparing.server.scheduler import News, Ticket
 
 @dataclass(eq=False)
 class Choice:
-    """A row of a run, as far as it has been told: ``text``, ``tokens`` and ``stats`` up to now."""
+    """A row of a run: its ``text``, ``tokens`` and ``stats`` from the events so far."""
 
     run: "LiveRun"
     index: int
@@ -27,10 +27,10 @@ class Choice:
     stats: Stats = field(default_factory=Stats)
     done: DoneEvent | None = None
     _transcript: Transcript | None = None
-    _parts: tuple[str, str] = ("", "")  # of a row that has ended
+    _parts: tuple[str, str] = ("", "")  # set at the row's end
 
     def take(self, ticket: Ticket, events: Sequence[Event]) -> None:
-        """Take news in."""
+        """Add new events."""
         self._transcript = ticket.row.transcript if ticket.row else None
         for event in events:
             self.stats.add(event)
@@ -44,15 +44,18 @@ class Choice:
 
     @property
     def parts(self) -> tuple[str, str]:
-        """Thinking and answer; while it goes on, what no later token can change."""
+        """Thinking and answer; before the row's end, without text that a later token may change."""
         if self.done:
             return self._parts
         return self._transcript.split(self.text, so_far=True) if self._transcript else ("", "")
 
 
 class LiveRun:
-    """Some rows that were asked for together. ``events`` of all of them, each marked with the
-    ``row`` that it is of; ``failure``: why it ended early."""
+    """The rows of one request.
+
+    ``events``: of all rows, each with the number of its ``row``
+    ``failure``: the error that ended it early, if any
+    """
 
     def __init__(self, prefix: str, requests: Sequence[Request]) -> None:
         self.id, self.created = f"{prefix}-{uuid4().hex}", int(time.time())
@@ -69,7 +72,7 @@ class LiveRun:
         return all(choice.done for choice in self.choices)
 
     def take(self, ticket: Ticket, events: list[Event]) -> None:
-        """Take news of one of the rows in, and wake whoever waits for them."""
+        """Add new events of one row, and wake the waiting readers."""
         self.events += events
         self.failure = self.failure or ticket.failure
         self.choices[ticket.choice].take(ticket, events)
@@ -83,14 +86,14 @@ class LiveRun:
         self._readers.clear()
 
     async def news(self) -> None:
-        """Wait for the next."""
+        """Wait for new events."""
         reader = asyncio.get_running_loop().create_future()
         self._readers.append(reader)
         await reader
 
 
 class RunRegistry:
-    """Those that go on, and the ``keep`` last ones that have ended, by id."""
+    """The live runs and the last ``keep`` ended ones, by id."""
 
     def __init__(self, keep: int) -> None:
         self.keep = keep
@@ -104,14 +107,14 @@ class RunRegistry:
         return self.live.get(id_) or self._ended.get(id_)
 
     def end(self, run: LiveRun) -> None:
-        """It has ended: keep it among the last ones."""
+        """Move a run to the ended ones."""
         self.live.pop(run.id, None)
         self._ended[run.id] = run
         while len(self._ended) > self.keep:
             self._ended.popitem(last=False)
 
     def take(self, news: News) -> list[LiveRun]:
-        """Take in what the scheduler tells; the runs that have ended with it."""
+        """Distribute the scheduler's news; returns the runs that ended."""
         ended: list[LiveRun] = []
         for ticket, events in news:
             run: LiveRun = ticket.owner

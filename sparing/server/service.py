@@ -1,4 +1,4 @@
-"""The service behind the routes: an engine, its scheduler and the runs that are asked of it."""
+"""The service behind the routes: an engine, its scheduler and its runs."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from sparing.server.settings import RequestDefaults, ServerConfig
 
 
 class Service:
-    """Lives on one event loop, from ``start`` to ``stop``."""
+    """An engine with its scheduler and runs; it uses one event loop, from ``start`` to ``stop``."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Service:
         self.engine, self.serving = engine, serving or ServerConfig()
         self.created, self.model = int(time.time()), engine.name
         defaults = defaults or RequestDefaults()
-        engine.switch(defaults.latent)  # a model that cannot is told so now
+        engine.switch(defaults.latent)  # raises now if the model has no latent steps
         self.scheduler = Scheduler(
             engine, self.serving, self._told, defaults.depth, defaults.memory.kv
         )
@@ -44,11 +44,11 @@ class Service:
 
     def start(self) -> None:
         self._event_loop = asyncio.get_running_loop()
-        self._one_by_one = CapacityLimiter(1)  # long prompts shall not take all cores
+        self._one_by_one = CapacityLimiter(1)  # tokenizes one prompt at a time, on one core
         self.scheduler.start()
 
     async def open(self, asked: CommonRequest, prompts: Sequence[Any], prefix: str) -> LiveRun:
-        """Let a request in; raises Refused."""
+        """Submit a request; raises Refused."""
         draft = self.resolver.draft(asked)
         requests = await to_thread.run_sync(
             self.resolver.requests, asked, prompts, limiter=self._one_by_one
@@ -68,15 +68,15 @@ class Service:
         return run
 
     def cancel(self, run: LiveRun, failure: Exception | None = None) -> None:
-        """End a run before its time; one that has ended stays as it is."""
+        """End a run early; an ended run does not change."""
         tickets = [choice.ticket for choice in run.choices if choice.ticket]
         if tickets:
             self.scheduler.cancel(tickets, failure)
 
     async def finish(self, run: LiveRun, left: Awaitable[None]) -> None:
-        """Wait for a run's end, no longer than a request may take or its reader stays.
+        """Wait for a run's end; cancel it at the time limit or when ``left`` is done.
 
-        ``left``: done when that one is gone. Raises Refused for a run that failed.
+        ``left``: completes when the client disconnects. Raises Refused for a failed run.
         """
         waits = [asyncio.ensure_future(run.ended.wait()), asyncio.ensure_future(left)]
         seconds = self.serving.request_s
@@ -94,29 +94,29 @@ class Service:
         self.check(run)
 
     def check(self, run: LiveRun) -> None:
-        """Raise Refused for a run that failed or was cancelled."""
+        """Raise Refused for a failed or cancelled run."""
         if run.failure is not None:
             raise refusal(run.failure)
         if any(c.done and c.done.finish_reason == "interrupted" for c in run.choices):
             raise Refused(409, "the run was cancelled", type_="cancelled", code="cancelled")
 
     def drain(self) -> None:
-        """Let nobody in any more; whoever is here has ``grace_s`` to come to an end."""
+        """Refuse new requests; open ones have ``grace_s`` seconds to end."""
         self.stopping = True
         self.scheduler.drain()
         self._event_loop.call_later(self.serving.grace_s, self.fail_all)
 
     def fail_all(self) -> None:
-        """End every open run, telling why."""
+        """End every open run with an error."""
         for run in list(self.runs.live.values()):
             self.cancel(run, shutting_down())
 
     async def stop(self) -> None:
-        """End the engine's thread, and whatever is open."""
+        """End the engine's thread and all open runs."""
         await to_thread.run_sync(self.scheduler.close, shutting_down())
 
     def _told(self, news: News) -> None:
-        """On the scheduler's thread: over to ours."""
+        """Called on the scheduler's thread: pass the news to the event loop."""
         self._event_loop.call_soon_threadsafe(self._take, news)
 
     def _take(self, news: News) -> None:
@@ -128,10 +128,13 @@ class Service:
             return shutting_down()
         most = self.serving.queue + self.serving.rows
         if tickets > most:
-            return Refused(400, f"a request may have at most {most} choices here, got {tickets}")
+            return Refused(
+                400,
+                f"a request must have at most {most} choices here, got {tickets}; ask for fewer",
+            )
         return Refused(
             429,
-            f"{error}, and {self.serving.queue} may; come again later",
+            f"{error}, at most {self.serving.queue} can wait; try again later",
             type_="rate_limit_error",
             code="queue_full",
             headers={"retry-after": "1"},
@@ -139,7 +142,7 @@ class Service:
 
 
 def refusal(failure: Exception) -> Refused:
-    """What to answer where the engine failed."""
+    """The answer to a failure of the engine."""
     if isinstance(failure, Refused):
         return failure
     said = str(failure) if isinstance(failure, SparingError) else "see the server's log"

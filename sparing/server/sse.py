@@ -1,4 +1,4 @@
-"""Server-sent events: runs as they go, told in chunks or event by event."""
+"""Server-sent events: stream a run in chunks or event by event."""
 
 import asyncio
 import json
@@ -15,15 +15,18 @@ from sparing.server.responses import ResponseWriter
 from sparing.server.runs import LiveRun
 from sparing.server.service import Service
 
-PING_S = 15.0  # a comment, so that nobody between takes a silent stream for a dead one
+PING_S = 15.0  # a comment is sent after this silence, so that proxies keep the connection
 PING = b": ping\n\n"
-SLACK_S = 5.0  # for a reader to take in that time is up
+SLACK_S = 5.0  # for the client to receive the timeout's error
 DONE = b"data: [DONE]\n\n"
 
 
 class EventStream(Response):
-    """Writes ``parts`` as they come; ``left`` is called where its reader goes before the end, or
-    does not take them in ``seconds`` and a little."""
+    """Streams ``parts``.
+
+    ``left``: called if the client disconnects before the end, or does not receive all within
+        ``seconds`` + ``SLACK_S``
+    """
 
     media_type = "text/event-stream"
 
@@ -61,18 +64,18 @@ class EventStream(Response):
 
 
 async def disconnected(receive: Any) -> None:
-    """Wait until the client has left."""
+    """Wait until the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def data(content: Any) -> bytes:
-    """One message. ASCII: nothing in it can end a line, nor be half a pair of surrogates."""
+    """One message, in ASCII: no character of it ends a line, and lone surrogates are escaped."""
     return b"data: " + json.dumps(content, separators=(",", ":")).encode() + b"\n\n"
 
 
 async def poll_events(run: LiveRun, seconds: float) -> AsyncIterator[bool]:
-    """True where there is news of a run, at its end too; False where a sign of life is due.
+    """Yields True for new events of a run, its end included, and False when a ping is due.
 
     Raises TimeoutError ``seconds`` after the run began.
     """
@@ -95,7 +98,7 @@ async def poll_events(run: LiveRun, seconds: float) -> AsyncIterator[bool]:
 async def completion(
     service: Service, run: LiveRun, teller: ResponseWriter
 ) -> AsyncIterator[bytes]:
-    """A run as OpenAI's clients read it; a failure is a message with an error."""
+    """Stream a run in OpenAI's format; a failure is a message with an error."""
     yield b"".join(map(data, teller.opening()))
     seconds = service.serving.request_s
     try:
@@ -114,7 +117,7 @@ async def completion(
 
 
 async def events(service: Service, run: LiveRun, after: int) -> AsyncIterator[bytes]:
-    """A run's events one by one, numbered from 0, from behind the number ``after``."""
+    """Stream a run's events, numbered from 0, after the number ``after``."""
     told = after + 1
     async for news in poll_events(run, service.serving.request_s):
         new = run.events[told:] if news else []

@@ -1,4 +1,4 @@
-"""What a browser is given at ``/``: plain files, which ask the API as anybody else does."""
+"""The page at ``/``: static files that use the API like any other client."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ FILES = {"/": FOLDER / "index.html"} | {
 }
 HEADERS = {
     "cache-control": "no-cache",
-    # Its own scripts and styles alone, none of them inline: whatever a model says stays text.
+    # Only the page's own scripts and styles, none inline: a model's output stays text.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -30,7 +30,7 @@ HEADERS = {
 
 
 def show_page(app: FastAPI) -> None:
-    """The routes of the page. They are no part of the API, so its description leaves them out."""
+    """Add the routes of the page; they are not in the API's description."""
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -42,7 +42,7 @@ def show_page(app: FastAPI) -> None:
 
 
 def file(path: str) -> FileResponse:
-    """One of ``FILES``; anything else is not there."""
+    """A file of ``FILES``; raises a 404 for any other path."""
     if path not in FILES:
         raise HTTPException(404)
     found = FILES[path]

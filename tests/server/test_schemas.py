@@ -24,6 +24,8 @@ def test_what_pocket_can_spare(server, pocket):
     assert {"auto", "learned", "window", "rkv"} < set(told["policies"])
     assert "full" not in told["policies"]
     assert told["drafts"] == ["auto", "off", "lookup", "layers", "hybrid"]
+    assert set(told["policies"]) <= set(told["labels"]["memory"])
+    assert set(told["drafts"]) == set(told["labels"]["depth"])
     assert told["slot_bytes"] == server.service.scheduler.loop.cache.slot_bytes
     assert told["layers"] == pocket.decoder.shape.layers
     assert told["max_new_tokens"] == 2048
@@ -58,7 +60,7 @@ def test_whatever_is_offered_can_be_asked_for_and_nothing_else(server):
         reply = server.ask("POST", "/v1/chat/completions", asked | {"sparing": sparing})
         assert (reply.status == 200) == (mode in told["latents"])
     assert told["latents"] == ["off"]
-    assert told["why_not"]["latent"].startswith("latent learned needs a model that has learned")
+    assert told["why_not"]["latent"].startswith("latent learned needs a model with learned")
 
 
 def test_a_run_as_it_was_let_in(server, pocket):

@@ -254,7 +254,7 @@ MALFORMED = {
     ),
     "empty": ("a.json", json.dumps([GOOD | {"question": " "}]), "row 1, question must be a string"),
     "kind": ("a.json", json.dumps([GOOD | {"question": [1]}]), "row 1, question must be a string"),
-    "number": ("a.json", json.dumps([AIME[0] | {"Answer": None}]), "row 1, answer must be a string"),
+    "number": ("a.json", json.dumps([AIME[0] | {"Answer": None}]), "row 1, answer must be a str"),
 }
 
 

@@ -1,8 +1,8 @@
-// The server's own API, and its refusals in a line.
+// A client of the server's API; its errors are one line.
 
 import { messages } from "./sse.js";
 
-/** An answer that is an error: `status` (0: there was none), `code` and one line that says it. */
+/** An error with a one-line message, the HTTP `status` (0: no answer) and a `code`. */
 export class Refusal extends Error {
   constructor(message, status = 0, code = null) {
     super(message);
@@ -11,7 +11,7 @@ export class Refusal extends Error {
 }
 
 const GONE = "The server does not answer: is `sparing serve` still running?";
-const CUT = "The connection ended before the answer did.";
+const CUT = "The connection closed before the end of the answer.";
 
 export class Api {
   key = "";
@@ -29,7 +29,7 @@ export class Api {
     return this.send(path, given);
   }
 
-  /** The chunks of a chat completion, to its end. */
+  /** The chunks of a chat completion. */
   async *chat(body, signal) {
     const response = await this.post("/v1/chat/completions", { ...body, stream: true }, signal);
     for await (const message of this.stream(response)) {
@@ -41,7 +41,7 @@ export class Api {
     throw new Refusal(CUT);
   }
 
-  /** The engine's events of a run, to its end. */
+  /** The engine's events of a run. */
   async *events(run, signal) {
     const response = await this.send(`/v1/runs/${run}/events`, { signal });
     for await (const message of this.stream(response)) yield JSON.parse(message.data);

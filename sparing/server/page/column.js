@@ -1,4 +1,4 @@
-// One run on the page: asked, followed, drawn once a frame, and gone through again afterwards.
+// One run on the page: asks, follows the events, draws once a frame, and replays the run.
 
 import { Refusal } from "./api.js";
 import { Gauges } from "./gauges.js";
@@ -12,13 +12,13 @@ const REPLAY_RATE = 60; // events a second, at least
 const ENDS = {
   stop: "finished",
   length: "ended at its limit of tokens",
-  budget: "ended: nothing more could be forgotten",
-  context: "ended with the model's context",
+  budget: "ended: no token could be evicted",
+  context: "ended at the model's context",
   interrupted: "stopped",
 };
 
 export class Column {
-  /** `model`: as /v1/models tells it. */
+  /** `model`: from /v1/models. */
   constructor(title, model, calm) {
     const template = document.getElementById("column").content;
     this.root = template.cloneNode(true).firstElementChild;
@@ -39,7 +39,7 @@ export class Column {
     this.status("waiting");
   }
 
-  /** Ask and draw to the end; returns what the server said of it. Rejects with a Refusal. */
+  /** Ask and draw to the end; returns the answer's `sparing` field. Rejects with a Refusal. */
   async ask(api, body, signal, began) {
     this.begun = performance.now();
     let id = null;
@@ -73,7 +73,7 @@ export class Column {
       this.events.push(event);
       this.drawSoon();
     }
-    if (this.events.at(-1)?.type !== "done") throw new Refusal("The events ended before the run did.");
+    if (this.events.at(-1)?.type !== "done") throw new Refusal("The events ended before the end of the run.");
   }
 
   restart() {
@@ -89,7 +89,7 @@ export class Column {
     });
   }
 
-  /** The state after so many events. */
+  /** Draw the state after `upTo` events. */
   draw(upTo) {
     if (upTo < this.taken) this.restart();
     while (this.taken < upTo) this.run.take(this.events[this.taken++]);
@@ -115,7 +115,7 @@ export class Column {
     const elapsed = (performance.now() - this.begun) / 1000;
     this.over = { seconds: told?.stats.seconds ?? elapsed };
     this.draw(this.events.length);
-    this.status(told ? `${how}: ${told.stats.policy} cache, drafts ${told.stats.draft}` : how);
+    this.status(told ? `${how}: policy ${told.stats.policy}, drafter ${told.stats.draft}` : how);
     this.find(".notice").hidden = !told?.notice;
     this.find(".notice").textContent = told?.notice ?? "";
     if (!this.run.said.length) return;
@@ -138,7 +138,7 @@ export class Column {
     this.find("output").textContent = plural(this.run.said.length, "token");
   }
 
-  /** Once more from the beginning, slowly enough to be watched. */
+  /** Replay from the beginning, slowly enough to watch, or pause. */
   play() {
     const playing = (this.playing = this.playing ? null : {});
     this.find(".play").textContent = playing ? "Pause" : "Replay";

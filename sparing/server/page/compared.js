@@ -1,4 +1,4 @@
-// With the savings against without them, at the end.
+// The table that compares two runs.
 
 import { count, factor, megabytes, rate, seconds } from "./format.js";
 
@@ -6,13 +6,13 @@ const ROWS = [
   ["Time", (s) => s.seconds, seconds],
   ["Speed, tokens/s", (s) => s.tokens_per_second, rate],
   ["Tokens", (s) => s.new_tokens, count],
-  ["KV cache at most, MB", (s) => s.kv_bytes_peak, megabytes],
+  ["Peak KV cache, MB", (s) => s.kv_bytes_peak, megabytes],
 ];
 
-/** A table of two runs' stats. `answers`: what each said in the end. */
+/** Show a table of two runs' stats and answers. */
 export function compared(place, names, [a, b], answers) {
   const table = element("table");
-  table.append(element("caption", "Side by side, one after the other on the same machine"));
+  table.append(element("caption", "Two runs, one after the other on the same machine"));
   const head = element("tr");
   head.append(...["", ...names, "Difference"].map((text) => scoped("th", text, "col")));
   const body = element("tbody");
@@ -24,7 +24,7 @@ export function compared(place, names, [a, b], answers) {
   }
   const last = element("tr");
   last.append(scoped("th", "Answer", "row"), ...answers.map((text) => element("td", text.trim() || "none")));
-  last.append(element("td", answers[0].trim() === answers[1].trim() ? "the same" : "another"));
+  last.append(element("td", answers[0].trim() === answers[1].trim() ? "the same" : "different"));
   body.append(last);
   const top = element("thead");
   top.append(head);

@@ -1,4 +1,4 @@
-// Numbers as they are read.
+// Numbers as text.
 
 export const count = (n) => Math.round(n).toLocaleString("en");
 
@@ -12,7 +12,7 @@ export const share = (part, whole) => (whole ? `${Math.round((100 * part) / whol
 
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
-/** How much less or more `b` is than `a`. */
+/** How much less or more `a` is than `b`. */
 export function factor(a, b) {
   if (!(a > 0) || !(b > 0)) return "";
   if (a === b) return "the same";

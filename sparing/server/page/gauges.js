@@ -1,4 +1,4 @@
-// Bytes, speed, drafts, words: what is saved at this moment.
+// The gauges of a run: bytes, speed, drafts, tokens.
 
 import { count, megabytes, plural, rate, seconds, share } from "./format.js";
 
@@ -8,7 +8,7 @@ export class Gauges {
     this.slotBytes = slotBytes;
   }
 
-  /** `elapsed`: seconds so far; at the run's end its own. */
+  /** `elapsed`: seconds so far, or the run's own at its end. */
   draw(run, elapsed) {
     this.kv(run);
     const over = run.done?.seconds || elapsed;
@@ -16,19 +16,19 @@ export class Gauges {
     this.tell("speed", first, seconds(over));
     this.drafts(run);
     const latent = run.latents ? ` · ${plural(run.latents, "latent step")}` : "";
-    this.tell("words", count(run.tokens), `${count(run.thinking)} of them thought${latent}`);
+    this.tell("words", count(run.tokens), `${count(run.thinking)} of them thinking${latent}`);
   }
 
   kv(run) {
     const { slotBytes } = this;
     const budget = run.state?.budget ?? null;
     const most = Math.max(run.full, budget ?? 0, 1);
-    const kept = run.evicted ? `${plural(run.evicted, "token")} forgotten, ` : "";
+    const kept = run.evicted ? `${plural(run.evicted, "token")} evicted, ` : "";
     const against = budget === null ? "no budget" : `budget ${megabytes(budget * slotBytes)} MB`;
     this.tell(
       "kv",
       megabytes(run.held * slotBytes),
-      `${kept}${count(run.held)} held · ${against} · a full cache would hold ` +
+      `${kept}${count(run.held)} in the cache · ${against} · without evictions ` +
         `${megabytes(run.full * slotBytes)} MB`,
     );
     this.bar(".full", run.full / most);
@@ -46,7 +46,7 @@ export class Gauges {
     const apiece = run.passes ? (run.said.length / run.passes).toFixed(1) : "0";
     const told = run.drafted
       ? `${count(run.accepted)} of ${count(run.drafted)} · ${apiece} tokens a pass of the full model`
-      : "nothing drafted";
+      : "no drafts";
     this.tell("drafts", run.drafted ? share(run.accepted, run.drafted) : "–", told);
   }
 

@@ -1,4 +1,4 @@
-// The page: a question, its runs one after the other, and whatever goes wrong in one line.
+// The page: a question, its runs one after the other, and errors in one line.
 
 import { Api } from "./api.js";
 import { Column } from "./column.js";
@@ -10,7 +10,7 @@ const api = new Api();
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 let model = null;
 let switches = null;
-let asking = null; // {controller, run} while there is something to stop
+let asking = null; // {controller, run} while a run can be stopped
 
 function trouble(text) {
   find("trouble").hidden = !text;
@@ -33,7 +33,7 @@ async function begin() {
   }
   trouble(null);
   find("key-row").hidden = true;
-  find("links").hidden = Boolean(api.key); // a link cannot send it
+  find("links").hidden = Boolean(api.key); // a link cannot send the key
   find("model").textContent = model.id;
   find("dot").className = "dot ready";
   document.title = `Sparing · ${model.id}`;
@@ -68,7 +68,7 @@ function button(text, pressed) {
   return found;
 }
 
-/** What is to be run, one after the other, so that each has the machine to itself. */
+/** The runs to make, one after the other, so that each has the whole machine. */
 function plans() {
   const first = { title: switches.title, savings: switches.savings };
   const anything = Object.values(switches.on).some(Boolean);
@@ -78,12 +78,12 @@ function plans() {
 
 async function ask() {
   const question = find("question").value.trim();
-  const wrong = question ? switches?.trouble : "A question must have a word or more.";
+  const wrong = question ? switches?.trouble : "A question must have one word or more.";
   trouble(wrong ?? null);
   if (wrong || asking || !model) return;
   asking = { controller: new AbortController(), run: null };
   busy(true);
-  const seed = Math.floor(Math.random() * 2 ** 31); // the same noise for both
+  const seed = Math.floor(Math.random() * 2 ** 31); // the same for both runs
   const wanted = plans();
   const columns = wanted.map(({ title }) => new Column(title, model, calm));
   find("compared").hidden = true;
@@ -143,7 +143,7 @@ function failed(error) {
   trouble(error.message ?? String(error));
 }
 
-/** The server is told, so that the run ends there too; a run that has no id yet is left alone. */
+/** Stop the run, on the server too if its id is known. */
 async function stop() {
   if (!asking || asking.stopped) return;
   asking.stopped = true;

@@ -1,6 +1,6 @@
-// A run as its events tell it: what was said, what is still in the cache, what was saved.
+// The state of a run from its events: its tokens, its cache, its savings.
 
-/** A token or a latent step. `index`: its place in `said`; `score`: null while it is not known. */
+/** A token or a latent step. `index`: its place in `said`; `score`: null until it is known. */
 function entry(event, index) {
   return {
     index,
@@ -16,11 +16,11 @@ function entry(event, index) {
 }
 
 export class Run {
-  /** `state`: the choice as /v1/runs tells it; null before it is known. */
+  /** `state`: the choice from /v1/runs; null before it is known. */
   constructor(state = null) {
     this.state = state;
     this.said = [];
-    this.changed = new Set(); // of what was told before: scored or evicted since
+    this.changed = new Set(); // earlier entries, scored or evicted since the last drawing
     this.byPosition = new Map();
     this.question = state ? state.prompt.length : null;
     this.forgotten = new Set(); // positions of the question that were evicted
@@ -34,7 +34,7 @@ export class Run {
     this.latents = 0;
     this.evictions = 0;
     this.evicted = 0;
-    this.cache = []; // [tokens said, slots in use], wherever it turns
+    this.cache = []; // [number of tokens, slots in use]
     this.phases = []; // {from, phase, matchness, skipped}
     this.done = null;
     this.tail = "";
@@ -44,7 +44,7 @@ export class Run {
     return this.said.length - this.latents;
   }
 
-  /** Slots that would be in use had nothing been evicted. */
+  /** Slots in use without any eviction. */
   get full() {
     return this.said.length ? this.question + this.said.length - 1 : 0;
   }
@@ -97,8 +97,8 @@ export class Run {
 
   end(event) {
     this.done = event;
-    this.tail = event.text; // what had been held back: half a stop string, half a character
+    this.tail = event.text; // the text held back: half a stop string, half a character
     const last = this.said.at(-1)?.origin;
-    this.passes += last === "draft" || last === "forced"; // cut within a draft
+    this.passes += last === "draft" || last === "forced"; // the run ended within a draft
   }
 }

@@ -1,6 +1,6 @@
-// Server-sent events of a response: EventSource could neither POST nor send a key.
+// Server-sent events of a response: EventSource can neither POST nor send a key.
 
-/** Yields {id, event, data} of each message; comments are passed over. */
+/** Yields {id, event, data} of each message, without comments. */
 export async function* messages(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

@@ -1,10 +1,10 @@
-// Over the tokens of a run: slots in use against what a full cache would hold, the phases of
-// drafting (accumulation, optimization, acceleration), and the layers that draft.
+// The timeline of a run: slots in use, with and without evictions, the phases of drafting
+// (accumulation, optimization, acceleration), and the drafting layer set.
 
 import { plural } from "./format.js";
 
-const SPAN = 128; // tokens that the axis has at least
-const POINTS = 1000; // of a line: more than there are pixels
+const SPAN = 128; // least tokens of the axis
+const POINTS = 1000; // most points of a line
 
 export class Timeline {
   constructor(root, layers) {
@@ -59,10 +59,10 @@ export class Timeline {
       part.style.width = `${(100 * (to - from)) / span}%`;
     });
     strip.classList.toggle("none", !run.phases.length);
-    strip.dataset.told = run.done && !run.phases.length ? "no layers were left out" : "";
+    strip.dataset.told = run.done && !run.phases.length ? "no layers were skipped" : "";
   }
 
-  /** The layer set: a cell for each attention and each MLP, hollow where drafts leave it out. */
+  /** Show the layer set: a cell for each attention and each MLP, hollow if drafts skip it. */
   set(told) {
     const place = this.root.querySelector(".layers");
     place.hidden = !told || !this.layers;
@@ -81,12 +81,12 @@ export class Timeline {
     grid.replaceChildren(...cells);
     const agrees = `${(100 * told.matchness).toFixed(1)}% agree with the full model`;
     place.querySelector("p").textContent = skipped.size
-      ? `Drafts leave out ${skipped.size} of ${2 * this.layers} sub-layers; ${agrees}`
-      : "No layers are left out yet";
+      ? `Drafts skip ${skipped.size} of ${2 * this.layers} sub-layers; ${agrees}`
+      : "No layers are skipped yet";
   }
 }
 
-/** Whether an eviction begins or ends there, or the line. */
+/** Whether an eviction begins or ends at this point, or the line ends. */
 function edge(cache, at) {
   const [token] = cache[at];
   return token === cache[at - 1]?.[0] || token === cache[at + 1]?.[0] || at === cache.length - 1;

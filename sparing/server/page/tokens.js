@@ -1,16 +1,16 @@
-// What was said, token by token: shaded, marked by origin, struck out. All of it as text, never as
-// HTML. Changes are drawn when `draw` is called, once a frame.
+// The tokens of a run: shaded by importance, marked by origin, struck out when evicted. Always as
+// text, never as HTML. `draw` draws the changes, once a frame.
 
 const LEVELS = 5; // of importance
-// Predictors say log(1 + what a thought is looked back at over the mean thought): 0.69 is a mean one.
+// A predicted importance is log(1 + attention from later tokens / its mean): 0.69 for the mean.
 const LEAST = 0.45;
 const MOST = 1.35;
-const SHOWN = 40; // pixels from its end, within which a growing thought is followed
+const SHOWN = 40; // a growing thought scrolls along if its end is this near, in pixels
 const ORIGINS = {
-  model: "said by the full model",
+  model: "from the full model",
   draft: "drafted, and accepted by the full model",
-  forced: "put there, not chosen",
-  latent: "a latent step, the likeliest words in it",
+  forced: "forced, not chosen by the model",
+  latent: "a latent step, its likeliest words",
 };
 
 /** 0 (unknown, or least) to LEVELS. */
@@ -22,23 +22,23 @@ export function level(score) {
 
 const word = (top) => `~${top.length ? top[0][0].trim() || "␣" : ""}`;
 
-/** A token in a sentence, for whoever asks about it. */
+/** A token's description. */
 export function about(said) {
   const parts = [ORIGINS[said.origin], `position ${said.position}`];
   if (said.origin === "latent") {
     const words = said.top.map(([text, p]) => `“${text.trim()}” ${Math.round(100 * p)}%`);
     parts[0] = `${ORIGINS.latent}: ${words.join(", ") || "none"}`;
   } else if (said.confidence !== null) {
-    parts.push(`the model's best guess had ${Math.round(100 * said.confidence)}%`);
+    parts.push(`the likeliest token had ${Math.round(100 * said.confidence)}%`);
   }
   if (said.score !== null) parts.push(`importance ${said.score.toFixed(2)}`);
-  if (said.gone !== null) parts.push(`forgotten at position ${said.gone}`);
+  if (said.gone !== null) parts.push(`evicted at position ${said.gone}`);
   const shown = said.origin === "latent" ? "" : `“${said.text.replace(/\n/g, "⏎")}” `;
   return shown + parts.join(" · ");
 }
 
 export class TokenView {
-  /** `root`: with the places .question, .thought and .answer; `tell`: shown what is pointed at. */
+  /** `root`: holds .question, .thought and .answer; `tell`: called with a token's description. */
   constructor(root, tell) {
     this.places = Object.fromEntries(
       ["question", "thought", "answer"].map((name) => [name, root.querySelector(`.${name}`)]),
@@ -95,11 +95,11 @@ export class TokenView {
     const place = this.places[said.kind];
     const line = this.line(place, said.text);
     line.append(element);
-    // empty lines between a thought and its answer belong to neither
+    // hide empty lines between a thought and its answer
     if (line.dataset.full) line.hidden = !place.textContent.trim();
   }
 
-  /** The paragraph that a token goes to; a line's end begins the next, so that none grows long. */
+  /** The paragraph for a token; the end of a line begins a new one, to keep them short. */
   line(place, text) {
     let line = place.lastElementChild;
     if (!line || line.dataset.full) {

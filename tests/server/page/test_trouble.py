@@ -99,7 +99,7 @@ def test_a_full_queue(browser, endless):
     next(iter(chunks))
     with visit(browser, endless.url) as seen:
         seen.ready().ask(QUESTION).ended()
-        assert "come again later" in trouble(seen)
+        assert "try again later" in trouble(seen)
     chunks.close()
     endless.settle()
 
