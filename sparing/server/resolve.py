@@ -1,4 +1,4 @@
-"""From what was asked to the engine's requests, or a refusal."""
+"""Turn the bodies of requests into requests of the engine, or refuse them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,19 +26,19 @@ class Resolver:
         model: str,
         kv: str,
     ) -> None:
-        """``kv``: how this server stores keys and values."""
+        """``kv``: this server's storage of keys and values."""
         self.engine, self.serving, self.defaults = engine, serving, defaults
         self.room, self.model, self.kv = room, model, kv
 
     def requests(self, asked: CommonRequest, prompts: Sequence[Any]) -> list[Request]:
-        """One for each choice of each prompt, prompt by prompt.
+        """One request for each choice of each prompt, prompt by prompt.
 
-        Raises Refused for what this model or this server cannot do.
+        Raises Refused for an option that this model or server does not support.
         """
         if asked.model != self.model:
             raise Refused(
                 404,
-                f"model must be {self.model}, got {asked.model!r}",
+                f"model must be {self.model}, got {asked.model!r}; pass that name",
                 param="model",
                 code="model_not_found",
             )
@@ -54,7 +54,7 @@ class Resolver:
             raise Refused(400, str(error)) from None
 
     def latent(self, asked: CommonRequest) -> Latent:
-        """When it thinks without words."""
+        """The options of latent steps."""
         wanted = asked.sparing.latent or self.defaults.latent
         if wanted.mode != "off" and self.engine.latents is None:
             said = str(without_latents(wanted.mode))
@@ -83,21 +83,22 @@ class Resolver:
         if depth.draft in ("layers", "hybrid") and not self.engine.drafting.can_skip:
             raise Refused(
                 400,
-                f"sparing.depth.draft {depth.draft} needs a model that can leave layers out, and "
-                f"{self.model} cannot as it is loaded here; ask for lookup",
+                f"sparing.depth.draft {depth.draft} needs a model with skippable layers, "
+                f"{self.model} as loaded here has none; pass lookup",
                 param="sparing.depth.draft",
                 code="unsupported_parameter",
             )
         return depth.draft
 
     def sampling(self, asked: CommonRequest) -> Sampling:
-        """The request's options over the server's; a field that is given twice is refused."""
+        """The request's options over the server's; a field given twice is refused."""
         own, more = asked.sampling(), asked.sparing.sampling or Sampling()
         extra = {name: getattr(more, name) for name in more.model_fields_set}
         if twice := sorted(set(own) & set(extra)):
             raise Refused(
                 400,
-                f"{twice[0]} must be given once, got it in the request and in sparing.sampling",
+                f"{twice[0]} must be given once, got it in the request and in sparing.sampling; "
+                "leave one out",
                 param=f"sparing.sampling.{twice[0]}",
             )
         base = self.defaults.sampling
@@ -105,7 +106,7 @@ class Resolver:
                         | extra | own)  # fmt: skip
 
     def template_options(self, asked: CommonRequest) -> dict[str, Any] | None:
-        """What goes to the chat template."""
+        """The options of the chat template."""
         if not (asked.sparing.no_think or self.defaults.no_think):
             return None
         if asked.sparing.no_think and not thinking_can_be_left_out(self.engine.chat):
@@ -127,14 +128,14 @@ class Resolver:
         template: dict[str, Any] | None,
         latent: Latent,
     ) -> Request:
-        """The ``number``-th choice of a prompt; from the second on its seed is another one."""
+        """The ``number``-th choice of a prompt; each choice has its own seed."""
         if sampling.seed is not None:
             sampling = sampling.model_copy(update={"seed": (sampling.seed + number) % 2**63})
         request = self.engine.request(prompt, memory, sampling, 0, template, latent)
         if request.kv not in (None, self.kv):
             raise Refused(
                 400,
-                f"sparing.memory.kv must be {self.kv}, as this server stores all keys and values, "
+                f"sparing.memory.kv must be {self.kv}, the storage of this server, "
                 f"got {request.kv}; leave it out",
                 param="sparing.memory.kv",
             )
@@ -142,14 +143,14 @@ class Resolver:
         if most is not None and tokens > most:
             raise Refused(
                 400,
-                f"a prompt must have at most {most} tokens here, got {tokens}",
+                f"a prompt must have at most {most} tokens here, got {tokens}; pass a shorter one",
                 code="context_length_exceeded",
             )
         if request.slots > self.room.longest:
             raise Refused(
                 400,
-                f"a request may come to hold at most {self.room.longest} tokens here, prompt and "
-                f"new ones, got {request.slots}; ask for fewer, or set sparing.memory.budget",
+                f"a request must need at most {self.room.longest} tokens here, prompt and new "
+                f"ones, got {request.slots}; ask for fewer, or set sparing.memory.budget",
                 code="context_length_exceeded",
             )
         return request

@@ -1,6 +1,6 @@
-"""Continuous batching: requests join and leave the loop between its steps, first come first served.
+"""Continuous batching: requests join and leave the loop between its steps, in order of arrival.
 
-One thread owns the loop and its cache; everything else talks to it through tickets.
+One thread owns the loop and its cache; all other code talks to it through tickets.
 """
 
 import logging
@@ -21,18 +21,18 @@ from sparing.server.malloc import give_back
 from sparing.server.per_request_drafter import PerRequestDrafter
 from sparing.server.settings import ServerConfig
 
-TELL_S = 0.03  # news wait no longer than that to be told together
-REST_S = 0.2  # without work, until memory goes back to the system
-LEAST_CHUNK = 16  # prompt tokens a row takes in per step, however many rows read
+TELL_S = 0.03  # longest delay of news, which are sent together
+REST_S = 0.2  # idle time before memory is given back to the system
+LEAST_CHUNK = 16  # least prompt tokens a row reads in a step
 
 log = logging.getLogger("sparing")
 
 
 class QueueFull(Exception):
-    """No more requests may wait; ``waiting`` do."""
+    """The queue is full, with ``waiting`` requests."""
 
     def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting} requests wait already")
+        super().__init__(f"{waiting} requests are waiting")
         self.waiting = waiting
 
 
@@ -44,8 +44,11 @@ class Closed(Exception):
 class Ticket:
     """A request on its way through the engine: it waits, has a ``row``, is ``done``.
 
-    ``draft``: who drafts for it; ``choice``: what its events are marked with; ``owner``: whom they
-    are for; ``failure``: why it ended before its time, None where it did not or was given up.
+    ``draft``: the name of its drafter
+    ``owner``: the run that gets its events
+    ``choice``: the number of its events' row
+    ``failure``: the error that ended it early, if any; None for a cancelled request
+    ``started``: whether its first token has been sent
     """
 
     request: Request
@@ -62,10 +65,11 @@ News = list[tuple[Ticket, list[Event]]]
 
 
 class Scheduler:
-    """Serves tickets on a thread of its own, within a ``room``; no more than a queue of them waits.
+    """Serves tickets on its own thread, within the ``room`` for keys and values.
 
-    ``tell`` is called on that thread with what has happened, the last event of a ticket a
-    DoneEvent. ``kv_bytes``: what the cache takes now.
+    ``tell``: called on that thread with new events; the last event of a ticket is a DoneEvent
+    ``queue``: the most waiting tickets
+    ``kv_bytes``: bytes of the cache now
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class Scheduler:
         depth: Depth | None = None,
         kv: str = "auto",
     ) -> None:
-        """``kv``: how keys and values of all tickets are stored, as ``Memory.kv``."""
+        """``kv``: the storage of keys and values for all tickets, as in ``Memory.kv``."""
         self.loop, self.queue, self.tell = engine.loop([], kv=kv), serving.queue, tell
         self.room = KvBudget(self.loop.cache.slot_bytes, serving.kv_bytes, serving.rows)
         self.known = engine.drafting
@@ -90,7 +94,7 @@ class Scheduler:
         self._closed = False
         self._news: News = []
         self._told = 0.0
-        self._apart = False  # the last step was for newcomers alone
+        self._apart = False  # whether the last step was only for newcomers
         self.steps, self.step_seconds = 0, 0.0
         self._thread = threading.Thread(target=self._serve, name="sparing-engine", daemon=True)
 
@@ -111,14 +115,11 @@ class Scheduler:
 
     @property
     def alive(self) -> bool:
-        """Whether the engine's thread still runs."""
+        """Whether the engine's thread is running."""
         return self._thread.is_alive()
 
     def submit(self, tickets: Sequence[Ticket]) -> None:
-        """Let tickets wait for their turn, all of them or none.
-
-        Raises QueueFull, or Closed.
-        """
+        """Add tickets to the queue, all or none. Raises QueueFull or Closed."""
         with self._changed:
             if self._closed:
                 raise Closed
@@ -132,16 +133,16 @@ class Scheduler:
             self._changed.notify()
 
     def cancel(self, tickets: Sequence[Ticket], failure: Exception | None = None) -> None:
-        """End tickets before their time, between two steps; those that are done stay as they are.
+        """End tickets early, between two steps; tickets that are done do not change.
 
-        ``failure``: what to tell whoever still waits for them.
+        ``failure``: the error for their runs
         """
         with self._changed:
             self._leaving += [(ticket, failure) for ticket in tickets]
             self._changed.notify()
 
     def close(self, failure: Exception | None = None) -> None:
-        """Take no more tickets and end those that are here; returns when the thread has ended."""
+        """Refuse new tickets, end all others, and wait for the end of the thread."""
         with self._changed:
             self._closed = True
             self._leaving += [(t, failure) for t in (*self._waiting, *self._live.values())]
@@ -150,7 +151,7 @@ class Scheduler:
             self._thread.join()
 
     def drain(self) -> None:
-        """Take no more tickets."""
+        """Refuse new tickets."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -162,7 +163,7 @@ class Scheduler:
         self.known.keep()
 
     def _await_work(self) -> bool:
-        """Sleep while there is nothing to do; False when there never will be."""
+        """Sleep until there is work; False once the scheduler is closed and idle."""
         with self._changed:
             summoned = self._changed.wait_for(self._summoned, REST_S)
         if not summoned:
@@ -176,13 +177,13 @@ class Scheduler:
         return bool(self._waiting or self._leaving or self._live or self._closed)
 
     def turn(self) -> None:
-        """Those who leave go, those who fit come, everyone who is here makes a step."""
+        """Apply cancellations, admit what fits, run one step."""
         self._let_go()
         try:
             self._admit()
             if self._live:
                 self._step()
-        except Exception as error:  # a pass is for all rows: none can go on from within it
+        except Exception as error:  # a pass is for all rows, so no row can continue
             log.exception("a step failed, and with it %d requests", len(self._live))
             for ticket in list(self._live.values()):
                 self._end(ticket, error)
@@ -199,12 +200,12 @@ class Scheduler:
                 self._end(ticket, failure)
 
     def _end(self, ticket: Ticket, failure: Exception | None) -> None:
-        """Before its time."""
+        """End a ticket early."""
         ticket.failure = failure
         event = DoneEvent("interrupted")
         if ticket.row is not None:
             event = self.loop.done(ticket.row, interrupted=True)
-            if ticket.row in self.loop.live:  # a step that failed may have let it go
+            if ticket.row in self.loop.live:  # a failed step may have retired it
                 self.loop.retire(ticket.row)
         with self._changed:
             if ticket in self._waiting:
@@ -212,7 +213,7 @@ class Scheduler:
         self._note(ticket, [event])
 
     def _admit(self) -> None:
-        """Nobody overtakes: who does not fit yet lets the others wait as well."""
+        """Admit waiting tickets in order, up to the first that does not fit."""
         slots = [row.request.slots for row in self.loop.live]
         taken: list[Ticket] = []
         with self._changed:
@@ -247,13 +248,16 @@ class Scheduler:
         self._share(events)
 
     def _newcomers(self) -> list[Row]:
-        """Rows whose first token this step can bring. Where there are any, every other step is
-        theirs alone: it comes sooner, and the others wait for no more than a short pass."""
+        """Rows that can get their first token in this step.
+
+        Every other step is only for them: their first token comes sooner, and the other rows wait
+        for one short pass.
+        """
         chunk = self.loop.chunk
         return [row for row in self.loop.live if row.reading and len(row.pending.ids) <= chunk]
 
     def _share(self, events: Sequence[Event]) -> None:
-        """To each ticket its own events; what is told of the layer set, to all who draft so."""
+        """Give each ticket its events; a LayersEvent goes to all tickets with that drafter."""
         by_tag: dict[int, list[Event]] = {}
         for event in events:
             if isinstance(event, LayersEvent):
@@ -267,7 +271,7 @@ class Scheduler:
             self._note(self._live[tag], own)
 
     def _note(self, ticket: Ticket, events: list[Event]) -> None:
-        """Keep news until they are told; first and last ones are at once."""
+        """Collect events for the next call of ``tell``; first tokens and ends are sent at once."""
         events = [replace(event, row=ticket.choice) for event in events]
         last = events[-1]
         if isinstance(last, DoneEvent):
@@ -291,6 +295,6 @@ class Scheduler:
             self.tell(news)
 
     def _rest(self) -> None:
-        """Nobody is here: the cache gives its memory back."""
+        """Free the cache of an idle server."""
         if self.loop.cache.nbytes:
             self.loop.resize(1, 0)

@@ -1,4 +1,4 @@
-"""What is said of the model and of runs to whoever asks: what it can spare, what a run may hold."""
+"""Descriptions of the model and of runs, for the API."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, get_args
@@ -36,7 +36,7 @@ class Capabilities(BaseModel):
 
 
 class Model(BaseModel):
-    """``context``: positions that the model was trained for."""
+    """The served model. ``context``: trained positions."""
 
     id: str
     object: str = "model"
@@ -52,7 +52,7 @@ class Models(BaseModel):
 
 
 class ExampleQuery(BaseModel):
-    """Which examples; closed to unknown names."""
+    """The query of examples, without unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,7 +60,7 @@ class ExampleQuery(BaseModel):
 
 
 class Examples(BaseModel):
-    """Questions that the model might be asked; ``more``: another seed has others."""
+    """Example questions. ``more``: whether another seed has others."""
 
     seed: int
     questions: list[str]
@@ -73,9 +73,14 @@ class PromptToken(BaseModel):
 
 
 class ChoiceState(BaseModel):
-    """A choice as it was let in. ``budget``: the slots that it is held to, None: all that it needs,
-    ``slots`` at most; ``seed``: draws it again; ``finish_reason``: None while it goes on;
-    ``stats``: up to now."""
+    """A choice of a run.
+
+    ``budget``: in slots; None: no budget
+    ``slots``: the most slots it can use
+    ``seed``: repeats the choice
+    ``finish_reason``: None until its end
+    ``stats``: until now
+    """
 
     index: int
     prompt: list[PromptToken]
@@ -97,7 +102,7 @@ class RunState(BaseModel):
 
 
 def spares(engine: Engine, defaults: RequestDefaults, slot_bytes: int) -> Capabilities:
-    """What an engine can be asked for, each tried as a request would."""
+    """An engine's capabilities; each option is tried as in a request."""
     why_not: dict[str, str] = {}
 
     def tried(saving: str, names: Sequence[str], find: Callable[[Any], object]) -> list[str]:
@@ -120,7 +125,7 @@ def spares(engine: Engine, defaults: RequestDefaults, slot_bytes: int) -> Capabi
     drafts = list(get_args(DraftName))
     if not engine.drafting.can_skip:
         drafts = [name for name in drafts if name not in LAYER_DRAFTS]
-        why_not["depth"] = "leaving layers out needs Sparing's own decoder and 3 layers or more"
+        why_not["depth"] = "skipping layers needs Sparing's own decoder and 3 layers or more"
     return Capabilities(
         policies=policies,
         drafts=drafts,
@@ -136,13 +141,13 @@ def spares(engine: Engine, defaults: RequestDefaults, slot_bytes: int) -> Capabi
 
 
 def most_new_tokens(engine: Engine, defaults: RequestDefaults) -> int:
-    """Of a request that does not say."""
+    """The default of ``max_new_tokens``."""
     own = engine.chat.defaults.sampling.get("max_new_tokens", DEFAULT_NEW_TOKENS)
     return defaults.sampling.max_new_tokens or int(own)
 
 
 def run_state(run: LiveRun, chat: ChatFormat, model: str) -> RunState:
-    """A run as far as it has come."""
+    """The state of a run."""
     started = any(choice.tokens for choice in run.choices)
     return RunState(
         id=run.id,

@@ -1,4 +1,4 @@
-"""What a server is given: how much room, and how much patience."""
+"""The settings of a server: memory, limits, and the defaults of requests."""
 
 from typing import Annotated
 
@@ -9,11 +9,17 @@ from sparing.options import Depth, Latent, Memory, Options, Sampling
 
 
 class ServerConfig(Options):
-    """``kv_bytes``: for the keys and values of all rows, ``rows`` of them at most; ``queue``: how
-    many requests may wait. A request may take ``request_s`` in all, its body ``body_s`` to arrive
-    and ``body_bytes``, its prompt ``prompt_tokens`` (None: what the model's context leaves).
-    ``grace_s``: for open requests when the server stops; ``keep_runs``: how many that have ended
-    can still be asked for their events. Without an ``api_key`` none is asked for.
+    """The limits of a server.
+
+    ``kv_bytes``: for the keys and values of all rows
+    ``rows``: the most live rows
+    ``queue``: the most waiting requests
+    ``request_s``: longest time of a request
+    ``body_s``, ``body_bytes``: longest time and largest size of a request's body
+    ``prompt_tokens``: longest prompt; None: only the model's context limits it
+    ``grace_s``: time for open requests at a shutdown
+    ``keep_runs``: number of ended runs with their events
+    ``api_key``: None: no key is required
     """
 
     kv_bytes: Annotated[int, Field(ge=1)] = 1 << 30
@@ -29,7 +35,7 @@ class ServerConfig(Options):
 
 
 class RequestDefaults(Options):
-    """The options of requests that do not say otherwise."""
+    """The default options of requests."""
 
     memory: Memory = Memory()
     depth: Depth = Depth()
@@ -39,5 +45,5 @@ class RequestDefaults(Options):
 
 
 def thinking_can_be_left_out(chat: ChatFormat) -> bool:
-    """Whether the chat template looks at ``enable_thinking`` at all."""
+    """Whether the chat template uses ``enable_thinking``."""
     return "enable_thinking" in str(chat.tokenizer.chat_template or "")

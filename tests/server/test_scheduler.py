@@ -113,7 +113,7 @@ def test_alone_it_takes_no_more_than_it_needs():
 def test_the_queue_is_bounded_and_takes_all_or_none():
     driven = Driven(model(), rows=2, queue=3)
     driven.scheduler.submit([driven.ticket([1], greedy(5)) for _ in range(4)])
-    with pytest.raises(QueueFull, match="4 requests wait"):
+    with pytest.raises(QueueFull, match="4 requests are waiting"):
         driven.scheduler.submit([driven.ticket([1], greedy(5)) for _ in range(2)])
     assert driven.scheduler.waiting == 4
     driven.finish()

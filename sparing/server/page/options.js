@@ -1,4 +1,4 @@
-// The switches: what the model can spare, and what a request says of it.
+// The switches: the model's capabilities, and the options of a request.
 
 import { count, megabytes } from "./format.js";
 
@@ -7,19 +7,19 @@ const POLICIES = { auto: "as suits the model", learned: "learned importance", wi
   random: "at random", bottom: "least important (upside down)" };
 const DRAFTS = { auto: "the fastest of all", layers: "fewer layers", lookup: "text said before",
   hybrid: "text, else layers" };
-const MODES = { learned: "where the model says so", confidence: "where it is unsure" };
+const MODES = { learned: "where the model chooses", confidence: "where it is unsure" };
 export const OFF = { memory: {}, depth: { draft: "off" }, latent: { mode: "off" } };
 
 const find = (id) => document.getElementById(id);
 
-/** `160` is a count, `0.25` a share; null where it is neither. */
+/** `160` is a count, `0.25` a share; null for anything else. */
 export function budgetOf(text) {
   const given = text.trim().replace(",", ".");
   return /^(\d+|0?\.\d+)$/.test(given) && Number(given) > 0 ? Number(given) : null;
 }
 
 export class Switches {
-  /** `spares`: as /v1/models tells it. */
+  /** `spares`: the model's `sparing` field of /v1/models. */
   constructor(spares) {
     this.spares = spares;
     fill("policy", spares.policies, POLICIES);
@@ -54,14 +54,14 @@ export class Switches {
     );
   }
 
-  /** In words, above a run. */
+  /** The title of a run. */
   get title() {
     const { on } = this;
     const names = Object.keys(on).filter((name) => on[name]);
-    return names.length ? `With ${names.join(" and ")} spared` : "Everything off";
+    return names.length ? `Saving ${names.join(" and ")}` : "Everything off";
   }
 
-  /** What keeps the request from being asked; null where nothing does. */
+  /** The first error in the form; null without one. */
   get trouble() {
     if (this.on.memory && budgetOf(find("budget").value) === null) {
       return `The budget must be a number of tokens (160) or a share (0.25), got “${find("budget").value}”.`;
@@ -96,7 +96,7 @@ export class Switches {
       }
     }
     find("memory-note").textContent = on.memory ? this.room() : "Every token stays in the cache.";
-    find("depth-note").textContent = on.depth ? this.drafters() : "Every token takes all the layers.";
+    find("depth-note").textContent = on.depth ? this.drafters() : "Every token is a pass of the full model.";
     find("latent-note").textContent = this.why?.latent ?? "";
   }
 
