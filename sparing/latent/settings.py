@@ -1,4 +1,4 @@
-"""What decides a stage of training (spec/latent.md): the paper's table, and our own additions."""
+"""The settings of a training stage (spec/latent.md): the paper's, and our own additions."""
 
 import math
 from typing import Annotated, ClassVar, Literal
@@ -56,19 +56,22 @@ class StageSettings(TrainSettings):
 
     @property
     def order(self) -> tuple[int, ...]:
-        """No stage goes through the batches of another once more."""
-        return (self.seed, self.stage, 1)  # the last as the shipped models had it
+        """The seed of the order of batches, another one in each stage."""
+        return (self.seed, self.stage, 1)  # the 1 is part of the shipped models' seed
 
     @property
     def chances(self) -> list[float]:
-        """Of 0 to k latents before a candidate. For k = 2 the paper's; for others, ours, each
-        further one is as likely as the second: nothing, rest, rest * again, ... normalised."""
+        """The probabilities of 0 to k latents before a candidate.
+
+        With n = ``nothing`` and a = ``again``: n for 0, (1 - n) a^(j-1) (1 - a) for 0 < j < k, and
+        (1 - n) a^(k-1) for k. For k = 2 these are the paper's; other k are ours.
+        """
         each = [self.again**j for j in range(self.k - 1)]
         some = [p * (1 - self.again) for p in each] + [self.again ** (self.k - 1)]
         return [self.nothing, *((1 - self.nothing) * p for p in some)]
 
     def recipe(self, id_: int) -> Recipe:
-        """Of its latents, whose token has this id."""
+        """The recipe of the stage's latents; ``id_``: of the latent token."""
         assert self.latents != "none"
         fields = {name: getattr(self, name) for name in Recipe.model_fields if hasattr(self, name)}
         return Recipe(**fields, id=id_, vector=self.latents)

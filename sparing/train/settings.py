@@ -1,4 +1,4 @@
-"""What decides a training run, kept beside its weights; a resumed run must agree in all of it."""
+"""The settings of a training run, stored beside its weights: a resumed run must have the same."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from sparing.files import read_json, write_atomically
 from sparing.options import Options
 
 SETTINGS_FILE = "training.json"
-EXAMPLES = "examples"  # in that file: a hash of what is trained on
+EXAMPLES = "examples"  # in that file: a hash of the training examples
 
 ADAM_BETAS = (0.9, 0.95)
 DEFAULT_LR = {"muon": 5e-3, "adamw": 2e-3}
@@ -21,7 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def fastest(precision: str) -> str:
-    """``auto`` for bfloat16, or float32 on a CPU that would emulate it, ten times as slowly."""
+    """Resolve ``auto``: bfloat16, or float32 on a CPU that would emulate it ten times slower."""
     if precision != "auto":
         return precision
     import torch
@@ -77,14 +77,14 @@ class TrainSettings(Options):
         return self.lr or DEFAULT_LR[self.optimizer]
 
     def lr_at(self, step: int) -> float:
-        """Warm-up, a plateau, and a linear way down to nothing over the last ``decay`` of steps."""
+        """Warm-up, a plateau, then a linear fall to 0 over the last ``decay`` of the steps."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         fall = min(1.0, (1 - step / self.steps) / self.decay) if self.decay else 1.0
         return self.plateau * min(rise, fall)
 
 
 def check_resumed(out: Path, resume: bool) -> None:
-    """Refuse a file, and a directory that holds a run, unless that run is to go on."""
+    """Raise OptionError if ``out`` is a file, or holds a run and ``resume`` is False."""
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out must be a directory, got the file {out}; give another")
     if (out / SETTINGS_FILE).exists() and not resume:
@@ -95,12 +95,12 @@ def check_resumed(out: Path, resume: bool) -> None:
 
 
 def keep_settings(out: Path, content: dict[str, Any], resume: bool, process: Any) -> None:
-    """Write what decides a run beside it, or check that a resumed one has the same.
+    """Write a run's settings to ``out``, or check that a resumed run has the same.
 
-    ``process``: accelerate's, which of how many this is; the first one writes.
+    ``process``: accelerate's state; the main process writes
     """
     check_resumed(out, resume)
-    process.wait_for_everyone()  # one that looks late would take this very run for another
+    process.wait_for_everyone()  # a late process would take this run's settings for another run's
     check_same(out, content)
     if process.is_main_process and not (out / SETTINGS_FILE).exists():
         write_atomically(out / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
@@ -108,8 +108,7 @@ def keep_settings(out: Path, content: dict[str, Any], resume: bool, process: Any
 
 
 def check_same(out: Path, wanted: dict[str, Any]) -> None:
-    """Raises OptionError naming the first setting in which ``out`` was begun otherwise, if it was
-    begun at all."""
+    """Raise OptionError with the first setting that differs from the run in ``out``, if any."""
     if not (out / SETTINGS_FILE).exists():
         return
     begun = read_json(out / SETTINGS_FILE)
@@ -118,5 +117,5 @@ def check_same(out: Path, wanted: dict[str, Any]) -> None:
             raise OptionError(
                 f"a resumed run must keep its settings, {out} was begun with {name} "
                 f"{begun.get(name)!r}, got {wanted[name]!r}; "
-                "repeat that setting, or begin anew in another --out"
+                "repeat that setting, or start a new run in another --out"
             )
