@@ -56,13 +56,13 @@ EMBEDDED = {
     "pocket": shipped(
         "pocket",
         POCKET,
-        "3M parameters, 16 layers, thinks aloud; four families of questions, no others",
+        "3M parameters, 16 layers, a chain of thought; only four families of questions",
     ),
     "pocket-latent": shipped(
-        "pocket-latent", POCKET_LATENT, "pocket, trained on to think some steps without words"
+        "pocket-latent", POCKET_LATENT, "pocket, trained further on latent thinking steps"
     ),
     "pocket-cot": shipped(
-        "pocket-cot", POCKET_COT, "pocket, trained on for as many steps with words alone"
+        "pocket-cot", POCKET_COT, "pocket, trained further for the same steps without latents"
     ),
     "smollm2": Embedded(
         licence="Apache-2.0",
@@ -84,9 +84,9 @@ def find_model(name: str) -> Path:
 
 
 def find_here(name: str) -> Path | None:
-    """The model called `name` without asking the hub; None where that is to be asked.
+    """The local model called `name`; None for the name of a hub model.
 
-    Raises ModelError for a name of neither kind.
+    Raises ModelError for any other name.
     """
     if name in EMBEDDED:
         return EMBEDDED[name].path()
