@@ -148,7 +148,7 @@ def scores_of(policy: EvictionPolicy, view: SlotView) -> Float[np.ndarray, " S"]
         shape = " x ".join(map(str, scores.shape)) or "one"
         raise OptionError(
             f"policy {policy.name} must give each of {len(view.positions)} slots a finite number, "
-            f"got {shape} of which {np.isfinite(scores).sum()} are finite; mend its score"
+            f"got {shape} of which {np.isfinite(scores).sum()} are finite; correct its score"
         )
     return scores
 

@@ -87,7 +87,8 @@ class KernelMatrix:
         """Fill the matrix from a file's rows of the same type, or from floats, which it quantizes.
 
         ``order``: the file's row of each row, int32; None: the same order
-        ``done``: called about every 16 MB with the number of bytes of ``data`` read so far
+        ``done``: called about every 16 MB (with ``order`` once, at the end) with the number of
+            bytes of ``data`` that are no longer needed
         """
         k, s = self.kernels, self.struct
         rows = s.rows if order is not None else max(SLICE_BYTES // row_bytes, 1) * PANEL_ROWS

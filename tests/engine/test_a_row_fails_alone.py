@@ -136,19 +136,19 @@ def test_the_others_go_on_as_if_it_had_not_been_there(how, sampling, draft):
 def test_generate_raises_where_every_row_failed_and_warns_where_some_did():
     model = engine(tiny("llama", markers=None))
     bad, good = (Memory(budget=60, policy=policy) for policy in (Blank(), Steady()))
-    with pytest.raises(OptionError, match="mend its score"):
+    with pytest.raises(OptionError, match="correct its score"):
         model.generate([PROMPTS[0]], bad, sampling=greedy(COUNT))
     with pytest.warns(UserWarning, match="prompt 1 was not answered: policy steady must give"):
         found = model.generate(PROMPTS[::3], [good, bad], sampling=greedy(COUNT))
     assert [result.finish_reason for result in found] == ["length", "error"]
     assert found[0].error is None
-    assert found[1].to_dict()["error"].endswith("mend its score")
+    assert found[1].to_dict()["error"].endswith("correct its score")
 
 
 def test_a_stream_raises_in_the_place_of_its_end():
     model = engine(tiny("llama", markers=None))
     stream = model.stream(PROMPTS[0], Memory(budget=60, policy=Blank()), sampling=greedy(COUNT))
-    with pytest.raises(OptionError, match="mend its score"):
+    with pytest.raises(OptionError, match="correct its score"):
         list(stream)
     result = stream.result()
     assert result.finish_reason == "error"

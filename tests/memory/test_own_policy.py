@@ -163,7 +163,7 @@ def test_scores_that_are_none(make, got):
     memory = Memory(budget=len(PROMPT) + 20, policy=Scoring(make))
     with pytest.raises(OptionError) as error:
         run(engine(tiny("llama", markers=None)), [PROMPT], SAMPLING, memory)
-    said = f"policy steady must give each of 44 slots a finite number, {got}; mend its score"
+    said = f"policy steady must give each of 44 slots a finite number, {got}; correct its score"
     assert str(error.value) == said
 
 
