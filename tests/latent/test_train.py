@@ -137,7 +137,7 @@ def test_refused(tmp_path):
     assert train(base, tmp_path / "latents", stages(numbers=(2,)))
     config = tmp_path / "latents" / "latent.json"
     config.write_text(config.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
-    with pytest.raises(ModelError, match="is of the model"):
+    with pytest.raises(ModelError, match="must belong to this model"):
         train(tmp_path / "latents", tmp_path / "more", stages(numbers=(3,)))
 
 
