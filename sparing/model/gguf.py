@@ -87,7 +87,7 @@ class Gguf:
         if count != len(paths):
             raise ModelError(
                 f"{path}: a part of a split model must be called NAME-00001-of-{count:05}.gguf, "
-                "its name after the split; rename it"
+                "its original name; rename it"
             )
         if missing := next((p for p in paths if not p.is_file()), None):
             raise ModelError(

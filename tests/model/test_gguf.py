@@ -276,8 +276,8 @@ def test_a_missing_part_is_named(tmp_path):
 def test_a_part_of_another_name(tmp_path):
     other = write_parts(tmp_path).rename(tmp_path / "m.gguf")
     assert message(other) == (
-        f"{other}: a part of a split model must be called NAME-00001-of-00003.gguf, as the model "
-        "was split; rename it"
+        f"{other}: a part of a split model must be called NAME-00001-of-00003.gguf, its "
+        "original name; rename it"
     )
 
 
