@@ -15,9 +15,9 @@ from sparing.api import Engine
 from sparing.engine.events import DoneEvent, Event, LayersEvent, TokenEvent
 from sparing.engine.loop import PREFILL_CHUNK
 from sparing.engine.row import Request, Row
+from sparing.malloc import give_back
 from sparing.options import Depth, DraftName
 from sparing.server.admission import KvBudget
-from sparing.server.malloc import give_back
 from sparing.server.per_request_drafter import PerRequestDrafter
 from sparing.server.settings import ServerConfig
 
@@ -81,11 +81,11 @@ class Scheduler:
         kv: str = "auto",
     ) -> None:
         """``kv``: the storage of keys and values for all tickets, as in ``Memory.kv``."""
-        self.loop, self.queue, self.tell = engine.loop([], kv=kv), serving.queue, tell
-        self.room = KvBudget(self.loop.cache.slot_bytes, serving.kv_bytes, serving.rows)
-        self.known = engine.drafting
-        self.drafter = PerRequestDrafter(self.known, self.loop.cache, depth or Depth())
-        self.loop.drafter = self.drafter
+        self.queue, self.tell, self.drafting = serving.queue, tell, engine.drafting
+        cache = engine.cache(1, 0, 0, kv)
+        self.room = KvBudget(cache.slot_bytes, serving.kv_bytes, serving.rows)
+        self.drafter = PerRequestDrafter(self.drafting, cache, depth or Depth())
+        self.loop = engine.loop_over(cache, self.drafter)
         self._changed = threading.Condition()
         self._waiting: deque[Ticket] = deque()
         self._leaving: list[tuple[Ticket, Exception | None]] = []
@@ -160,7 +160,7 @@ class Scheduler:
         while self._await_work():
             self.turn()
         self._flush()
-        self.known.keep()
+        self.drafting.keep()
 
     def _await_work(self) -> bool:
         """Sleep until there is work; False once the scheduler is closed and idle."""
@@ -168,7 +168,7 @@ class Scheduler:
             summoned = self._changed.wait_for(self._summoned, REST_S)
         if not summoned:
             give_back()
-            self.known.keep()
+            self.drafting.keep()
             with self._changed:
                 self._changed.wait_for(self._summoned)
         return bool(self._waiting or self._leaving or self._live)

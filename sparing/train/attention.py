@@ -9,7 +9,6 @@ The products hold the whole attention matrix: they are for sequences of at most 
 tokens.
 """
 
-import ctypes
 from functools import lru_cache
 from typing import Any
 
@@ -19,8 +18,6 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 NAME = "sparing_causal"
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # the parameters of glibc's mallopt
-LARGEST_THRESHOLD = 32 << 20  # mallopt's maximum
 
 
 def causal_attention(
@@ -68,14 +65,3 @@ def _ahead(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 AttentionInterface.register(NAME, causal_attention)
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep freed memory: new pages for every large tensor take as long as the maths.
-
-    Does nothing without glibc.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(MMAP_THRESHOLD, LARGEST_THRESHOLD)
-        libc.mallopt(TRIM_THRESHOLD, (2 << 30) - 1)

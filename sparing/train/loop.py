@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from sparing.malloc import keep_freed_memory
 from sparing.train import checkpoint
 from sparing.train.attention import NAME as CAUSAL
-from sparing.train.attention import keep_freed_memory
 from sparing.train.batches import bucketed, endless
 from sparing.train.cache_dropout import holes
 from sparing.train.examples import Corpus, ExampleSet
