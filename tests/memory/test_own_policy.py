@@ -1,4 +1,4 @@
-"""A policy of one's own: the README's, and such as are none."""
+"""A policy of one's own: the one of docs/memory.md, and broken ones."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from sparing import Depth, Memory
 from sparing.engine.events import EvictEvent
 from sparing.engine.eviction import EvictionPolicy, SlotView
 from sparing.errors import OptionError
-from sparing.evaluate.bench_memory_rows import Plan
+from sparing.evaluate.bench_memory_rows import MemoryExperiment
 from sparing.memory.find import POLICIES, PREDICTED
 from tests.cli.command import assert_one_line
 from tests.engine.driving import Recorder, greedy, run, said
@@ -21,8 +21,8 @@ from tests.engine.test_eviction_exact import masked_logits
 from tests.memory.steady import Steady
 from tests.tiny import engine, tiny
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-SECTION = README.split("### A policy of your own\n")[1].split("\n## ")[0]
+PAGE = (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
+SECTION = PAGE.split("## A policy of your own\n")[1].split("\n## ")[0]
 CODE = (Path(__file__).parent / "steady.py").read_text()
 PROMPT = list(b"a question of 24 bytes..")
 COUNT = 50
@@ -36,7 +36,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def packaged(tmp_path, monkeypatch):
-    """Installs a module as ``steady``, with the README's entry point, as pip would leave it."""
+    """Installs a module as ``steady``, with the page's entry point, as pip would leave it."""
 
     def install(code: str) -> None:
         [declared] = map(tomllib.loads, blocks("toml"))
@@ -108,7 +108,8 @@ def test_by_its_name_in_python_and_on_the_command_line(packaged, sparing):
     assert content["stats"]["policy"] == "steady"
     assert content["stats"]["evictions"] == expected.stats.evictions
     assert "steady" in Memory.model_json_schema()["properties"]["policy"]["enum"]
-    assert Plan([], 1, 0, ["steady", "window"], [0.5]).arms[1] == ("steady", 0.5)
+    experiment = MemoryExperiment([], 1, 0, ["steady", "window"], [0.5])
+    assert experiment.arms[1] == ("steady", 0.5)
 
 
 @pytest.mark.parametrize(
