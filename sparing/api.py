@@ -188,7 +188,14 @@ class Engine:
         """
         check_prompts(prompts)
         requests = [
-            self.request(prompt, m, s, tag, template_options, thoughts)
+            self.request(
+                prompt,
+                memory=m,
+                latent=thoughts,
+                sampling=s,
+                tag=tag,
+                template_options=template_options,
+            )
             for tag, (prompt, m, thoughts, s) in enumerate(
                 zip(prompts, *(each(o, prompts) for o in (memory, latent, sampling)), strict=True)
             )
@@ -214,7 +221,13 @@ class Engine:
         Its ``result()`` is what has been produced so far, finished or not. Where the row fails its
         error is raised in the place of the last event.
         """
-        request = self.request(prompt, memory, sampling, 0, template_options, latent)
+        request = self.request(
+            prompt,
+            memory=memory,
+            latent=latent,
+            sampling=sampling,
+            template_options=template_options,
+        )
         run = Run(self.loop([request], depth, 1), [request], self.drafting.keep)
         return Stream(run, request.prompt.notice)
 
@@ -222,6 +235,8 @@ class Engine:
         self,
         prompt: PromptLike,
         memory: Memory | None = None,
+        *,
+        latent: Latent | None = None,
         sampling: Sampling | None = None,
         tag: int = 0,
         template_options: Mapping[str, Any] | None = None,

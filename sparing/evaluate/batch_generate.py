@@ -59,7 +59,12 @@ class Settings:
         sampling = Sampling(**self.sampling.model_dump() | {"seed": self.noise_seed(problem)})
         try:
             return engine.request(
-                asked, self.memory, sampling, tag, self.template_options, self.latent
+                asked,
+                memory=self.memory,
+                latent=self.latent,
+                sampling=sampling,
+                tag=tag,
+                template_options=self.template_options,
             )
         except PromptError as error:
             raise PromptError(f"{problem.task}, problem {problem.id}: {error}") from None

@@ -129,7 +129,7 @@ class BaselineArm:
         """Baselines keep nothing between requests."""
 
     def __call__(self, asked: ArmQuestion) -> ArmAnswer:
-        request = self.engine.request(asked.prompt, None, asked.sampling)
+        request = self.engine.request(asked.prompt, sampling=asked.sampling)
         begun = time.perf_counter()
         said = self.baseline(request)
         seconds = time.perf_counter() - begun

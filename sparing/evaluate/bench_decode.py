@@ -173,7 +173,7 @@ def bounded(bench: DecodeBench) -> Measured:
     quarter = len(times) // 4
     first, last = times[quarter] - times[0], times[-1] - times[-1 - quarter]
     stats = stream.result().stats
-    full = engine.request(engine.chat.question(prompt), None, sampling)
+    full = engine.request(engine.chat.question(prompt), sampling=sampling)
     full_bytes = float32_bytes(engine, full.slots)
     figures = [
         Figure(

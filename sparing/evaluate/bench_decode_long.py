@@ -32,7 +32,7 @@ def long_run(bench: DecodeBench) -> Measured:
     sampling = Sampling(
         temperature=TEMPERATURE, top_p=TOP_P, seed=0, max_new_tokens=count, ignore_eos=True
     )
-    request = engine.request(question, None, sampling)
+    request = engine.request(question, sampling=sampling)
     arms: dict[str, Callable[[Request], Any]] = dict(bench.baselines.engines)
     if llama := bench.baselines.llama_cpp:
         llama.tune(bench.ids[: count // 2])

@@ -28,7 +28,8 @@ class Own:
         tokens that are to come."""
         sampling = Sampling(temperature=0, max_new_tokens=room, ignore_eos=True)
         requests = [
-            self.engine.request(list(row), None, sampling, tag) for tag, row in enumerate(ids)
+            self.engine.request(list(row), sampling=sampling, tag=tag)
+            for tag, row in enumerate(ids)
         ]
         self.loop = self.engine.loop(requests, OFF, len(requests))
         for request in requests:

@@ -6,7 +6,7 @@ from typing import Any
 from sparing.api import Engine
 from sparing.engine.row import Request
 from sparing.errors import SparingError
-from sparing.latent.config import without_latents
+from sparing.latent.files import without_latents
 from sparing.options import DraftName, Latent, Memory, Sampling
 from sparing.server.admission import KvBudget
 from sparing.server.errors import Refused
@@ -131,7 +131,9 @@ class Resolver:
         """The ``number``-th choice of a prompt; each choice has its own seed."""
         if sampling.seed is not None:
             sampling = sampling.model_copy(update={"seed": (sampling.seed + number) % 2**63})
-        request = self.engine.request(prompt, memory, sampling, 0, template, latent)
+        request = self.engine.request(
+            prompt, memory=memory, latent=latent, sampling=sampling, template_options=template
+        )
         if request.kv not in (None, self.kv):
             raise Refused(
                 400,

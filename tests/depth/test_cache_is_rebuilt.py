@@ -79,7 +79,7 @@ def test_the_cache_equals_one_rebuilt(layer_set, trees):
     knowing(model(), layer_set)
     depth = Depth(draft="layers", confidence=0.02, max_draft=6, trees=trees)
     requests = [
-        model().request(p, m, sampling(15_000), tag)
+        model().request(p, m, sampling=sampling(15_000), tag=tag)
         for tag, (p, m) in enumerate(zip(PROMPTS, MEMORIES, strict=True))
     ]
     loop = model().loop(requests, depth)

@@ -23,7 +23,9 @@ class Drafting:
     def __init__(self, temperature=0.0, model=None):
         self.model = model or engine(planted())
         sampling = Sampling(temperature=temperature, seed=3, max_new_tokens=200, ignore_eos=True)
-        requests = [self.model.request(p, None, sampling, tag) for tag, p in enumerate(PROMPTS)]
+        requests = [
+            self.model.request(p, sampling=sampling, tag=tag) for tag, p in enumerate(PROMPTS)
+        ]
         self.loop = self.model.loop(requests, Depth(draft="off"))
         self.rows = [self.loop.admit(request) for request in requests]
         for _ in range(20):

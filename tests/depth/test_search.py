@@ -29,7 +29,8 @@ PROMPT = list(b"what is")
 def row_after(model, count, memory=None, temperature=0.0):
     """A live row that has said so much, in its loop."""
     sampling = Sampling(temperature=temperature, seed=3, max_new_tokens=400, ignore_eos=True)
-    loop = model.loop([request := model.request(PROMPT, memory, sampling)], Depth(draft="off"))
+    request = model.request(PROMPT, memory, sampling=sampling)
+    loop = model.loop([request], Depth(draft="off"))
     row = loop.admit(request)
     while row.transcript.new_tokens < count:
         loop.step()
@@ -260,7 +261,7 @@ def test_takes_no_more_than_its_share_and_goes_on(monkeypatch):
     monkeypatch.setattr(DraftingState, "can_skip", True)
     depth = Depth(draft="layers", max_draft=1)
     sampling = Sampling(temperature=0, max_new_tokens=1600, ignore_eos=True)
-    request = model.request(PROMPT, None, sampling)
+    request = model.request(PROMPT, sampling=sampling)
     loop = model.loop([request], Depth(draft="off"))
     loop.decoder, loop.drafter = clock, find_drafter(depth, known, loop.cache)
     loop.admit(request)
@@ -298,7 +299,7 @@ def test_latents_are_replayed_with_their_vectors():
     """The full model matches what it said itself, between thoughts without words."""
     model = engine(planted())
     sampling = Sampling(temperature=0, max_new_tokens=400, ignore_eos=True)
-    request = model.request(PROMPT, None, sampling)
+    request = model.request(PROMPT, sampling=sampling)
     loop = model.loop([request], Depth(draft="off"))
     saying = Saying(model, lambda token, latents: token % 3 == 0)
     row = loop.admit(replace(request, switch=saying))

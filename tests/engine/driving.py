@@ -40,7 +40,8 @@ def run(
     """
     options = zip(prompts, each(memory, prompts), each(sampling, prompts), strict=True)
     requests = [
-        engine.request(p, m, s, tag, latent=latent) for tag, (p, m, s) in enumerate(options)
+        engine.request(p, m, latent=latent, sampling=s, tag=tag)
+        for tag, (p, m, s) in enumerate(options)
     ]
     if policy is not None:
         requests = [replace(request, policy=policy) for request in requests]

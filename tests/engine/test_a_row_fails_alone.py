@@ -110,7 +110,7 @@ def test_the_others_go_on_as_if_it_had_not_been_there(how, sampling, draft):
     model = knowing(engine(planted("qwen2")), matchness=0.1)
     depth = Depth(draft=draft, confidence=0.0, max_draft=4)
     requests = [
-        model.request(prompt, memory, sampling, tag)
+        model.request(prompt, memory, sampling=sampling, tag=tag)
         for tag, (prompt, memory) in enumerate(zip(PROMPTS, budgets(PROMPTS), strict=True))
     ]
     whole = results_of(*told(model, requests, depth))

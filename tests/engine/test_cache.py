@@ -200,7 +200,8 @@ def test_with_a_budget_the_bytes_never_change():
     model = engine(tiny())
     prompts = [[1, 2, 3], list(range(9))]
     requests = [
-        model.request(p, Memory(budget=24), greedy(80), tag) for tag, p in enumerate(prompts)
+        model.request(p, Memory(budget=24), sampling=greedy(80), tag=tag)
+        for tag, p in enumerate(prompts)
     ]
     loop = model.loop(requests)
     shape = model.decoder.shape
@@ -218,8 +219,8 @@ def test_with_a_budget_the_bytes_never_change():
 
 def test_without_a_budget_it_grows_in_blocks():
     model = engine(tiny())
-    loop = model.loop([model.request([1, 2, 3], None, greedy(600))])
-    loop.admit(model.request([1, 2, 3], None, greedy(600)))
+    loop = model.loop([model.request([1, 2, 3], sampling=greedy(600))])
+    loop.admit(model.request([1, 2, 3], sampling=greedy(600)))
     assert loop.cache.capacity == loop.cache.nbytes == 0
     sizes = []
     while loop.live:

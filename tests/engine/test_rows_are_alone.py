@@ -78,7 +78,7 @@ def test_beside_any_rows_at_any_time(given_rows, places, chunk, draft, data):
     model = knowing(engine(planted("qwen2")), matchness=0.1)
     prompts, memories, samplings = zip(*given_rows, strict=True)
     requests = [
-        model.request(prompt, memory, sampling, tag)
+        model.request(prompt, memory, sampling=sampling, tag=tag)
         for tag, (prompt, memory, sampling) in enumerate(given_rows)
     ]
     arrivals = data.draw(st.lists(st.integers(0, 30), min_size=len(prompts), max_size=len(prompts)))
@@ -106,7 +106,7 @@ def test_rows_come_and_go_and_all_say_what_transformers_says(dtype, draft):
     prompts = [list(range(n, 2 * n + 1)) for n in (1, 20, 3, 40, 8, 2, 11)]
     counts = [30, 5, 40, 12, 60, 3, 30]
     requests = [
-        model.request(prompt, None, greedy(count), tag)
+        model.request(prompt, sampling=greedy(count), tag=tag)
         for tag, (prompt, count) in enumerate(zip(prompts, counts, strict=True))
     ]
     loop = model.loop(requests, Depth(draft=draft, confidence=0.0, max_draft=1), batch_size=3)
@@ -126,8 +126,8 @@ def test_rows_come_and_go_and_all_say_what_transformers_says(dtype, draft):
 
 def test_as_many_rows_as_there_are():
     model = engine(tiny(**MODEL))
-    requests = [model.request([1, 2], None, greedy(4), tag) for tag in range(2)]
-    large = model.request([1] * 9, None, greedy(9))
+    requests = [model.request([1, 2], sampling=greedy(4), tag=tag) for tag in range(2)]
+    large = model.request([1] * 9, sampling=greedy(9))
     loop = model.loop(requests, batch_size=2)
     with pytest.raises(ValueError, match="must fit the cache's 6 slots, got 18"):
         loop.admit(large)

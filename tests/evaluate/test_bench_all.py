@@ -332,7 +332,7 @@ def test_prompts_are_repeated_and_others_warm_up():
 
 def request_of(engine, **sampling):
     options = {"seed": 3, "max_new_tokens": 40} | sampling
-    return engine.request("so, 7 + 9 is", None, Sampling(**options))
+    return engine.request("so, 7 + 9 is", sampling=Sampling(**options))
 
 
 def test_transformers_is_asked_as_the_engine_is():

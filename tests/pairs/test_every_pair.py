@@ -51,7 +51,8 @@ def plain(cell: Cell) -> list[Result]:
     recorder, latent = Recorder(model.decoder), LATENTS[cell.latent]
     results = answers(cell, decoder=recorder)
     for row, (prompt, memory) in enumerate(zip(PROMPTS, memories(cell), strict=True)):
-        request, result = model.request(prompt, memory, SAMPLINGS[cell.picks]), results[row]
+        request = model.request(prompt, memory, sampling=SAMPLINGS[cell.picks])
+        result = results[row]
         check(model, transformers, request, latent, result, recorder, row)
         if (cell.policy, cell.latent, cell.picks) == ("full", "off", "greedy"):
             ids, masked = request.prompt.ids, [model.latents[0].id]

@@ -40,7 +40,7 @@ class Driven:
             self.told.setdefault(ticket, []).extend(events)
 
     def ticket(self, prompt: Any, sampling: Any, memory: Any = None, draft: str = "off") -> Ticket:
-        return Ticket(self.model.request(prompt, memory, sampling), draft)
+        return Ticket(self.model.request(prompt, memory, sampling=sampling), draft)
 
     def turn(self) -> None:
         self.scheduler.turn()

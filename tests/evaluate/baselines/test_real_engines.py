@@ -53,7 +53,7 @@ def openvino(gguf, request):
 
 def request_of(engine, **sampling):
     options = {"seed": 3, "max_new_tokens": 20, "ignore_eos": True} | sampling
-    return engine.request("Water boils at", None, Sampling(**options))
+    return engine.request("Water boils at", sampling=Sampling(**options))
 
 
 def draws_by_the_seed(baseline, engine):
