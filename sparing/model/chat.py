@@ -8,7 +8,7 @@ from typing import Any
 
 from sparing.errors import ModelError, OptionError, PromptError, reason
 from sparing.files import read_json
-from sparing.model.checkpoint import open_gguf, read_tokenizer
+from sparing.model.checkpoint import inference_tokenizer, open_gguf
 from sparing.model.gguf_files import is_gguf
 from sparing.model.gguf_tokenizer import Vocabulary, gguf_sampling
 from sparing.model.scope import Scope
@@ -105,7 +105,7 @@ class ChatFormat:
 
         Raises ModelError if the tokenizer is unusable or has ids beyond ``vocabulary``.
         """
-        tokenizer = read_tokenizer(directory)
+        tokenizer = inference_tokenizer(directory)
         largest = max(tokenizer.get_vocab().values(), default=-1)
         if largest >= vocabulary:
             raise ModelError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from sparing.model.fingerprint import files_fingerprint
 from sparing.model.gguf import Gguf
 from sparing.model.gguf_config import Fields, as_transformers, gguf_config
 from sparing.model.gguf_files import is_gguf
-from sparing.model.gguf_tokenizer import gguf_tokenizer
+from sparing.model.gguf_tokenizer import gguf_parts, gguf_tokenizer
+from sparing.model.plain_tokenizer import PlainTokenizer, added_as_special, plain_tokenizer
 
 _OPEN: WeakValueDictionary[tuple[Path, str], Gguf] = WeakValueDictionary()
 
@@ -56,6 +58,16 @@ def read_tokenizer(path: Path) -> Any:
         raise ModelError(
             f"{path} must hold a tokenizer for transformers, got: {reason(error)}"
         ) from None
+
+
+def inference_tokenizer(path: Path) -> Any:
+    """As `read_tokenizer`, without the import of transformers where the tokens are the same."""
+    whole = partial(read_tokenizer, path)
+    if not is_gguf(path):
+        return plain_tokenizer(path, whole) or whole()
+    backend, roles, template = gguf_parts(open_gguf(path))
+    same = added_as_special(backend, list(roles.values()))
+    return PlainTokenizer(backend, roles, template, whole) if same else whole()
 
 
 def read_model(path: Path, dtype: torch.dtype, **options: Any) -> Any:

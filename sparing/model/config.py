@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,6 +29,37 @@ NEUTRAL_FIELDS: dict[str, Any] = {
     "add_cross_attention": False,
     "hidden_act": "silu",
 }
+
+
+# What `plain_config` must have, and the fields beside them that change nothing here.
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+)
+OTHERS = {
+    "rms_norm_eps": float,
+    "tie_word_embeddings": bool,
+    "attention_bias": bool,
+    "mlp_bias": bool,
+}
+UNREAD = (
+    "architectures",
+    "attention_dropout",
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "initializer_range",
+    "pad_token_id",
+    "pretraining_tp",
+    "transformers_version",
+    "use_cache",
+)
 
 
 @dataclass(frozen=True)
@@ -81,17 +113,43 @@ def read_config(directory: Path) -> ModelConfig:
 
     Raises ModelError with the name of an unsupported architecture or field.
     """
-    from transformers import AutoConfig
-
     try:
-        refuse_family(read_json(directory / "config.json").get("model_type"))
-        return from_transformers(AutoConfig.from_pretrained(directory))
+        fields = read_json(directory / "config.json")
+        refuse_family(fields.get("model_type"))
+        return from_transformers(plain_config(fields) or transformers_config(directory))
     except ModelError:
         raise
     except Exception as error:  # transformers' checks of single fields raise many types
         raise ModelError(
             f"{directory}/config.json must be readable, got: {reason(error)}"
         ) from None
+
+
+def transformers_config(directory: Path) -> Any:
+    """The config as transformers completes it."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(directory)
+
+
+def plain_config(fields: dict[str, Any]) -> SimpleNamespace | None:
+    """A config that has every field that is read; None where transformers must complete it.
+
+    The import of transformers takes longer than a short answer.
+    """
+    if any(type(fields.get(name)) is not int or fields[name] < 1 for name in SIZES):
+        return None
+    if any(type(fields.get(name)) is not kind for name, kind in OTHERS.items()):
+        return None
+    if fields.keys() - {*SIZES, *OTHERS, *UNREAD, "model_type", "rope_parameters", "hidden_act"}:
+        return None
+    rope = fields.get("rope_parameters")
+    if not isinstance(rope, dict) or rope.keys() != {"rope_type", "rope_theta"}:
+        return None
+    whole_heads = fields["hidden_size"] % fields["num_attention_heads"] == 0
+    if rope["rope_type"] != "default" or not whole_heads or fields["head_dim"] % 2:
+        return None
+    return SimpleNamespace(**fields)
 
 
 def refuse_family(family: str | None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sparing.errors import ModelError, reason
-from sparing.model.config import FAMILIES, ModelConfig, from_transformers
+from sparing.model.config import FAMILIES, ModelConfig, from_transformers, plain_config
 from sparing.model.gguf import Gguf, GgufTensor
 from sparing.model.weights import EMBEDDING, HEAD, expected_shapes
 
@@ -58,7 +58,8 @@ def gguf_config(gguf: Gguf) -> ModelConfig:
     fields = Fields(gguf)
     fields.refuse_unsupported()
     try:
-        config = from_transformers(as_transformers(fields))
+        described = description(fields)
+        config = from_transformers(plain_config(described) or as_transformers(fields))
     except ModelError:
         raise
     except Exception as error:  # transformers' checks of single fields raise many types
@@ -147,21 +148,26 @@ def as_transformers(fields: Fields) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.for_model(
-        fields.architecture,
-        **head_sizes(fields),
-        hidden_size=fields.size("embedding_length"),
-        intermediate_size=fields.size("feed_forward_length"),
-        num_hidden_layers=layers(fields),
-        vocab_size=fields.rows(OUTER[EMBEDDING]),
-        max_position_embeddings=fields.size("context_length"),
-        rms_norm_eps=float(fields.number("attention.layer_norm_rms_epsilon")),
-        rope_parameters=rope_parameters(fields),
-        tie_word_embeddings=OUTER[HEAD] not in fields.tensors,
-        attention_bias="blk.0.attn_q.bias" in fields.tensors,
-        mlp_bias="blk.0.ffn_down.bias" in fields.tensors,
-        use_sliding_window=False,
-        sliding_window=None,
+        **description(fields), use_sliding_window=False, sliding_window=None
     )
+
+
+def description(fields: Fields) -> dict[str, Any]:
+    """The fields of ``config.json`` that the metadata gives."""
+    return {
+        "model_type": fields.architecture,
+        **head_sizes(fields),
+        "hidden_size": fields.size("embedding_length"),
+        "intermediate_size": fields.size("feed_forward_length"),
+        "num_hidden_layers": layers(fields),
+        "vocab_size": fields.rows(OUTER[EMBEDDING]),
+        "max_position_embeddings": fields.size("context_length"),
+        "rms_norm_eps": float(fields.number("attention.layer_norm_rms_epsilon")),
+        "rope_parameters": rope_parameters(fields),
+        "tie_word_embeddings": OUTER[HEAD] not in fields.tensors,
+        "attention_bias": "blk.0.attn_q.bias" in fields.tensors,
+        "mlp_bias": "blk.0.ffn_down.bias" in fields.tensors,
+    }
 
 
 def head_sizes(fields: Fields) -> dict[str, int]:

@@ -106,12 +106,22 @@ class Vocabulary:
 
 
 def gguf_tokenizer(gguf: Gguf) -> Any:
-    """Build a fast transformers tokenizer with the file's chat template.
+    """Build a fast transformers tokenizer with the file's chat template; raises ModelError."""
+    from transformers import PreTrainedTokenizerFast
+
+    backend, roles, template = gguf_parts(gguf)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, clean_up_tokenization_spaces=False, **roles
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def gguf_parts(gguf: Gguf) -> tuple[Tokenizer, dict[str, str], str | None]:
+    """Backend, special tokens by role, and chat template.
 
     Raises ModelError with the name of a missing or unsupported field.
     """
-    from transformers import PreTrainedTokenizerFast
-
     vocabulary = Vocabulary.of(gguf)
     try:
         backend = build(vocabulary)
@@ -131,14 +141,9 @@ def gguf_tokenizer(gguf: Gguf) -> Any:
             ("pad_token", "padding"),
         )
     }
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        clean_up_tokenization_spaces=False,
-        **{role: token for role, token in roles.items() if token is not None},
-    )
     template = gguf.metadata.get("tokenizer.chat_template")
-    tokenizer.chat_template = template if isinstance(template, str) and template else None
-    return tokenizer
+    known = {role: token for role, token in roles.items() if token is not None}
+    return backend, known, template if isinstance(template, str) and template else None
 
 
 def gguf_sampling(gguf: Gguf) -> dict[str, Any]:
