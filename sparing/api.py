@@ -6,10 +6,10 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from sparing.depth.find import DraftingState, find_drafter
 from sparing.depth.layer_sets import TunedLayerSet, read_sets
@@ -27,16 +27,17 @@ from sparing.errors import OptionError, PromptError, message
 from sparing.latent.config import LatentConfig, load_latents
 from sparing.latent.fusion import LatentVector
 from sparing.latent.switch import find_switch
+from sparing.memory.files import find_predictor
 from sparing.memory.find import find_policy
-from sparing.memory.predictor import ImportancePredictor, find_predictor, load_predictor
-from sparing.model.assemble import WEIGHTS, load_decoder
+from sparing.memory.predictor import ImportancePredictor, load_predictor
+from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, PromptLike, check_markers
 from sparing.model.checkpoint import read_config, reading
 from sparing.model.decoder import Decoder
 from sparing.model.fingerprint import files_fingerprint
 from sparing.model.reference import ReferenceDecoder
 from sparing.model.sources import find_model
-from sparing.options import Depth, Latent, Memory, Options, Sampling
+from sparing.options import Depth, Latent, Loading, Memory, Sampling
 
 DTYPES = {
     "float32": torch.float32,
@@ -63,7 +64,7 @@ def load(
 ) -> "Engine":
     """A model ready to decode: an embedded name, a GGUF file, a directory, or a hub id.
 
-    ``weights``: their precision, one of ``WEIGHTS``; auto keeps what the file has.
+    ``weights``: their precision; auto keeps what the file has.
     ``dtype``: what is computed in; another one than float32 is torch's to compute. ``threads``: of
     torch and of the kernels. ``decoder`` "hub" runs the model through transformers, slowly,
     whatever its architecture; "fast" and "auto" run it by ours.
@@ -73,12 +74,12 @@ def load(
     Raises OptionError for wrong arguments, before anything is read, then ModelError where the model
     cannot be found or used.
     """
-    wanted = Loading(
-        weights=weights,
+    wanted = LoadArguments(
+        weights=weights,  # type: ignore[arg-type]
         dtype=dtype or "float32",  # type: ignore[arg-type]
-        device=device,
         threads=threads,
         decoder=decoder,  # type: ignore[arg-type]
+        device=device,
         markers=markers,
     )
     computed = DTYPES[wanted.dtype]
@@ -100,14 +101,10 @@ def load(
     return engine
 
 
-class Loading(Options):
+class LoadArguments(Loading):
     """The arguments of ``load``, checked."""
 
-    weights: str
-    dtype: Literal["float32", "bfloat16", "float16", "float64"]
     device: str
-    threads: Annotated[int, Field(ge=1)] | None
-    decoder: Literal["auto", "fast", "hub"]
     markers: Any
 
     @field_validator("device")
@@ -120,14 +117,8 @@ class Loading(Options):
         return value
 
     @model_validator(mode="after")
-    def _weights_and_markers(self) -> "Loading":
+    def _two_markers(self) -> "LoadArguments":
         check_markers(self.markers)
-        known = ("auto",) if self.decoder == "hub" else ("auto", *WEIGHTS)
-        if self.weights not in known:
-            raise ValueError(
-                f"weights must be one of {', '.join(known)} with decoder {self.decoder}, "
-                f"got {self.weights!r}"
-            )
         return self
 
     def read(self, directory: Path) -> tuple[Decoder | ReferenceDecoder, ChatFormat]:
@@ -240,7 +231,6 @@ class Engine:
         sampling: Sampling | None = None,
         tag: int = 0,
         template_options: Mapping[str, Any] | None = None,
-        latent: Latent | None = None,
     ) -> Request:
         """A prompt with its options resolved for this model; raises what ``generate`` raises."""
         memory, sampling = self.with_model_defaults(memory or Memory()), sampling or Sampling()

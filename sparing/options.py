@@ -1,6 +1,7 @@
 """The options of Python, command line and server: one vocabulary, checked before weights load.
 
-Every field that is ``None`` means "as the model or the method would have it".
+A field's description is the help of its flag. ``None`` leaves the choice to the model or the
+method. Nothing here imports torch.
 """
 
 from importlib.metadata import entry_points
@@ -27,6 +28,11 @@ POLICY_GROUP = "sparing.policies"  # entry points of packages that bring a polic
 DraftName = Literal["auto", "off", "lookup", "layers", "hybrid"]
 KvName = Literal["auto", "float32", "float16", "q8"]
 LatentMode = Literal["off", "learned", "confidence"]
+WeightsName = Literal[
+    "auto", "float32", "float16", "bfloat16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"
+]
+DtypeName = Literal["float32", "bfloat16", "float16", "float64"]
+DecoderName = Literal["auto", "fast", "hub"]
 
 
 class Options(BaseModel):
@@ -74,26 +80,58 @@ def is_policy(value: Any) -> bool:
     return isinstance(name, str) and isinstance(watches, int) and watches >= 0 and callable(score)
 
 
-class Memory(Options):
-    """KV memory: what a row may hold, and who chooses what stays (spec/memory.md, DynTS).
+class Loading(Options):
+    """How a model is loaded: the arguments of ``load`` that need no torch to be checked."""
 
-    ``budget``: cached tokens that trigger an eviction; an int counts tokens, a float is a share
-    ``s`` and means ``question + s * max_new_tokens``; ``None`` keeps everything.
-    ``local``: how many of the most recent tokens are protected, a count or a ratio of what the
-    budget leaves beside the question. ``selection``: how many of the unprotected survive an
-    eviction, a count or a ratio of them. By default both are what the model's importance predictor
-    says, else 0.4, the paper's. ``policy``: a name of ``known_policies``, or one's own
-    ``EvictionPolicy``. ``kv``: how keys and values are stored; auto is float32 beside float32
-    weights, else float16; q8 has 8 bits and a scale for each head and slot.
+    weights: WeightsName = Field(
+        default="auto", description="precision of the weights; auto keeps what the file has"
+    )
+    dtype: DtypeName = Field(
+        default="float32", description="what is computed in; torch computes in all but float32"
+    )
+    threads: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="threads of torch and of the kernels"
+    )
+    decoder: DecoderName = Field(
+        default="auto", description="hub runs any architecture through transformers, slowly"
+    )
+
+    @model_validator(mode="after")
+    def _hub_takes_what_is_there(self) -> "Loading":
+        if self.decoder == "hub" and self.weights != "auto":
+            raise ValueError(f"weights must be auto with decoder hub, got {self.weights!r}")
+        return self
+
+
+class Memory(Options):
+    """KV memory: what a row may hold, and what stays (spec/memory.md, DynTS).
+
+    A budget share ``s`` means ``question + s * max_new_tokens``; without a budget everything is
+    kept. ``local`` and ``selection`` are by default what the model's importance predictor says,
+    else 0.4, the paper's. ``policy``: a name of ``known_policies``, or an ``EvictionPolicy``.
     """
 
-    budget: int | float | None = None
-    local: int | float | None = None
-    selection: int | float | None = None
-    policy: Annotated[Any, Field(json_schema_extra=lambda s: s.update(enum=known_policies()))] = (
-        "auto"
+    budget: int | float | None = Field(
+        default=None,
+        description="cached tokens at most; a share s is question + s * max_new_tokens",
     )
-    kv: KvName = "auto"
+    local: int | float | None = Field(
+        default=None,
+        description="most recent tokens, never evicted; a share is of budget - question",
+    )
+    selection: int | float | None = Field(
+        default=None, description="older tokens that survive an eviction, as a count or a share"
+    )
+    policy: Any = Field(
+        default="auto",
+        description=f"what stays: {', '.join(get_args(PolicyName))}, or an installed policy",
+        json_schema_extra=lambda schema: schema.update(enum=list[Any](known_policies())),
+    )
+    kv: KvName = Field(
+        default="auto",
+        description="how keys and values are stored; auto: float32 beside float32 weights, else "
+        "float16",
+    )
 
     @field_validator("policy")
     @classmethod
@@ -139,25 +177,35 @@ class Memory(Options):
 
 
 class Depth(Options):
-    """Drafting: which drafter proposes tokens that the full model verifies (nothing is lost).
+    """Drafting: cheap tokens that the full model verifies. Drafting never changes a token.
 
-    ``lookup`` goes on as the text did before, ``layers`` leaves sub-layers out (spec/depth.md,
-    SWIFT), ``hybrid`` is the first where it finds something, else the second; ``auto`` the fastest.
-    ``max_draft`` bounds a draft's tokens; ``confidence``: of the drafting layers, below which a
-    draft ends; ``trees``: likely siblings are verified too. The set is the one known for ``task``,
-    else looked for: ``interval`` tokens before each of ``blocks`` rounds, on the last ``window``
-    tokens; ``objective``: speed, or matchness at one ratio, as the paper.
+    ``lookup`` continues as the text did before. ``layers`` leaves sub-layers out (spec/depth.md,
+    SWIFT). ``hybrid`` is lookup where it finds something, else layers. ``auto`` is the fastest by
+    the clock. A layer set that is not known for ``task`` is searched for while decoding.
     """
 
-    draft: DraftName = "auto"
-    max_draft: Annotated[int, Field(ge=1, le=64)] = 25
-    confidence: Annotated[float, Field(ge=0, le=1)] = 0.8
-    trees: bool = False
-    task: str | None = None
-    window: Annotated[int, Field(ge=8, le=256)] = 32
-    interval: Annotated[int, Field(ge=1)] = 64
-    blocks: Annotated[int, Field(ge=1)] = 8
-    objective: Literal["speed", "matchness"] = "speed"
+    draft: DraftName = Field(default="auto", description="drafter; drafting never changes a token")
+    max_draft: int = Field(default=25, ge=1, le=64, description="tokens of a draft at most")
+    confidence: float = Field(
+        default=0.8, ge=0, le=1, description="drafting by layers stops below this probability"
+    )
+    trees: bool = Field(default=False, description="verify likely siblings too")
+    task: str | None = Field(
+        default=None,
+        description="task whose tuned layer set drafts; by default the first that is known",
+    )
+    window: int = Field(
+        default=32,
+        ge=8,
+        le=256,
+        description="recent tokens on which the search compares layer sets",
+    )
+    interval: int = Field(default=64, ge=1, description="tokens before each round of the search")
+    blocks: int = Field(default=8, ge=1, description="rounds of the search")
+    objective: Literal["speed", "matchness"] = Field(
+        default="speed",
+        description="what the search looks for: speed, or matchness at one ratio, as the paper",
+    )
 
     @model_validator(mode="after")
     def _pairs(self) -> "Depth":
@@ -176,15 +224,22 @@ class Depth(Options):
 class Latent(Options):
     """Thinking without words, for models that have learned it (spec/latent.md, LT-Tuning).
 
-    ``learned``: a latent step where the model says so; ``confidence``: where its likeliest word has
-    a probability below ``tau``. ``in_a_row``: at most so many before a word; ``most``: in all. By
-    default as the model was trained.
+    ``learned``: a latent step where the model says so. ``confidence``: where its likeliest word has
+    a probability below ``tau``. The other fields are by default as the model was trained.
     """
 
-    mode: LatentMode = "off"
-    tau: Annotated[float, Field(ge=0, le=1)] | None = None
-    in_a_row: Annotated[int, Field(ge=1)] | None = None
-    most: Annotated[int, Field(ge=0)] | None = None
+    mode: LatentMode = Field(
+        default="off", description="thinking without words, where the model says so or is unsure"
+    )
+    tau: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="with confidence: a latent step below this probability"
+    )
+    in_a_row: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="latent steps between two words at most"
+    )
+    most: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="latent steps at most"
+    )
 
     @model_validator(mode="after")
     def _pairs(self) -> "Latent":
@@ -201,24 +256,44 @@ class Latent(Options):
 class Sampling(Options):
     """How the next token is drawn and when a row ends; ``None``: as ``generation_config.json``.
 
-    ``temperature`` 0 is greedy. A filter (top_k, top_p, min_p) given without a temperature draws
-    at temperature 1. ``seed``: the noise of the row, a fresh one where none is given.
-    ``think_budget``: most tokens a thought may have, its end marker included; then it is closed.
-    ``logprobs``: tell each token's log-probability, and so many of the likeliest tokens beside it.
+    A filter (top_k, top_p, min_p) given without a temperature draws at temperature 1. Without a
+    ``seed`` each row has a fresh one. The end marker of a thought counts in ``think_budget``.
     """
 
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: list[str] = Field(default_factory=list)
-    stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
-    ignore_eos: bool = False
-    think_budget: Annotated[int, Field(ge=0)] | None = None
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="0 is greedy"
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="draw among the likeliest tokens of this total probability"
+    )
+    top_k: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="draw among this many likeliest tokens"
+    )
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="least probability, as a share of the likeliest token's"
+    )
+    repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="above 1: repeat less"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        default=None, description="of the noise; the same seed draws the same tokens"
+    )
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="end after this many new tokens"
+    )
+    stop: list[str] = Field(
+        default_factory=list, description="end where this text appears (repeatable)"
+    )
+    stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=list, description="end at this token id (repeatable)"
+    )
+    ignore_eos: bool = Field(default=False, description="continue after the end token")
+    think_budget: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="close the thought after this many tokens"
+    )
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        default=None, description="log-probability of each token, and of this many likeliest ones"
+    )
 
     @field_validator("stop")
     @classmethod

@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sparing.cli.flags import LoadingFlags, flag, takes_flags
+from sparing.cli.fields import flag, takes_flags
+from sparing.cli.flags import LoadingFlags
 from sparing.cli.progress import Progress
 from sparing.errors import OptionError, reason
 from sparing.evaluate.report import against_bar, origin_line, report, without_home, write_json
@@ -21,7 +22,11 @@ CHAT = frozenset(  # categories of MT-bench, in Spec-Bench
     ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"]
 )
 MOST_BYTES = 1_000_000_000  # of a model that is compared with transformers unasked
-bench = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
+bench = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Measure speed and memory on this machine.",
+)
 
 
 @bench.callback()

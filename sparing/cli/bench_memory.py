@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from sparing.cli.bench import check_writable, read_prompts, show
-from sparing.cli.flags import LoadingFlags, flag, number, numbers
+from sparing.cli.fields import flag, numbers
+from sparing.cli.flags import LoadingFlags, number
 from sparing.cli.progress import Progress
 from sparing.errors import OptionError
 from sparing.evaluate.report import Figure, report, write_json

@@ -4,10 +4,12 @@ from typing import Annotated
 
 import typer
 
-from sparing.cli.flags import DecodingFlags, LoadingFlags, flag
+from sparing.cli.fields import flag
+from sparing.cli.flags import DecodingFlags, LoadingFlags
 from sparing.cli.run import follow
 from sparing.cli.view import LiveView, summary
 from sparing.errors import PromptError
+from sparing.latent.files import check_latent
 
 
 def chat(
@@ -15,11 +17,11 @@ def chat(
     decoding: DecodingFlags,
     system: Annotated[str | None, flag("a system message to begin with")] = None,
 ) -> None:
-    """Talk. Ctrl-C ends an answer, Ctrl-D or /exit the chat, /new begins afresh."""
-    from sparing.latent.files import check_latent
+    """Talk over many turns.
 
-    options = decoding.options()
-    check_latent(loading.model, options["latent"])
+    Ctrl-C ends an answer, Ctrl-D or /exit ends the chat, /new begins another.
+    """
+    check_latent(loading.model, decoding.latent)
     engine = loading.load()
     if not engine.chat.has_template:
         raise PromptError(
@@ -34,11 +36,11 @@ def chat(
             continue
         asked = [*messages, {"role": "user", "content": text}]
         try:
-            stream = engine.stream(asked, **options)
+            stream = engine.stream(asked, **decoding.options())
         except PromptError as error:
             typer.echo(f"error: {error}", err=True)
             continue
-        follow(stream, LiveView(engine, decoding.budget))
+        follow(stream, LiveView(engine, decoding.memory.budget))
         result = stream.result()
         typer.echo(summary(result), err=True)
         messages = [*asked, {"role": "assistant", "content": result.answer}]

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from sparing.cli.bench import check_writable
 from sparing.cli.evaluate import wide_console
-from sparing.cli.flags import flag
+from sparing.cli.fields import flag
 
 
 def compare(
@@ -17,7 +17,10 @@ def compare(
     b: Annotated[Path, typer.Argument(help="another, of the same problems")],
     json_: Annotated[Path | None, flag("write the figures to this file", "--json")] = None,
 ) -> None:
-    """Pair the problems of A and B: how much more B solves, with a 95 % interval."""
+    """Compare two evaluations, problem by problem.
+
+    The difference is B minus A, with a 95 % interval.
+    """
     from sparing.evaluate.compare import compare as compare_files
     from sparing.evaluate.report import write_json
 

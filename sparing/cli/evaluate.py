@@ -10,10 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from sparing.cli.bench import check_writable
-from sparing.cli.flags import LoadingFlags, SeedlessFlags, flag
+from sparing.cli.fields import flag
+from sparing.cli.flags import LoadingFlags, SeedlessFlags
 from sparing.cli.progress import Progress
 from sparing.cli.run import INTERRUPTED
 from sparing.cli.view import megabytes
+from sparing.latent.files import check_latent
+from sparing.model.sources import find_here
 
 WIDTH = 120  # of the table, where it does not go to a terminal
 
@@ -34,20 +37,22 @@ def evaluate(
     ] = None,
 ) -> None:
     """Solve problems and grade the answers, with 95 % intervals."""
+    from sparing.tasks.find import find_tasks
+
+    check_latent(loading.model, decoding.latent)
+    if json_:
+        check_writable(json_)
+    tasks = find_tasks(task)
+    find_here(loading.model)
     from sparing.evaluate import accuracy
     from sparing.evaluate.batch_generate import Settings
     from sparing.evaluate.partial_results import PartialResults
     from sparing.evaluate.report import write_json
-    from sparing.latent.files import check_latent
-    from sparing.tasks.find import find_tasks
 
     settings = Settings(
         **decoding.options(), raw=raw, batch_size=batch_size, sample_seed=sample_seed
     )
-    check_latent(loading.model, settings.latent)
-    if json_:
-        check_writable(json_)
-    plan = accuracy.Plan(find_tasks(task), n, seed, settings)
+    plan = accuracy.Plan(tasks, n, seed, settings)
     fingerprint = plan.fingerprint(model_fingerprint(loading))
     part = PartialResults(json_, fingerprint) if json_ else None
     engine = loading.load()

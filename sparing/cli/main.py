@@ -2,11 +2,11 @@
 
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from sparing import __version__
 from sparing.cli.bench import bench
 from sparing.cli.bench_all import all_ as bench_all
 from sparing.cli.bench_all import headline
@@ -17,7 +17,7 @@ from sparing.cli.bench_serve import serve as bench_serve
 from sparing.cli.chat import chat
 from sparing.cli.compare import compare
 from sparing.cli.evaluate import evaluate
-from sparing.cli.flags import takes_flags
+from sparing.cli.fields import takes_flags
 from sparing.cli.models import models
 from sparing.cli.run import INTERRUPTED, run
 from sparing.cli.serve import serve
@@ -33,11 +33,32 @@ UsageError: Any = typer.BadParameter.__bases__[0]  # typer does not export it
 
 app = typer.Typer(
     name="sparing",
-    help="Open reasoning models that spare memory, depth and words.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help, in half the time
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sparing {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def group(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=show_version
+        ),
+    ] = False,
+) -> None:
+    """Open reasoning models that spare memory, depth and words."""
+
+
 for command in (run, chat, models, serve, compare):
     app.command()(takes_flags(command))
 app.command("eval")(takes_flags(evaluate))
@@ -72,8 +93,7 @@ def main() -> None:
 
 def fail(message: str, code: int) -> None:
     """Print a user's mistake as one line and leave."""
-    line = " ".join(message.split())
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {line}")
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
 

@@ -3,10 +3,7 @@
 import json
 from typing import Annotated, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from sparing.cli.flags import flag
+from sparing.cli.fields import flag
 from sparing.latent.files import has_latents
 from sparing.memory.files import has_predictor
 from sparing.model.sources import ModelEntry, list_models
@@ -16,7 +13,13 @@ from sparing.tasks.families import FAMILIES, LEVELS
 def models(
     json_: Annotated[bool, flag("print one JSON object instead of a table", "--json")] = False,
 ) -> None:
-    """List the embedded models; a GGUF, a Hugging Face directory or a hub id works as well."""
+    """List the embedded models.
+
+    A GGUF file, a directory in Hugging Face format or a hub id serves as a model as well.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
     found = list_models()
     if json_:
         print(json.dumps({model.name: as_json(model) for model in found}))

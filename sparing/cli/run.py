@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sparing.cli.flags import DecodingFlags, LoadingFlags, flag
+from sparing.cli.fields import flag
+from sparing.cli.flags import DecodingFlags, LoadingFlags
 from sparing.cli.view import LiveView, summary
 from sparing.errors import OptionError, PromptError
+from sparing.latent.files import check_latent
 
 INTERRUPTED = 130
 
@@ -20,18 +22,15 @@ def run(
     json_: Annotated[bool, flag("print one JSON object instead of text", "--json")] = False,
     events: Annotated[bool, flag("with --json: the events too", "--events")] = False,
 ) -> None:
-    """Answer PROMPT, thinking in the open, in as little memory as you say."""
-    from sparing.latent.files import check_latent
-
+    """Answer PROMPT, and show the thinking as it comes."""
     if events and not json_:
         raise OptionError("--events belongs to --json, got it alone; pass --json too")
     if not prompt:
         raise PromptError("a prompt must have a token or more, got none; pass some text")
-    options = decoding.options()
-    check_latent(loading.model, options["latent"])
+    check_latent(loading.model, decoding.latent)
     engine = loading.load()
-    stream = engine.stream(engine.chat.question(prompt, raw=raw), **options)
-    view = None if json_ else LiveView(engine, decoding.budget)
+    stream = engine.stream(engine.chat.question(prompt, raw=raw), **decoding.options())
+    view = None if json_ else LiveView(engine, decoding.memory.budget)
     interrupted = follow(stream, view)
     result = stream.result()
     if json_:

@@ -7,8 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sparing.cli.flags import LoadingFlags, SeedlessFlags, flag
+from sparing.cli.fields import flag
+from sparing.cli.flags import LoadingFlags, SeedlessFlags
 from sparing.errors import OptionError
+from sparing.latent.files import check_latent
+from sparing.model.sources import find_here
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 PACKAGES = ("fastapi", "prometheus_client", "uvicorn")  # the extra "serve"
@@ -49,11 +52,11 @@ def serve(
         str | None, flag("ask for this key; better given as SPARING_API_KEY")
     ] = None,
 ) -> None:
-    """Serve a model at http://HOST:PORT/v1. The flags of `run` are what requests get by default."""
-    options = decoding.options()
+    """Serve a model over OpenAI's HTTP API.
+
+    It listens at http://HOST:PORT/v1. The flags of `run` are the defaults of requests.
+    """
     needs_extra()
-    from sparing.latent.files import check_latent
-    from sparing.server.run import bind, serve
     from sparing.server.settings import RequestDefaults, ServerConfig
 
     serving = ServerConfig(
@@ -69,13 +72,16 @@ def serve(
         api_key=api_key or os.environ.get("SPARING_API_KEY") or None,
     )
     defaults = RequestDefaults(
-        memory=options["memory"],
-        depth=options["depth"],
-        latent=options["latent"],
-        sampling=options["sampling"],
-        no_think=options["template_options"] is not None,
+        memory=decoding.memory,
+        depth=decoding.depth,
+        latent=decoding.latent,
+        sampling=decoding.sampling,
+        no_think=decoding.no_think,
     )
-    check_latent(loading.model, options["latent"])
+    find_here(loading.model)
+    check_latent(loading.model, decoding.latent)
+    from sparing.server.run import bind, serve
+
     with bind(host, port) as listener:
         engine = loaded(loading)
         address = f"[{host}]" if ":" in host else host

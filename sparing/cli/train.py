@@ -9,12 +9,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sparing.cli.flags import flag, quiet_transformers, takes_flags
+from sparing.cli.fields import flag, takes_flags
+from sparing.cli.flags import quiet_transformers
 from sparing.cli.run import INTERRUPTED
+from sparing.train.settings import TrainSettings, check_resumed
 
 POCKET, SCRATCH = "pocket", "SCRATCH"
 
-train = typer.Typer(help="Train models, and what the savings need of them.", no_args_is_help=True)
+train = typer.Typer(
+    help="Train models, and what the savings need of them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @train.callback()
@@ -23,66 +29,57 @@ def _group() -> None:
 
 
 @dataclass
-class SettingsFlags:
-    """What decides the weights: the fields of TrainSettings."""
+class PaceFlags:
+    """How a run goes on."""
 
-    base: Annotated[str, flag("SCRATCH (pocket's own shape), a directory, or a hub id")] = SCRATCH
-    task: Annotated[str, flag("pocket, or a file of worked solutions (GSM8K, ProsQA)")] = POCKET
-    seed: Annotated[int, flag("of questions, batches and weights")] = 0
-    share: Annotated[float, flag("of pocket's questions, to try a recipe")] = 1.0
-    steps: Annotated[int, flag("training steps")] = 4500
-    batch_tokens: Annotated[int, flag("padded tokens a step")] = 6144
-    optimizer: Annotated[str, flag("muon or adamw")] = "muon"
-    lr: Annotated[float | None, flag("learning rate; by default the optimizer's own")] = None
-    decay: Annotated[float, flag("last share of the steps, over which the rate falls to 0")] = 0.3
-    precision: Annotated[str, flag("of the products: bfloat16, float32 or auto")] = "auto"
-    layer_dropout: Annotated[float, flag("LayerSkip's largest rate")] = 0.1
-    exit_weight: Annotated[float, flag("of each of LayerSkip's early-exit losses")] = 0.1
-    cache_dropout: Annotated[float, flag("of the rows, trained on a cache with evictions")] = 0.0
-    lora_rank: Annotated[int, flag("train LoRA adapters of this rank; 0: all weights")] = 0
+    resume: Annotated[bool, flag("go on from what --out holds", "--resume")] = False
+    save_every: Annotated[int, flag("steps between checkpoints", min=1)] = 200
+    validate_every: Annotated[int, flag("steps between looks at validation", min=1)] = 250
+    stop_at: Annotated[int, flag("end at this step, to be resumed; 0: never", min=0)] = 0
+    threads: Annotated[int | None, flag("threads of torch", min=1)] = None
+
+    def pace(self) -> Any:
+        from sparing.train.loop import Pace
+
+        return Pace(self.save_every, self.validate_every, self.stop_at)
 
 
 @train.command()
 @takes_flags
 def reason(
-    settings: SettingsFlags,
+    settings: TrainSettings,
+    pacing: PaceFlags,
     out: Annotated[Path, flag("directory for weights, checkpoints and settings")],
-    resume: Annotated[bool, flag("go on from the newest checkpoint in --out", "--resume")] = False,
-    save_every: Annotated[int, flag("steps between checkpoints", min=1)] = 200,
-    validate_every: Annotated[int, flag("steps between looks at validation", min=1)] = 250,
-    stop_at: Annotated[int, flag("end at this step, to be resumed; 0: never", min=0)] = 0,
-    threads: Annotated[int | None, flag("threads of torch", min=1)] = None,
 ) -> None:
-    """Stage 1: fine-tune on question, thinking, answer; may be killed at any moment and resumed."""
-    from sparing.train.settings import TrainSettings
+    """Stage 1: fine-tune on worked solutions.
 
-    wanted = TrainSettings(**vars(settings))
+    It may be killed at any moment and resumed.
+    """
+    check_resumed(out, pacing.resume)
+    solutions = worked_solutions(settings.task)
     import torch
 
-    from sparing.train.loop import Pace
     from sparing.train.reason import check_out, train_reason
 
-    if threads:
-        torch.set_num_threads(threads)
-    check_out(out, wanted, resume)
-    solutions = worked_solutions(wanted.task)
-    model, tokenizer = base_model(wanted)
-    corpus, asked = examples(tokenizer, wanted, solutions)
-    pace = Pace(save_every, validate_every, stop_at)
-    with TrainingBar(wanted.steps, out) as shown:
+    if pacing.threads:
+        torch.set_num_threads(pacing.threads)
+    check_out(out, settings, pacing.resume)
+    model, tokenizer = base_model(settings)
+    corpus, asked = examples(tokenizer, settings, solutions)
+    with TrainingBar(settings.steps, out) as shown:
         done = train_reason(
             model,
             tokenizer,
             corpus,
-            wanted,
+            settings,
             out,
-            resume=resume,
+            resume=pacing.resume,
             on_report=shown.report,
-            pace=pace,
+            pace=pacing.pace(),
         )
-    if done and wanted.task == POCKET:
-        finish_pocket(out, asked, wanted.base)
-    shown.end(done, stop_at)
+    if done and settings.task == POCKET:
+        finish_pocket(out, asked, settings.base)
+    shown.end(done, pacing.stop_at)
 
 
 def worked_solutions(task: str) -> Any:

@@ -4,9 +4,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from sparing.cli.flags import flag, numbers, quiet_transformers
-from sparing.cli.train import POCKET, TrainingBar, finish_pocket
-from sparing.cli.train_latent import LengthFlags, PaceFlags, Questions, StageFlags
+from sparing.cli.fields import flag, numbers
+from sparing.cli.flags import quiet_transformers
+from sparing.cli.train import POCKET, PaceFlags, TrainingBar, finish_pocket
+from sparing.cli.train_latent import LengthFlags, Questions, StageFlags
 from sparing.errors import OptionError
 
 
@@ -25,7 +26,9 @@ def ablations(
         str | None, flag("those to train now: two processes can share the others out")
     ] = None,
 ) -> None:
-    """Train every arm: cot, latent, no-stage-2, no-stage-3, pause, ignore, words-for-latents.
+    """Train the latent method and what it is compared with.
+
+    The arms: cot, latent, no-stage-2, no-stage-3, pause, ignore, words-for-latents.
 
     Stages that arms share are trained once, and what is there is not trained again.
     """
@@ -35,10 +38,10 @@ def ablations(
     named = [name.strip() for name in arms.split(",")] if arms else trained
     for name in named:
         find_arm(name)
-    if staging.targets != "predict":
+    if staging["targets"] != "predict":
         raise OptionError(
-            f"ablations have an arm whose latents are no targets, got --targets {staging.targets} "
-            "for all of them; leave it out"
+            "ablations have an arm whose latents are no targets, got --targets "
+            f"{staging['targets']} for all of them; leave it out"
         )
     if seeds and seed is not None:
         raise OptionError("--seed or --seeds must be given, got both; leave one out")
@@ -55,7 +58,7 @@ def ablations(
     if pacing.threads:
         torch.set_num_threads(pacing.threads)
     quiet_transformers()
-    common = {**staging.settings(), "base": base}
+    common = {**staging, "base": base}
     wanted = Ablations(base, common, lengths.each(), every, out)
     check_ablations(wanted, pacing.resume)
     todo = list(wanted.todo(named, now))
@@ -63,7 +66,7 @@ def ablations(
 
     @cache
     def source(seed: int) -> Any:
-        return Questions(staging.task, seed, staging.share)
+        return Questions(staging["task"], seed, staging["share"])
 
     source(now[0])  # a task that is none is refused first
     with TrainingBar(sum(settings.steps for _, settings, _, _ in todo), out) as shown:
@@ -76,7 +79,7 @@ def ablations(
             on_report=shown.report,
             pace=pacing.pace(),
         )
-    if done and staging.task == POCKET:
+    if done and staging["task"] == POCKET:
         for seed in now:
             ends = {wanted.folders(arm, seed)[-1] for arm in named if seed in wanted.seeds_of(arm)}
             for folder in ends:

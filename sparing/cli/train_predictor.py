@@ -2,50 +2,26 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from sparing.cli.flags import ModelFlags, flag, numbers
+from sparing.cli.fields import Flags, flag
+from sparing.cli.flags import ModelFlags
 from sparing.cli.train import TrainingBar, rounded
 from sparing.errors import OptionError
+from sparing.memory.settings import FitSettings, TraceSettings
 from sparing.options import Latent, LatentMode
-from sparing.tasks.families import POCKET_TASKS
 
 INSIDE = "traces"  # the folder within --out
 
 
-@dataclass
-class TraceFlags:
-    """Which traces are sampled."""
-
-    task: Annotated[str, flag("as of `sparing eval`, several with commas")] = POCKET_TASKS
-    n: Annotated[int, flag("questions of each task", "--n")] = 300
-    seed: Annotated[int, flag("of questions, noise and fit")] = 0
-    accept: Annotated[str, flag("verified: traces that end in the right answer; any: all")] = (
-        "verified"
-    )
-    horizons: Annotated[
-        str, flag("ages of a token at which its future is learnt, with commas; the least first")
-    ] = "16,32,64,128,256,512"
-    max_new_tokens: Annotated[int | None, flag("longest trace")] = None
-    temperature: Annotated[float | None, flag("0 is greedy; by default the model's own")] = None
-    latent: Annotated[
-        str | None, flag("thinking without words; by default as the model has it")
-    ] = None
-
-
-@dataclass
-class FitFlags:
-    """How the predictor is fitted: fields of FitSettings."""
-
-    target: Annotated[str, flag("answer, future-mean or future-max")] = "future-max"
-    epochs: Annotated[int, flag("passes over all traces")] = 15
-    batch: Annotated[int, flag("traces a step")] = 32
-    lr: Annotated[float, flag("highest learning rate")] = 5e-4
-    kendall: Annotated[float, flag("weight of the pairwise term")] = 0.0
-    local: Annotated[float | None, flag("of the model with this predictor, by default")] = None
-    selection: Annotated[float | None, flag("of the model with this predictor, by default")] = None
+TraceFlags = Annotated[
+    dict[str, Any], Flags(of=TraceSettings, without=["model", "dtype"])
+]  # the other two are those of loading
+FitFlags = Annotated[
+    dict[str, Any],
+    Flags(of=FitSettings, without=["seed"], renamed={"temperature": "kendall_temperature"}),
+]
 
 
 def predictor(
@@ -59,23 +35,24 @@ def predictor(
     batch_size: Annotated[int, flag("questions at a time", min=1)] = 32,
     stop_at: Annotated[int, flag("end at this step, to be resumed; 0: never", min=0)] = 0,
 ) -> None:
-    """Learn what to remember: sample traces, measure what they were worth, fit, evaluate."""
-    from sparing.memory.settings import FitSettings, TraceSettings
-    from sparing.tasks.find import find_tasks
+    """Learn what to remember from sampled traces.
 
-    given = vars(sampling) | {"horizons": tuple(numbers("horizons", sampling.horizons, int))}
-    wanted = TraceSettings(model=loading.model, dtype=loading.dtype, **given)
-    fit = FitSettings(seed=sampling.seed, **vars(fitting))
+    It samples traces, measures how much later tokens attend to each token, fits and evaluates.
+    """
+    from sparing.tasks.find import find_tasks
+    from sparing.train.settings import SETTINGS_FILE, check_resumed, check_same
+
+    wanted = TraceSettings(model=loading.model, dtype=loading.dtype, **sampling)
+    fit = FitSettings(seed=wanted.seed, **fitting)
+    check_resumed(out, resume)
     tasks = find_tasks(wanted.task)
     from sparing.latent.files import check_latent
     from sparing.memory.train import sample_traces, traces_content, train_predictor
     from sparing.model.fingerprint import fingerprint
     from sparing.model.sources import find_model
     from sparing.train.loop import Pace
-    from sparing.train.settings import SETTINGS_FILE, check_resumed, check_same
 
     folder = traces or out / INSIDE
-    check_resumed(out, resume)
     if traces and not (traces / SETTINGS_FILE).exists():
         raise OptionError(
             f"--traces must hold those of an earlier run, got none in {traces}; check the path, "

@@ -5,12 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-from sparing.cli.flags import LoadingFlags, flag
+from sparing.cli.fields import flag
+from sparing.cli.flags import LoadingFlags
 from sparing.cli.progress import Progress
 from sparing.cli.run import INTERRUPTED
 from sparing.errors import OptionError
 
-tune = typer.Typer(no_args_is_help=True, help="Find what suits a model and a task, and keep it.")
+tune = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Find what suits a model and a task, and keep it.",
+)
 
 
 @tune.callback()
@@ -35,12 +40,12 @@ def depth(
         flag("directory whose layer_sets.json it goes into; by default this machine's cache"),
     ] = None,
 ) -> None:
-    """The sub-layers to leave out while drafting; `sparing run` uses them from then on."""
+    """Find the sub-layers to leave out while drafting.
+
+    `sparing run` uses them from then on.
+    """
     from sparing.cli.bench import check_writable, read_prompts
     from sparing.depth.layer_sets import SETS_FILE, read_file, sets_file, write_sets
-    from sparing.depth.search import WORTH
-    from sparing.evaluate.tune_depth import spoken
-    from sparing.evaluate.tune_depth import tune as tuned
     from sparing.model.fingerprint import fingerprint
     from sparing.model.scope import SCOPE_FILE
     from sparing.model.sources import find_model
@@ -57,6 +62,10 @@ def depth(
     asked = read_prompts(prompts)[:n] if prompts else []
     if task:
         asked = [p.question for t in find_tasks(task) for p in t.problems(n, seed, "validation")]
+    from sparing.depth.search import WORTH
+    from sparing.evaluate.tune_depth import spoken
+    from sparing.evaluate.tune_depth import tune as tuned
+
     engine = loading.load()
     if not engine.drafting.can_skip:
         raise OptionError(

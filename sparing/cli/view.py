@@ -3,7 +3,7 @@
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,7 +18,9 @@ from sparing.engine.events import (
     StepEvent,
     TokenEvent,
 )
-from sparing.engine.result import Result
+
+if TYPE_CHECKING:
+    from sparing.engine.result import Result
 
 REFRESHES_PER_S = 8
 
@@ -118,7 +120,7 @@ def latents(stats: Stats) -> list[str]:
     return [f"{stats.latent_tokens} latent steps"] if stats.latent_tokens else []
 
 
-def summary(result: Result) -> str:
+def summary(result: "Result") -> str:
     """One line over a whole answer."""
     stats = result.stats
     parts = [

@@ -11,7 +11,7 @@ import torch
 from sparing.evaluate.baselines.process import Process
 from sparing.evaluate.bench_decode import CACHED, DecodeBench, Measured
 from sparing.evaluate.report import Figure
-from sparing.model.gguf import is_gguf, split_paths
+from sparing.model.gguf_files import is_gguf, split_paths
 from sparing.model.sources import find_model
 
 SCRIPT = Path(__file__).parent / "own_script.py"

@@ -11,10 +11,10 @@ from sparing.engine.result import Result
 from sparing.errors import OptionError
 from sparing.evaluate.batch_generate import answers
 from sparing.evaluate.bench_memory_rows import Plan, Row
-from sparing.memory.predictor import CONFIG_FILE
+from sparing.files import read_json
+from sparing.memory.files import CONFIG_FILE
 from sparing.memory.targets import importance
 from sparing.memory.traces import thought
-from sparing.model.config import read_json
 from sparing.tasks.problem import Problem
 
 SHARE = 0.25

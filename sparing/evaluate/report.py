@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sparing import __version__
 from sparing.files import write_atomically
+
+if TYPE_CHECKING:
+    import torch
 
 REPORTED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
@@ -39,13 +40,15 @@ class Figure:
         assert self.better in ("higher", "lower"), self.better
 
 
-def report(figures: Sequence[Figure], raw: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+def report(figures: Sequence[Figure], raw: dict[str, Any], dtype: "torch.dtype") -> dict[str, Any]:
     """The figures with what they are computed from and where they come from."""
     return {"rows": [asdict(figure) for figure in figures], "raw": raw, **origin(dtype)}
 
 
-def origin(dtype: torch.dtype) -> dict[str, Any]:
+def origin(dtype: "torch.dtype") -> dict[str, Any]:
     """Machine, threads, dtype, versions, commit and command."""
+    import torch
+
     return {
         "machine": machine(),
         "threads": torch.get_num_threads(),

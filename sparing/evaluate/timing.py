@@ -7,8 +7,6 @@ from itertools import zip_longest
 from statistics import median
 from typing import Any, TypeVar
 
-import numpy as np
-
 READ_BYTES = 1 << 30
 T = TypeVar("T")
 
@@ -68,6 +66,8 @@ def large_read(threads: int) -> Callable[[], Any]:
     Each thread sums a part of its own. The sums are of integers: floats take longer to add than to
     read (25 GB/s where these are at 31).
     """
+    import numpy as np
+
     parts = np.array_split(np.ones(READ_BYTES // 8, np.int64), threads)
     pool = ThreadPoolExecutor(threads)
     return lambda: list(pool.map(np.sum, parts))

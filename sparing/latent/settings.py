@@ -13,46 +13,70 @@ STAGES = (1, 2, 3)
 
 
 class StageSettings(TrainSettings):
-    """A stage: ``TrainSettings``, with the paper's defaults where it has some, and its latents.
+    """A stage: ``TrainSettings`` with the paper's defaults, and its latents.
 
-    ``stage`` 1, 2 or 3. ``latents``: what stands at latent positions, none for stage 1. The
-    recipe's fields are those of ``Recipe``. ``tau``: gold probability below which a position is a
-    candidate; ``most`` (N) of them are taken; ``k``: latents before each at most; ``nothing``:
-    probability of none, ``again``: of a further one. ``positions``: scored by the model of the
-    stage before, or fixed. ``targets``: whether the latent token is itself predicted. ``drop``:
-    share of the thinking that latents stand in for, see ``words``, chosen by the ``predictor`` of
-    the base; one for ``per_latent`` tokens, the words of which its mixture is taught by
-    ``words_weight``; in ``rounds`` of ``iterated_forward`` where they are given and words are
-    dropped, else exactly. The rate warms up over 5 % of the steps and falls as a cosine.
+    ``token`` to ``match_norms`` are the fields of ``Recipe``. ``drop`` to ``predictor`` belong to
+    words-for-latents: latents in place of words, chosen by the base's importance predictor. The
+    learning rate warms up over 5 % of the steps and falls as a cosine.
     """
 
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    lr: Annotated[float, Field(gt=0)] | None = 5e-5
-    layer_dropout: Share = 0.0
-    exit_weight: Annotated[float, Field(ge=0)] = 0.0
-    stage: Annotated[int, Field(ge=1, le=3)] = 1
-    latents: Latents = "none"
-    token: str = "<thinking>"
-    layer: int = -2
-    alpha: Share = 0.6
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.8
-    nucleus: Nucleus = "standard"
-    adapter: Annotated[int, Field(ge=0)] = 0
-    match_norms: bool = False
-    tau: Share = 0.7
-    most: Count = 10
-    k: Count = 2
-    nothing: Share = 0.15
-    again: Share = 0.15
-    positions: Literal["scored", "fixed"] = "scored"
-    targets: Literal["ignore", "predict"] = "predict"
-    drop: Share = 0.0
-    per_latent: Count = 1
-    words_weight: Annotated[float, Field(ge=0)] = 0.0
-    rounds: Annotated[int, Field(ge=0)] | None = None
-    predictor: str | None = None
+    share: float = Field(
+        default=0.1, gt=0, le=1, description="share of pocket's number of training questions"
+    )
+    optimizer: Literal["adamw", "muon"] = Field(default="adamw", description="optimizer")
+    lr: Annotated[float, Field(gt=0)] | None = Field(
+        default=5e-5, description="highest learning rate"
+    )
+    layer_dropout: Share = Field(
+        default=0.0, description="LayerSkip's rate in the last layer, the largest"
+    )
+    exit_weight: float = Field(
+        default=0.0, ge=0, description="weight of each early exit's loss; the last layer's has 1"
+    )
+    stage: int = Field(default=1, ge=1, le=3, description="1 words, 2 hidden states, 3 fusion")
+    latents: Latents = Field(default="none", description="input at latent positions")
+    token: str = Field(default="<thinking>", description="the latent token")
+    layer: int = Field(default=-2, description="I: layer of a latent's hidden state; -1: the last")
+    alpha: Share = Field(
+        default=0.6, description="weight of the hidden state beside the mixed words"
+    )
+    temperature: float = Field(default=1.0, gt=0, description="temperature T of the mixed words")
+    top_p: float = Field(default=0.8, gt=0, le=1, description="nucleus of the mixed words")
+    nucleus: Nucleus = Field(
+        default="standard", description="reference leaves out the word that crosses top_p"
+    )
+    adapter: int = Field(
+        default=0, ge=0, description="width of the adapter of hidden states; 0: none"
+    )
+    match_norms: bool = Field(
+        default=False, description="rescale hidden states to the norm of embeddings"
+    )
+    tau: Share = Field(default=0.7, description="latents go before tokens less probable than this")
+    most: Count = Field(default=10, description="N: most positions with latents in an example")
+    k: Count = Field(default=2, description="most latents in a row")
+    nothing: Share = Field(
+        default=0.15, description="probability of no latent at a chosen position"
+    )
+    again: Share = Field(default=0.15, description="probability of a further latent")
+    positions: Literal["scored", "fixed"] = Field(
+        default="scored", description="positions scored by the model of the stage before, or fixed"
+    )
+    targets: Literal["ignore", "predict"] = Field(
+        default="predict", description="whether the latent token is itself a target"
+    )
+    drop: Share = Field(default=0.0, description="share of the thinking replaced by latents")
+    per_latent: Count = Field(default=1, description="dropped tokens in place of each latent")
+    words_weight: float = Field(
+        default=0.0, ge=0, description="weight of the loss of a latent's words"
+    )
+    rounds: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="rounds of the iterated forward; by default it is exact"
+    )
+    predictor: str | None = Field(
+        default=None,
+        description="importance predictor, for words-for-latents; by default the base's own",
+    )
 
     @property
     def order(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What decides a predictor: which traces are sampled, and how it is fitted to them."""
+"""Settings of a predictor: the traces that are sampled, and the fit to them."""
 
 from typing import Annotated, Literal
 
@@ -14,20 +14,28 @@ TargetName = Literal["answer", "future-mean", "future-max"]
 
 
 class TraceSettings(Options):
-    """The traces. ``n`` questions of each task; ``accept``: verified keeps traces whose answer is
-    right, any keeps all; ``horizons``: as in ``targets.importance``, rising. ``latent``: how a
-    model that has learned latent steps thinks them; None: as it was trained to."""
+    """Which traces are sampled."""
 
-    model: str
-    task: str = POCKET_TASKS
-    n: Count = 300
-    seed: Annotated[int, Field(ge=0)] = 0
-    accept: Literal["verified", "any"] = "verified"
-    horizons: tuple[Horizon, ...] = (16, 32, 64, 128, 256, 512)
-    max_new_tokens: Count | None = None
-    temperature: Annotated[float, Field(ge=0)] | None = None
-    dtype: str = "float32"
-    latent: LatentMode | None = None
+    model: str = Field(description="model that thinks")
+    task: str = Field(default=POCKET_TASKS, description="as of `sparing eval`, several with commas")
+    n: Count = Field(default=300, description="questions of each task")
+    seed: int = Field(default=0, ge=0, description="of questions, noise and fit")
+    accept: Literal["verified", "any"] = Field(
+        default="verified",
+        description="verified keeps traces that end in the right answer, any keeps all",
+    )
+    horizons: tuple[Horizon, ...] = Field(
+        default=(16, 32, 64, 128, 256, 512),
+        description="ages of a token at which its future is learned; rising",
+    )
+    max_new_tokens: Count | None = Field(default=None, description="longest trace")
+    temperature: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="0 is greedy; by default the model's own"
+    )
+    dtype: str = Field(default="float32", description="what is computed in")
+    latent: LatentMode | None = Field(
+        default=None, description="thinking without words; by default as the model was trained"
+    )
 
     @field_validator("horizons")
     @classmethod
@@ -38,23 +46,28 @@ class TraceSettings(Options):
 
 
 class FitSettings(Options):
-    """The recipe; by default the paper's, in smaller batches. ``local``, ``selection``: what its
-    model shall use where ``Memory`` does not say; None: the paper's.
+    """The recipe; by default the paper's, in smaller batches."""
 
-    ``batch``: traces a step; ``warmup``: share of the steps; ``kendall``: weight of the pairwise
-    term beside the squared error, ``temperature`` of its differences.
-    """
-
-    target: TargetName = "future-max"
-    seed: Annotated[int, Field(ge=0)] = 0
-    epochs: Count = 15
-    batch: Count = 32
-    lr: Annotated[float, Field(gt=0)] = 5e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    betas: tuple[float, float] = (0.9, 0.95)
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    kendall: Annotated[float, Field(ge=0)] = 0.0
-    temperature: Annotated[float, Field(gt=0)] = 0.5
-    local: Ratio | None = None
-    selection: Ratio | None = None
+    target: TargetName = Field(default="future-max", description="what importance is")
+    seed: int = Field(default=0, ge=0, description="of weights and batches")
+    epochs: Count = Field(default=15, description="passes over all traces")
+    batch: Count = Field(default=32, description="traces a step")
+    lr: float = Field(default=5e-4, gt=0, description="highest learning rate")
+    weight_decay: float = Field(default=0.01, ge=0, description="weight decay")
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="of AdamW")
+    warmup: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the steps until the highest rate"
+    )
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradients")
+    kendall: float = Field(
+        default=0.0, ge=0, description="weight of the pairwise term beside the squared error"
+    )
+    temperature: float = Field(
+        default=0.5, gt=0, description="temperature of the pairwise term's differences"
+    )
+    local: Ratio | None = Field(
+        default=None, description="default of --local for the model with this predictor"
+    )
+    selection: Ratio | None = Field(
+        default=None, description="default of --selection for the model with this predictor"
+    )

@@ -1,11 +1,13 @@
 """The settings of a server: memory, limits, and the defaults of requests."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from sparing.model.chat import ChatFormat
 from sparing.options import Depth, Latent, Memory, Options, Sampling
+
+if TYPE_CHECKING:
+    from sparing.model.chat import ChatFormat
 
 
 class ServerConfig(Options):
@@ -44,6 +46,6 @@ class RequestDefaults(Options):
     no_think: bool = False
 
 
-def thinking_can_be_left_out(chat: ChatFormat) -> bool:
+def thinking_can_be_left_out(chat: "ChatFormat") -> bool:
     """Whether the chat template uses ``enable_thinking``."""
     return "enable_thinking" in str(chat.tokenizer.chat_template or "")

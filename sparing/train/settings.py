@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, model_validator
 
 from sparing.errors import OptionError
 from sparing.files import read_json, write_atomically
@@ -30,41 +30,65 @@ def fastest(precision: str) -> str:
     return "bfloat16" if wide or torch.cuda.is_available() else "float32"
 
 
-Precision = Annotated[
-    Literal["auto", "float32", "bfloat16"], AfterValidator(fastest), Field(validate_default=True)
-]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class TrainSettings(Options):
-    """The settings of stage 1; the defaults are pocket's.
+    """The settings of stage 1; the defaults are pocket's."""
 
-    ``batch_tokens``: padded tokens a step. ``lr``: at the plateau; None is the optimizer's own.
-    ``warmup``: in steps; ``decay``: the last share of them. ``layer_dropout``: of the last layer,
-    LayerSkip's p_max. ``exits``: depths of the early exits, as shares of the layers;
-    ``exit_weight``: of each beside the last layer. ``cache_dropout``: of the rows, see
-    ``cache_dropout.holes``. ``lora_rank`` 0 trains all weights.
-    """
-
-    base: str = "SCRATCH"
-    task: str = "pocket"
-    seed: Annotated[int, Field(ge=0)] = 0
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    steps: Count = 4500
-    batch_tokens: Count = 6144
-    optimizer: Literal["adamw", "muon"] = "muon"
-    lr: Annotated[float, Field(gt=0)] | None = None
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    warmup: Annotated[int, Field(ge=0)] = 120
-    decay: Share = 0.3
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    precision: Precision = "auto"
-    layer_dropout: Share = 0.1
-    exits: tuple[Share, ...] = (0.25, 0.34, 0.5)
-    exit_weight: Annotated[float, Field(ge=0)] = 0.1
-    cache_dropout: Share = 0.0
-    lora_rank: Annotated[int, Field(ge=0)] = 0
+    base: str = Field(
+        default="SCRATCH", description="SCRATCH (pocket's own shape), a directory, or a hub id"
+    )
+    task: str = Field(
+        default="pocket", description="pocket, or a file of worked solutions (GSM8K, ProsQA)"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of questions, batches and weights")
+    share: float = Field(
+        default=1.0, gt=0, le=1, description="share of pocket's questions, to try a recipe"
+    )
+    steps: int = Field(default=4500, ge=1, description="training steps")
+    batch_tokens: int = Field(default=6144, ge=1, description="padded tokens a step")
+    optimizer: Literal["adamw", "muon"] = Field(default="muon", description="optimizer")
+    lr: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="learning rate at the plateau; by default the optimizer's own"
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="weight decay")
+    warmup: int = Field(default=120, ge=0, description="steps until the rate reaches the plateau")
+    decay: Share = Field(
+        default=0.3, description="last share of the steps, over which the rate falls to 0"
+    )
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradients")
+    precision: Precision = Field(
+        default="auto",
+        description="precision of matrix products; auto: bfloat16 where it is fast",
+    )
+    layer_dropout: Share = Field(
+        default=0.1, description="LayerSkip's rate in the last layer, the largest"
+    )
+    exits: tuple[Share, ...] = Field(
+        default=(0.25, 0.34, 0.5),
+        description="depths of LayerSkip's early exits, as shares of the layers",
+    )
+    exit_weight: float = Field(
+        default=0.1, ge=0, description="weight of each early exit's loss; the last layer's has 1"
+    )
+    cache_dropout: Share = Field(
+        default=0.0, description="share of the rows trained on a cache with evictions"
+    )
+    lora_rank: int = Field(
+        default=0, ge=0, description="rank of LoRA adapters; 0 trains all weights"
+    )
 
     betas: ClassVar[tuple[float, float]] = ADAM_BETAS
+
+    @model_validator(mode="after")
+    def _known_precision(self) -> "TrainSettings":
+        """Resolve the precision after all checks, because that imports torch.
+
+        So a resumed run has the precision of its start.
+        """
+        object.__setattr__(self, "precision", fastest(self.precision))
+        return self
 
     @property
     def order(self) -> int | tuple[int, ...]:

@@ -2,11 +2,12 @@
 
 import io
 import json
+import subprocess
 import sys
 
 import pytest
 
-from sparing import Sampling, load
+from sparing import Sampling, __version__, load
 from sparing.cli.bench import read_prompts
 from sparing.tasks.families import FAMILIES
 from sparing.tasks.gym import create
@@ -181,3 +182,21 @@ def test_bench_prompts_that_are_none(sparing, tmp_path, name, content):
     outcome = sparing("bench", "decode", "--model", tiny(), "--prompts", file)
     assert outcome.code == 2
     assert "--prompts must" in outcome.err
+
+
+@pytest.mark.parametrize("short", ["-h", "--help"])
+def test_help_by_either_name(sparing, short):
+    outcome = sparing("run", short)
+    assert outcome.code == 0
+    assert "--max-new-tokens" in outcome.out
+
+
+def test_version(sparing):
+    assert sparing("--version") == (0, f"sparing {__version__}\n", "")
+
+
+def test_as_a_module():
+    outcome = subprocess.run(
+        [sys.executable, "-m", "sparing", "--version"], capture_output=True, text=True
+    )
+    assert (outcome.returncode, outcome.stdout) == (0, f"sparing {__version__}\n")

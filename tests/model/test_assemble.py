@@ -1,6 +1,7 @@
 """From files to decoders: a GGUF is the checkpoint it was made of, and floats can be quantized."""
 
 import shutil
+from typing import get_args
 
 import pytest
 import torch
@@ -8,10 +9,10 @@ import torch
 import sparing
 from sparing.errors import OptionError
 from sparing.kernels.native import variants
-from sparing.model.assemble import load_decoder
+from sparing.model.assemble import WEIGHTS, load_decoder
 from sparing.model.compiled import CompiledDecoder
 from sparing.model.torch_decoder import TorchDecoder
-from sparing.options import Memory, Sampling
+from sparing.options import Memory, Sampling, WeightsName
 from tests.gguf_writer import write_model
 from tests.model.passes import Slots, new, random_ids
 from tests.tiny import tiny
@@ -123,3 +124,7 @@ def test_a_model_without_kernels_is_said_once(tmp_path, monkeypatch, capsys):
     finally:
         native.load_build.cache_clear()
     assert capsys.readouterr().err.count("no compiled kernels found") == 1
+
+
+def test_the_precisions_that_can_be_asked_for():
+    assert get_args(WeightsName) == ("auto", *WEIGHTS)

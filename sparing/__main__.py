@@ -1,0 +1,5 @@
+"""`python -m sparing`."""
+
+from sparing.cli.main import main
+
+main()

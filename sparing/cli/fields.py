@@ -1,0 +1,208 @@
+"""Flags made from the fields of options: name, type, default and help are the field's.
+
+A command's parameter of a class of ``Options`` gives it a flag for each field; the command is
+called with the options, checked. Dataclasses of flags are taken whole in the same way.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, signature
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
+from typing import get_type_hints as hints_of
+
+import typer
+from pydantic.fields import FieldInfo
+
+from sparing.errors import OptionError
+from sparing.options import Options
+
+N = TypeVar("N", int, float)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Which flags stand for a group of options, beside it in ``Annotated``.
+
+    of: the options, where the parameter is a dict: of their values, to be completed and checked
+    without: fields that have no flag
+    renamed: flags by field, where they differ from it
+    """
+
+    of: type[Options] | None = None
+    without: Collection[str] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+
+EVERY = Flags()
+
+
+def flags_of(options: type[Options], how: Flags = EVERY) -> dict[str, FieldInfo]:
+    """The fields that have flags, by the flags' names; those of groups within it too."""
+    found: dict[str, FieldInfo] = {}
+    for name, info in options.model_fields.items():
+        if name in how.without:
+            continue
+        if is_options(info.annotation):
+            found |= flags_of(info.annotation, flags_in(info.metadata))
+        else:
+            found[how.renamed.get(name, name)] = info
+    return found
+
+
+def values_of(options: type[Options], values: dict[str, Any], how: Flags) -> dict[str, Any]:
+    """What the flags gave, taken out of ``values``, by field; raises OptionError."""
+    found: dict[str, Any] = {}
+    for name, info in options.model_fields.items():
+        if name in how.without:
+            continue
+        if is_options(inner := info.annotation):
+            found[name] = inner(**values_of(inner, values, flags_in(info.metadata)))
+        elif (value := values.pop(how.renamed.get(name, name))) not in (None, [], ()):
+            found[name] = value
+    return found
+
+
+def flags_in(metadata: Collection[Any]) -> Flags:
+    return next((each for each in metadata if isinstance(each, Flags)), EVERY)
+
+
+def is_options(annotation: Any) -> TypeGuard[type[Options]]:
+    return isinstance(annotation, type) and issubclass(annotation, Options)
+
+
+def flag(help_: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help_, **more)
+
+
+def parameter(name: str, info: FieldInfo) -> Parameter:
+    """A field as a parameter of a command."""
+    kind, more = read_as(info.annotation)
+    default: Any = Parameter.empty if info.is_required() else info.default
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    if default is None or info.default_factory:
+        kind, default = kind if kind is Any else kind | None, None
+    option = flag(info.description or "", f"--{name.replace('_', '-')}", **more)
+    return Parameter(
+        name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def read_as(annotation: Any) -> tuple[Any, dict[str, Any]]:
+    """How the command line reads a field of this type, and how the help shows it.
+
+    Choices are shown here and checked by the options: Python gets the same message.
+    """
+    kinds = set(members(annotation))
+    if kinds == {int, float}:
+        return Any, {"parser": count_or_share, "metavar": "COUNT|SHARE"}
+    [kind] = kinds
+    if get_origin(kind) is Literal:
+        return str, {"metavar": f"[{'|'.join(get_args(kind))}]"}
+    if get_origin(kind) is tuple:
+        whole = set(members(get_args(kind)[0])) == {int}
+        return Any, {"parser": whole_numbers if whole else any_numbers, "metavar": "N,N,..."}
+    if get_origin(kind) is list:
+        [item] = members(get_args(kind)[0])
+        return list[item], {}  # type: ignore[valid-type]
+    return (str, {"metavar": "NAME"}) if kind is Any else (kind, {})
+
+
+def members(annotation: Any) -> Iterator[Any]:
+    """The types that a value may have, without None and without constraints."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from members(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from members(part)
+    elif annotation is not NoneType:
+        yield annotation
+
+
+def count_or_share(given: str | float) -> int | float:
+    """``512`` is a count, ``0.25`` a share; a flag's default comes through here as a number."""
+    text = str(given)
+    try:
+        return float(text) if any(mark in text for mark in ".eE") else int(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a count (512) or a share (0.25), got {text!r}") from None
+
+
+def whole_numbers(given: str) -> tuple[int, ...]:
+    """``16,32``."""
+    return tuple(split(given, int))
+
+
+def any_numbers(given: str) -> tuple[float, ...]:
+    """``0.25,0.5``."""
+    return tuple(split(given, float))
+
+
+def split(text: str, of: type[N]) -> list[N]:
+    try:
+        return [of(part) for part in text.split(",")]
+    except ValueError:
+        kind = "whole numbers" if of is int else "numbers"
+        raise typer.BadParameter(f"must be {kind} with commas, got {text!r}") from None
+
+
+def numbers(name: str, text: str, of: type[N]) -> list[N]:
+    """What ``--name`` gives with commas between; raises OptionError."""
+    try:
+        return split(text, of)
+    except typer.BadParameter as error:
+        raise OptionError(f"--{name} {error.message}") from None
+
+
+Take = Callable[[dict[str, Any]], Any]  # a group out of the values of its flags
+
+
+def group_of(hint: Any) -> tuple[list[Parameter], Take] | None:
+    """The flags of a parameter that is a group, and how it is made of them; None: it is none."""
+    base, *metadata = get_args(hint) if get_origin(hint) is Annotated else [hint]
+    how = flags_in(metadata)
+    options = how.of or base
+    if is_options(options):
+        whole: Any = options if how.of is None else dict
+        flags = [parameter(*each) for each in flags_of(options, how).items()]
+        return flags, lambda values: whole(**values_of(options, values, how))
+    if is_dataclass(base):
+        hints = hints_of(base, include_extras=True)
+        flags = [
+            Parameter(
+                each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name]
+            )
+            for each in fields(base)
+        ]
+        names = [each.name for each in flags]
+        group: Any = base
+        return flags, lambda values: group(**{name: values.pop(name) for name in names})
+    return None
+
+
+def takes_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command have groups of flags as parameters: the command line sees each flag."""
+    hints = hints_of(command, include_extras=True)
+    takes: dict[str, Take] = {}
+    parameters: list[Parameter] = []
+    for name, own in signature(command).parameters.items():
+        if group := group_of(hints[name]):
+            parameters += group[0]
+            takes[name] = group[1]
+        else:
+            parameters.append(own.replace(annotation=hints[name]))
+    parameters.sort(key=lambda each: each.kind)
+    names = [each.name for each in parameters]
+    assert len(names) == len(set(names)), sorted(names)
+
+    @wraps(command)
+    def run(**values: Any) -> Any:
+        groups = {name: take(values) for name, take in takes.items()}
+        return command(**values, **groups)
+
+    run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run

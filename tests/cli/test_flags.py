@@ -1,0 +1,115 @@
+"""Flags are the fields of options: names, defaults, help, and what a command gets of them."""
+
+from typing import Any, get_args
+
+import pytest
+import typer
+
+from sparing.cli.fields import flags_in, flags_of, takes_flags
+from sparing.cli.flags import DecodingFlags, LoadingFlags, ModelFlags, SeedlessFlags
+from sparing.cli.main import app
+from sparing.cli.train_latent import StageFlags
+from sparing.cli.train_predictor import FitFlags, TraceFlags
+from sparing.options import Depth, Latent, Loading, Memory, Sampling
+from sparing.train.settings import TrainSettings
+
+COMMANDS = {
+    "run": (LoadingFlags, DecodingFlags),
+    "chat": (LoadingFlags, DecodingFlags),
+    "serve": (LoadingFlags, SeedlessFlags),
+    "eval": (LoadingFlags, SeedlessFlags),
+    "train reason": (TrainSettings,),
+    "train latent": (StageFlags,),
+    "train ablations": (StageFlags,),
+    "train predictor": (ModelFlags, TraceFlags, FitFlags),
+}
+RENAMED = {"task": "depth_task", "mode": "latent"}
+PROMISED = (
+    "--budget --local --selection --policy --draft --latent --max-new-tokens --ignore-eos "
+    "--temperature --top-p --top-k --min-p --repetition-penalty --seed --stop --think-budget "
+    "--threads --raw --json --events --model --weights --dtype --decoder --predictor --kv "
+    "--depth-task --objective --no-think"
+)
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """Of a command, by the names that the shell knows."""
+    command: Any = typer.main.get_command(app)
+    for part in name.split():
+        command = command.commands[part]
+    return {option: each for each in command.params for option in each.opts}
+
+
+@pytest.mark.parametrize(
+    ("command", "group"), [(name, group) for name, groups in COMMANDS.items() for group in groups]
+)
+def test_a_flag_is_its_field(command, group):
+    how = flags_in(get_args(group)[1:])
+    known = parameters(command)
+    for name, field in flags_of(how.of or group, how).items():
+        flag = known[f"--{name.replace('_', '-')}"]
+        assert flag.help == field.description, name
+        assert flag.help, name
+        default = field.default
+        if isinstance(default, tuple):
+            default = ",".join(map(str, default))
+        assert flag.default == (None if field.default_factory else default), name
+
+
+@pytest.mark.parametrize("options", [Loading, Memory, Depth, Latent, Sampling])
+def test_every_option_has_a_flag(options):
+    known = parameters("run")
+    for field in options.model_fields:
+        assert f"--{RENAMED.get(field, field).replace('_', '-')}" in known
+
+
+def test_the_flags_that_are_promised():
+    assert set(PROMISED.split()) <= parameters("run").keys()
+
+
+def parsed(group: Any, *arguments: str) -> Any:
+    """What a command is called with."""
+    got = []
+
+    def command(given):
+        got.append(given)
+
+    command.__annotations__ = {"given": group}
+    one = typer.Typer()
+    one.command()(takes_flags(command))
+    one(list(arguments), standalone_mode=False)
+    [given] = got
+    return given
+
+
+@pytest.mark.parametrize("group", [LoadingFlags, DecodingFlags, SeedlessFlags, TrainSettings])
+def test_without_flags_the_options_are_as_in_python(group):
+    assert parsed(group) == group()
+
+
+def test_what_is_given_arrives():
+    given = (
+        "--budget 0.5 --local 8 --policy window --kv q8 --draft layers --trees --depth-task sums "
+        "--max-draft 4 --latent confidence --tau 0.4 --top-k 3 --stop a --stop b "
+        "--stop-token-ids 7 --ignore-eos --no-think --seed 5"
+    )
+    found = parsed(DecodingFlags, *given.split())
+    assert found == DecodingFlags(
+        memory=Memory(budget=0.5, local=8, policy="window", kv="q8"),
+        depth=Depth(draft="layers", trees=True, task="sums", max_draft=4),
+        latent=Latent(mode="confidence", tau=0.4),
+        sampling=Sampling(top_k=3, stop=["a", "b"], stop_token_ids=[7], ignore_eos=True, seed=5),
+        no_think=True,
+    )
+
+
+def test_several_numbers_have_commas():
+    assert parsed(TrainSettings, "--exits", "0.25,0.5").exits == (0.25, 0.5)
+    assert parsed(TraceFlags, "--horizons", "3,9")["horizons"] == (3, 9)
+    with pytest.raises(typer.BadParameter, match="must be whole numbers with commas, got '3;9'"):
+        parsed(TraceFlags, "--horizons", "3;9")
+
+
+def test_a_dict_of_flags_has_their_defaults_too():
+    assert parsed(FitFlags)["epochs"] == 15
+    assert "seed" not in parsed(FitFlags)
