@@ -18,6 +18,7 @@ SOURCES = [
         "pass",
         "product",
         "threads",
+        "top",
     )
 ]
 FLAGS = ["-std=c++17", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-Wno-psabi", "-pthread"]

@@ -1,7 +1,7 @@
 """Sums over the vocabulary in an order that depends only on a row's length."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 LANES = 64  # partial sums of a row; torch would split a single long row among its threads
@@ -13,6 +13,12 @@ def sum_rows(x: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
     even = x.shape[1] // LANES * LANES
     lanes = x[:, :even].unflatten(1, (LANES, -1)).sum(-1)
     return torch.cat([lanes, x[:, even:]], 1).sum(-1)
+
+
+def likeliest(logits: Float[Tensor, "M V"]) -> tuple[Int[Tensor, " M"], Float[Tensor, " M"]]:
+    """The likeliest token of each row, and its probability."""
+    highest, argmax = logits.max(-1)
+    return argmax, top_probability(logits, highest)
 
 
 def top_probability(

@@ -95,7 +95,9 @@ class CacheStruct(Structure):
 
 
 class OutputStruct(Structure):
-    _fields_ = tuple((name, c_void_p) for name in ("hidden", "layer_hidden", "logits"))
+    _fields_ = tuple(
+        (name, c_void_p) for name in ("hidden", "layer_hidden", "logits", "argmax", "confidence")
+    )
 
 
 SIGNATURES = {
@@ -110,6 +112,7 @@ SIGNATURES = {
     "copy_row": (None, c_int32, c_int64, c_void_p, c_int64, c_void_p, c_int64),
     "rows": (None, POINTER(MatrixStruct), c_void_p, c_int64, c_void_p),
     "multiply": (None, c_void_p, POINTER(MatrixStruct), c_void_p, c_int32, c_void_p),
+    "top": (None, c_void_p, c_void_p, c_int32, c_int32, c_void_p, c_void_p),
     "run": (
         None, c_void_p, POINTER(ModelStruct), POINTER(BatchStruct), POINTER(CacheStruct),
         POINTER(MatrixStruct), POINTER(OutputStruct),

@@ -73,6 +73,8 @@ class CompiledDecoder(Decoder):
         hidden = torch.empty(batch.tokens, config.width)
         kept = torch.empty(batch.tokens, config.width) if inner else None
         logits = torch.empty(len(batch.scored), head.struct.rows)
+        argmax = torch.empty(len(batch.scored), dtype=torch.int32)
+        confidence = torch.empty(len(batch.scored))
         attention = [torch.zeros(i.attended, i.cached + len(i.ids)) for i in inputs]
         watching = any(i.attended for i in inputs)
         vectors = [v.float() for i in inputs for v in i.vectors.values()]
@@ -95,7 +97,7 @@ class CompiledDecoder(Decoder):
             *(at(run) for run in runs or (None, None)),
             wanted if inner else -1,
         )
-        output = structs.OutputStruct(at(hidden), at(kept), at(logits))
+        output = structs.OutputStruct(*map(at, (hidden, kept, logits, argmax, confidence)))
         self.kernels.native.run(
             self.kernels.context,
             ctypes.byref(self._model),
@@ -109,6 +111,7 @@ class CompiledDecoder(Decoder):
             logits=logits,
             layer_hidden=hidden if wanted == config.layers else kept,
             attention=attention if watching else [],
+            top=(argmax, confidence),
         )
 
 

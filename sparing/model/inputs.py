@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 
 from sparing.model.layer_set import LayerSet
@@ -100,12 +100,14 @@ class Output:
     ``attention``: a matrix a row: attention weights of its ``attended`` last tokens over its slots,
         cached and new, the mean over all layers and heads; no more than one layer's weights are
         in memory at a time
+    ``top``: the likeliest token of each scored one, and its probability; None: not computed
     """
 
     hidden: Float[Tensor, "N E"]
     logits: Float[Tensor, "M V"]
     layer_hidden: Float[Tensor, "N E"] | None = None
     attention: list[Float[Tensor, "_m _S"]] = field(default_factory=list)
+    top: tuple[Int32[Tensor, " M"], Float[Tensor, " M"]] | None = None
 
 
 @runtime_checkable

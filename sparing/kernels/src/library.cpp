@@ -12,6 +12,7 @@
 
 #include "pack.h"
 #include "pass.h"
+#include "top.h"
 
 using namespace sparing;
 
@@ -46,6 +47,12 @@ EXPORT void sparing_multiply(Context* context, const Matrix* matrix, const float
     const Activations in(x, tokens, matrix->columns, quantized.data(), &product, 1);
     for (int t = 0; t < tokens; t++) in.quantize(t);
     multiply(context->pool, in, &product, 1);
+}
+
+// As Output of pass.h has them: of logits [tokens, count]
+EXPORT void sparing_top(Context* context, const float* logits, int32_t tokens, int32_t count, int32_t* argmax, float* confidence) {
+    std::lock_guard<std::mutex> lock(context->busy);
+    top(context->pool, logits, tokens, count, argmax, confidence);
 }
 
 EXPORT void sparing_run(Context* context, const Model* model, const Batch* batch, const Cache* cache, const Matrix* head, const Output* output) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "top.h"
+
 namespace sparing {
 
 namespace {
@@ -144,6 +146,7 @@ public:
             std::memcpy(c_.h.data() + (size_t)i * m_.width, output.hidden + (size_t)batch.scored_tokens[i] * m_.width, 4 * m_.width);
         };
         products(c_.h.data(), batch.scored, m_.width, pick, &product, 1);
+        top(c_.pool, output.logits, batch.scored, head.rows, output.argmax, output.confidence);
     }
 
     const std::vector<Row>& rows() const { return rows_; }

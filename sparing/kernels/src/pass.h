@@ -55,6 +55,8 @@ struct Output {
     float* hidden;        // [tokens, width]
     float* layer_hidden;  // [tokens, width] or null
     float* logits;        // [scored, head.rows]
+    int32_t* argmax;      // [scored]: the likeliest token of each ...
+    float* confidence;    // ... and its probability
 };
 
 // Threads and buffers for passes, one pass at a time.
