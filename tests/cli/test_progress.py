@@ -42,3 +42,11 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys):
     assert "━" in err
     assert "4/4" in err
     assert "4 of 4" not in err
+
+
+def test_what_is_tracked_has_its_lines_too(clock, capsys):
+    with Progress() as progress:
+        for _ in progress.track(range(4), description="parts"):
+            clock[0] += module.EVERY
+    lines = [line.rpartition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [f"parts: {done} of 4" for done in range(1, 5)]
