@@ -68,7 +68,7 @@ def test_a_form_without_solutions(tmp_path):
     file.write_text("\n".join([json.dumps({"Problem": "1+1?", "Answer": 2})] * 2))
     said = refused(file)
     assert "training needs worked solutions (GSM8K, ProsQA, MATH500 form)" in said
-    assert f"{file} has AIME form, which has none" in said
+    assert f"{file} has AIME form without them" in said
 
 
 def test_a_task_that_is_no_file(tmp_path):
