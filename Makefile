@@ -18,14 +18,14 @@ demo: $(INSTALLED)  ## install, then pocket thinks through a question of each fa
 	  "A flight departed at 09:48:51 and arrived at 17:05:12. How long was the flight? Answer in HH:MM:SS."; \
 	do printf '\n%s\n' "$$question"; $(BIN)/sparing run "$$question"; done
 
-test: lint  ## lint, types, README tables, tests
+test: lint  ## lint, types, generated tables, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
-lint: $(INSTALLED)  ## ruff, mypy and the README's generated tables
+lint: $(INSTALLED)  ## ruff, mypy and the generated tables of README and docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/cog --check README.md
+	PYTHONPATH=. $(BIN)/cog --check README.md docs/*.md
 
 CXX_FLAGS := -std=c++17 -ffp-contract=off -fPIC -Wall -Wextra -Wno-psabi
 SANITIZED := sparing/kernels/lib/sanitized.so
@@ -42,7 +42,7 @@ neon:  ## compile the kernels for 64-bit ARM, where a cross compiler is there
 	  aarch64-linux-gnu-g++ $(CXX_FLAGS) -O2 -march=armv8.2-a+dotprod -c $$file -o /dev/null || exit 1; done; \
 	  else echo "no aarch64-linux-gnu-g++: NEON was not compiled (apt-get install g++-aarch64-linux-gnu)"; fi
 
-bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2 build/arms  ## measure everything into results/ (hours), bring the README up to date
+bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2 build/arms  ## measure everything into results/ (hours), bring README and docs up to date
 	$(BIN)/sparing bench pocket --threads 2 --json results/pocket.json
 	$(BIN)/sparing bench pocket --threads 2 --short-with build/short-with --short-without build/short-without --n 1 \
 	  --json results/pocket-controls.json
@@ -64,7 +64,7 @@ bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2
 	$(BIN)/sparing bench all --model smollm2 --threads 2 --predictor build/predictor-smollm2 --json results/all-smollm2.json
 	$(BIN)/sparing bench headline results/all-pocket.json results/all-pocket-latent.json results/all-smollm2.json \
 	  --plot results/all.png
-	$(BIN)/cog -r README.md
+	PYTHONPATH=. $(BIN)/cog -r README.md docs/*.md
 
 picture: $(INSTALLED)  ## the README's picture of the server's page (needs Debian's chromium)
 	$(BIN)/python -m tests.server.page.picture results/page.png
@@ -141,7 +141,7 @@ models: build/predictor  ## train every shipped weight from nothing (7 hours on 
 clean:  ## remove the environment and whatever tools left behind (the model cache stays)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f sparing/kernels/lib/*.so
-	find sparing tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find sparing tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 KERNELS := $(wildcard sparing/kernels/src/*.cpp sparing/kernels/src/*.h)
 

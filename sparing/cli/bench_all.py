@@ -1,7 +1,6 @@
 """`sparing bench all` and `sparing bench headline`: all savings, and the models' reports as one."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,18 +8,19 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from sparing.cli.bench import (
-    BaselineFlags,
-    check_one,
-    check_writable,
-    read_prompts,
+from sparing.cli.bench import BaselineFlags, tell_left_out
+from sparing.cli.fields import flag, takes_flags
+from sparing.cli.flags import LoadingFlags, number
+from sparing.cli.output import (
+    PlotFlag,
+    RowsFlag,
+    kept_rows,
+    model_fingerprint,
     show,
-    tell_left_out,
+    wide_console,
 )
-from sparing.cli.bench_memory import kept
-from sparing.cli.flags import LoadingFlags, flag, number
 from sparing.cli.progress import Progress
-from sparing.evaluate.report import report, write_json
+from sparing.cli.prompts import check_one, read_prompts
 
 PROBLEMS, RUNS = 8, 2  # of each task; of prompts
 TOKENS_OF_PROBLEMS, SHARE = 1400, 0.25
@@ -49,10 +49,14 @@ class AskedFlags:
         int | None, flag("tokens a prompt (4096); of problems at most (1400)", min=1)
     ] = None
 
-    def plan(self, arms: Sequence[str], directory: Path) -> Any:
+    def experiment(self, arms: Sequence[str], directory: Path) -> Any:
         """For the model in a directory; raises OptionError."""
         from sparing.evaluate.bench_all import BUDGET, NEW_TOKENS
-        from sparing.evaluate.bench_all_rows import Plan, posed, prompted
+        from sparing.evaluate.bench_all_rows import (
+            SavingsExperiment,
+            draw_with_warm_up,
+            prompt_problems,
+        )
         from sparing.evaluate.bench_decode import PROMPTS
         from sparing.model.scope import SCOPE_FILE
         from sparing.tasks.find import find_tasks
@@ -63,11 +67,11 @@ class AskedFlags:
             named = named or "pocket-hard"
         tasks = find_tasks(named) if named else []
         if tasks:
-            asked = posed(tasks, self.n or PROBLEMS, self.seed)
+            asked = draw_with_warm_up(tasks, self.n or PROBLEMS, self.seed)
         else:
             given = read_prompts(self.prompts) if self.prompts else PROMPTS[:-1]
-            asked = prompted(given, self.n or RUNS, PROMPTS)
-        return Plan(
+            asked = prompt_problems(given, self.n or RUNS, PROMPTS)
+        return SavingsExperiment(
             arms,
             *asked,
             tasks,
@@ -82,51 +86,41 @@ def all_(
     loading: LoadingFlags,
     asking: AskedFlags,
     baselines: BaselineFlags,
+    out: RowsFlag,
+    picture: PlotFlag,
     arms: Annotated[
         str | None, flag("which, with commas; by default all that can be measured")
     ] = None,
-    json_: Annotated[
-        Path | None, flag("write the figures to this file; the same command goes on", "--json")
-    ] = None,
-    plot: Annotated[Path | None, flag("draw time, KV bytes and words into this file")] = None,
 ) -> None:
     """Time, KV bytes and words against transformers, llama.cpp and OpenVINO GenAI: each saving
     alone, each pair, all together."""
     from sparing.evaluate.bench_all_arms import chosen_arms
-    from sparing.evaluate.partial_results import PartialResults
-    from sparing.evaluate.plots import check_picture
+    from sparing.evaluate.headline import as_headline
     from sparing.evaluate.plots_all import draw_headline
-    from sparing.evaluate.tables_headline import as_headline
     from sparing.latent.files import has_latents
     from sparing.model.sources import find_model
 
     baselines.check()
-    for path in filter(None, (json_, plot)):
-        check_writable(path)
-    if plot:
-        check_picture(plot)
+    out.check()
+    picture.check()
     directory = find_model(loading.model)
-    plan = asking.plan((), directory)
-    with baselines.start(loading.model, plan.budget, loading.threads) as started:
-        plan = replace(plan, arms=chosen_arms(arms, started, has_latents(directory)))
+    experiment = asking.experiment((), directory)
+    with baselines.start(loading.model, experiment.budget, loading.threads) as started:
+        chosen = chosen_arms(arms, started, has_latents(directory))
+        experiment = replace(experiment, chosen=chosen)
         tell_left_out(started.left_out)
-        part = (
-            PartialResults(json_, plan.fingerprint(decisive(loading, directory))) if json_ else None
-        )
-        content = measured(loading, directory, plan, part, started)
+        part = out.part(experiment.fingerprint(decisive(loading, directory)))
+        content = measured(loading, directory, experiment, part, started)
     show_headline([as_headline(content)])
-    if barred := [row for row in content["rows"] if row["bar"] is not None]:
-        show(content | {"rows": barred})
-    if json_ and part:
-        write_json(json_, content)
-        part.remove()
-    if plot:
-        draw_headline([as_headline(content)], plot)
+    undrafted = [r for r in content["rows"] if r["name"].startswith("time_vs_undrafted")]
+    if undrafted:
+        show(content, undrafted)
+    out.finish(content, part)
+    picture.draw(draw_headline, [as_headline(content)])
 
 
 def decisive(loading: LoadingFlags, directory: Path) -> dict[str, Any]:
     """All of what is loaded that decides the figures."""
-    from sparing.cli.evaluate import model_fingerprint
     from sparing.memory.files import find_predictor
     from sparing.model.fingerprint import files_fingerprint
 
@@ -136,37 +130,30 @@ def decisive(loading: LoadingFlags, directory: Path) -> dict[str, Any]:
 
 
 def measured(
-    loading: LoadingFlags, directory: Path, plan: Any, part: Any, started: Any
+    loading: LoadingFlags, directory: Path, experiment: Any, part: Any, started: Any
 ) -> dict[str, Any]:
-    """The report, every arm on the same engine; interrupted, ``part`` keeps what there is."""
-    from sparing.cli.run import INTERRUPTED
+    """The report, every arm on the same engine."""
     from sparing.evaluate.baselines.llama_cpp import LLAMA_CPP
-    from sparing.evaluate.bench_all import headline_figures, left_out, promised
+    from sparing.evaluate.bench_all import headline_figures, left_out
     from sparing.evaluate.bench_all_arms import load_arms
-    from sparing.evaluate.bench_all_rows import collect, columns
     from sparing.evaluate.bench_decode_text import distinct_ids
+    from sparing.evaluate.report import report
     from sparing.latent.files import has_latents
 
     engine = loading.load()
-    progress = Progress()
-    try:
-        with part or nullcontext():
-            loaded = load_arms(plan.arms, engine, directory, started)
-            if LLAMA_CPP in plan.arms:
-                started.llama_cpp.tune(distinct_ids(engine, plan.new_tokens // 2))
-            rows = collect(loaded, engine, plan, part, progress)
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; {kept(part)}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    figures = headline_figures(rows, promised(loading.model, plan))
+    with kept_rows(part):
+        loaded = load_arms(experiment.arms, engine, directory, started)
+        if LLAMA_CPP in experiment.arms:
+            started.llama_cpp.tune(distinct_ids(engine, experiment.new_tokens // 2))
+        rows = experiment.collect(loaded, part, Progress())
     raw = {
-        "plan": plan.to_dict(),
+        "plan": experiment.to_dict(),
         "left_out": left_out(rows, started, has_latents(directory)),
         "baselines": started.described(),
         **in_effect(engine),
-        "rows": columns(rows),
+        "rows": experiment.columns(rows),
     }
-    return {"model": loading.model, **report(figures, raw, engine.decoder.dtype)}
+    return report(loading.model, headline_figures(rows), raw, engine.decoder.dtype)
 
 
 def in_effect(engine: Any) -> dict[str, Any]:
@@ -178,28 +165,24 @@ def in_effect(engine: Any) -> dict[str, Any]:
     }
 
 
+@takes_flags
 def headline(
     files: Annotated[list[Path], typer.Argument(help="reports of `sparing bench all`")],
-    plot: Annotated[Path | None, flag("draw them into this file, as one picture")] = None,
+    picture: PlotFlag,
 ) -> None:
     """Reports of `sparing bench all` as one table and one picture."""
-    from sparing.evaluate.plots import check_picture
+    from sparing.evaluate.headline import read_headlines
     from sparing.evaluate.plots_all import draw_headline
-    from sparing.evaluate.tables_headline import read_headlines
 
-    if plot:
-        check_writable(plot)
-        check_picture(plot)
+    picture.check()
     contents = read_headlines(files)
     show_headline(contents)
-    if plot:
-        draw_headline(contents, plot)
+    picture.draw(draw_headline, contents)
 
 
 def show_headline(contents: Sequence[dict[str, Any]]) -> None:
     """An arm a line, and below what was asked."""
-    from sparing.cli.evaluate import wide_console
-    from sparing.evaluate.tables_headline import headline_cells, headline_note
+    from sparing.evaluate.headline import headline_cells, headline_note
 
     header, *rows = headline_cells(contents)
     table = Table(*(cell.replace(" ", "\n") for cell in header))

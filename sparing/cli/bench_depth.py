@@ -1,17 +1,14 @@
 """`sparing bench depth`: drafters on groups of prompts."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
-import typer
-
-from sparing.cli.bench import check_writable, read_groups, show
-from sparing.cli.flags import LoadingFlags, flag
+from sparing.cli.fields import flag
+from sparing.cli.flags import LoadingFlags
+from sparing.cli.output import JsonFlag, PlotFlag, show
 from sparing.cli.progress import Progress
-from sparing.cli.run import INTERRUPTED
+from sparing.cli.prompts import needed_task, read_groups
 from sparing.errors import OptionError
-from sparing.evaluate.report import report, write_json
 from sparing.options import Depth, DraftName
 
 LAYERED = frozenset({"layers", "hybrid", "auto"})
@@ -19,6 +16,8 @@ LAYERED = frozenset({"layers", "hybrid", "auto"})
 
 def depth(
     loading: LoadingFlags,
+    out: JsonFlag,
+    picture: PlotFlag,
     task: Annotated[
         str | None, flag("groups of problems, as of `sparing eval`; by default pocket's for pocket")
     ] = None,
@@ -31,40 +30,26 @@ def depth(
     new_tokens: Annotated[
         int | None, flag("tokens a prompt; problems by default to their end", min=1)
     ] = None,
-    rounds: Annotated[int, flag("each prompt so many times, in turns", min=1)] = 3,
+    rounds: Annotated[int, flag("of each prompt, all arms in turns", min=1)] = 3,
     trees: Annotated[bool, flag("verify likely siblings too", "--trees")] = False,
     confidence: Annotated[float, flag("of the drafting layers, below which a draft ends")] = 0.8,
-    json_: Annotated[Path | None, flag("write the figures to this file", "--json")] = None,
-    plot: Annotated[Path | None, flag("draw the cold start's timeline into this file")] = None,
 ) -> None:
     """Speed over plain decoding and over transformers, drafter by drafter; a cold start."""
-    from sparing.evaluate.bench_depth import BARS, Drafting, bench_depth
-    from sparing.evaluate.plots import check_picture
+    from sparing.evaluate.bench_depth import Drafting, bench_depth
     from sparing.evaluate.plots_depth import draw_timeline
+    from sparing.evaluate.report import report
     from sparing.model.reference import ReferenceDecoder
-    from sparing.model.scope import SCOPE_FILE
     from sparing.model.sources import find_model
-    from sparing.tasks.families import POCKET_TASKS
-    from sparing.tasks.find import find_tasks
 
-    for path in filter(None, (json_, plot)):
-        check_writable(path)
-    if plot:
-        check_picture(plot)
+    out.check()
+    picture.check()
     options = Depth(trees=trees, confidence=confidence)
     chosen = chosen_drafters(drafters)
-    if plot and "layers" not in chosen:
+    if picture.plot and "layers" not in chosen:
         raise OptionError(f"a timeline is of drafter layers, got {drafters}; leave --plot out")
     directory = find_model(loading.model)
-    if not task and not prompts:
-        if not (directory / SCOPE_FILE).exists():
-            raise OptionError("a task or prompts must be given, got neither; pass --prompts FILE")
-        task = POCKET_TASKS
-    found: dict[str, Sequence[str]] = {}
-    if task:  # twice as many: the others warm up
-        found = {t.name: [p.question for p in t.problems(2 * n, seed)] for t in find_tasks(task)}
-    if prompts:
-        found |= read_groups(prompts)
+    task = needed_task(task, prompts, directory)
+    found = groups(task, prompts, n, seed)
     engine = loading.load()
     if not engine.drafting.can_skip and set(chosen) & LAYERED:
         raise OptionError(
@@ -81,20 +66,22 @@ def depth(
         whole=new_tokens is None and not prompts,
         rounds=rounds,
         depth=options,
-        bars=BARS.get((loading.model, task), {}),
     )
-    try:
-        with Progress() as progress:
-            figures, raw = bench_depth(engine, other, drafting, progress)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; nothing is kept", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    content = report(figures, raw, engine.decoder.dtype)
+    with Progress() as progress:
+        figures, raw = bench_depth(engine, other, drafting, progress)
+    content = report(loading.model, figures, raw, engine.decoder.dtype)
     show(content)
-    if json_:
-        write_json(json_, content)
-    if plot:
-        draw_timeline(raw["cold_layers"], plot)
+    out.write(content)
+    picture.draw(draw_timeline, raw.get("cold_layers"))
+
+
+def groups(task: str | None, prompts: Path | None, n: int, seed: int) -> dict[str, list[str]]:
+    """Twice ``n`` questions of each task, as the second half warms up; and the prompts."""
+    from sparing.tasks.find import find_tasks
+
+    tasks = find_tasks(task) if task else []
+    found = {t.name: [p.question for p in t.problems(2 * n, seed)] for t in tasks}
+    return found | (read_groups(prompts) if prompts else {})
 
 
 def chosen_drafters(given: str) -> list[str]:

@@ -1,23 +1,21 @@
 """`sparing bench latent`: the arms of `sparing train ablations` compared; it trains nothing."""
 
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import typer
-from rich.table import Table
-
-from sparing.cli.bench import check_writable, show
-from sparing.cli.bench_memory import kept
-from sparing.cli.flags import flag, quiet_transformers
+from sparing.cli.fields import flag, takes_flags
+from sparing.cli.flags import quiet_transformers
+from sparing.cli.output import PlotFlag, RowsFlag, kept_rows, several, show, show_cells
 from sparing.cli.progress import Progress
-from sparing.evaluate.report import report, write_json
 
 BASE = "base"  # the arm of --model: as a rule what all arms began with
 
 
+@takes_flags
 def latent(
     from_: Annotated[Path, flag("the --out of `sparing train ablations`", "--from")],
+    out: RowsFlag,
+    picture: PlotFlag,
     arms: Annotated[str | None, flag("which, with commas; by default all that are there")] = None,
     model: Annotated[
         str | None, flag("a model beside them as the arm `base`, its latents off")
@@ -33,69 +31,40 @@ def latent(
     workers: Annotated[
         int, flag("processes for the problems, each with its part of the threads", min=1)
     ] = 1,
-    json_: Annotated[
-        Path | None, flag("write the figures to this file; the same command goes on", "--json")
-    ] = None,
-    plot: Annotated[Path | None, flag("draw accuracy and collapse into this file")] = None,
 ) -> None:
     """Accuracy of each arm with paired intervals against cot, its tokens, steps and seconds."""
-    from sparing.cli.run import INTERRUPTED
-    from sparing.evaluate.bench_latent import bench_latent
-    from sparing.evaluate.bench_latent_rows import Plan
-    from sparing.evaluate.partial_results import PartialResults
-    from sparing.evaluate.plots import check_picture
+    import torch
+
+    from sparing.evaluate.bench_latent import bench_latent, latent_cells
+    from sparing.evaluate.bench_latent_rows import LatentExperiment
     from sparing.evaluate.plots_latent import draw_latent
+    from sparing.evaluate.report import report
     from sparing.latent.ablations import Trained, read_trained
     from sparing.model.sources import find_model
     from sparing.tasks.find import find_tasks
 
-    for path in filter(None, (json_, plot)):
-        check_writable(path)
-    if plot:
-        check_picture(plot)
+    out.check()
+    picture.check()
     named = [name.strip() for name in arms.split(",")] if arms else None
     models, tasks = read_trained(from_, named), find_tasks(task)
     if model:
         models.insert(0, Trained(BASE, models[0].seed, find_model(model), "off"))
-    plan = Plan(models, tasks, n, seed, split, max_new_tokens, batch_size, dtype)  # type: ignore[arg-type]
-    part = PartialResults(json_, plan.fingerprint()) if json_ else None
-    import torch
-
+    experiment = LatentExperiment(models, tasks, n, seed, split, max_new_tokens, batch_size, dtype)
+    part = out.part(experiment.fingerprint(experiment.model_files))
     if threads:
         torch.set_num_threads(threads)
     quiet_transformers()
-    progress = Progress()
-    try:
-        with part or nullcontext(), several(workers, plan) as runner:
-            figures, raw = bench_latent(plan, part, progress, runner)
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; {kept(part)}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    content = report(figures, {"workers": workers, **raw}, getattr(torch, dtype))
-    show_latent(content, plan.arms)
-    show(content | {"rows": [row for row in content["rows"] if row["bar"] is not None]})
-    if json_ and part:
-        write_json(json_, content)
-        part.remove()
-    if plot:
-        draw_latent(content, plot)
+    with kept_rows(part), several(workers, quiet_transformers, experiment) as runner:
+        figures, raw = bench_latent(experiment, part, Progress(), runner)
+    raw = {"workers": workers, **raw}
+    content = report(model or str(from_), figures, raw, getattr(torch, dtype))
+    show_cells(latent_cells(content, list(dict.fromkeys(model.arm for model in models))))
+    show(content, [row for row in content["rows"] if is_verdict(row["name"])])
+    out.finish(content, part)
+    picture.draw(draw_latent, content)
 
 
-def several(workers: int, plan: Any) -> Any:
-    """The processes that take the problems; with one, this does it itself."""
-    from sparing.evaluate.bench_latent_rows import run
-    from sparing.evaluate.process_pool import Workers
-
-    return Workers(workers, quiet_transformers, plan, run) if workers > 1 else nullcontext()
-
-
-def show_latent(content: dict[str, Any], arms: list[str]) -> None:
-    """An arm a line."""
-    from sparing.cli.evaluate import wide_console
-    from sparing.evaluate.tables import latent_cells
-
-    header, *rows = latent_cells(content, arms)
-    table = Table(*header)
-    for cells in rows:
-        table.add_row(*cells)
-    wide_console().print(table)
+def is_verdict(name: str) -> bool:
+    """Whether a figure compares arms beyond the table's columns."""
+    beside_cot = name.startswith("paired_vs_") and not name.startswith("paired_vs_cot")
+    return beside_cot or name.startswith(("paired_low", "text_saved"))

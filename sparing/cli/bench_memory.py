@@ -1,25 +1,31 @@
 """`sparing bench memory`: policies compared on problems, and the clock."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from sparing.cli.bench import check_writable, read_prompts, show
 from sparing.cli.fields import flag, numbers
 from sparing.cli.flags import LoadingFlags, number
+from sparing.cli.output import (
+    PlotFlag,
+    RowsFlag,
+    check_drawable,
+    kept_rows,
+    model_fingerprint,
+    several,
+    show,
+    show_cells,
+)
 from sparing.cli.progress import Progress
+from sparing.cli.prompts import read_prompts, task_or_pockets
 from sparing.errors import OptionError
-from sparing.evaluate.report import Figure, report, write_json
-from sparing.tasks.families import POCKET_TASKS
 
 
 @dataclass
 class ProblemFlags:
-    """Which problems are solved, and under what: fields of Plan."""
+    """Which problems are solved, and under what: fields of MemoryExperiment."""
 
     task: Annotated[
         str | None,
@@ -41,19 +47,19 @@ class ProblemFlags:
     max_new_tokens: Annotated[int, flag("end after so many new tokens", min=1)] = 1400
     batch_size: Annotated[int, flag("problems at a time, in each process", min=1)] = 64
 
-    def plan(self, predicts: bool) -> Any:
+    def experiment(self, task: str, predicts: bool) -> Any:
         """For a model that ``predicts`` importance or does not."""
-        from sparing.evaluate.bench_memory_rows import Plan, chosen_policies
+        from sparing.evaluate.bench_memory_rows import MemoryExperiment, chosen_policies
         from sparing.tasks.find import find_tasks
 
         named = [name.strip() for name in self.policies.split(",")] if self.policies else None
         given = vars(self) | {
-            "tasks": find_tasks(self.task or ""),
+            "tasks": find_tasks(task),
             "policies": chosen_policies(named, predicts),
             "shares": list(dict.fromkeys(numbers("shares", self.shares, float))),
         }
         del given["task"]
-        return Plan(**given)
+        return MemoryExperiment(**given)
 
 
 @dataclass
@@ -65,12 +71,12 @@ class ClockFlags:
     rounds: Annotated[int, flag("what is timed: so many times, in turns", min=1)] = 2
     prompts: Annotated[Path | None, flag("what is timed: these prompts, one a line")] = None
 
-    def clock(self, plan: Any, local: Any, selection: Any) -> Any:
+    def clock(self, experiment: Any, local: Any, selection: Any) -> Any:
         """On the prompts given, else on the first problem, else on one of our own."""
         from sparing.evaluate.bench_decode import PROMPTS
         from sparing.evaluate.bench_memory_speed import Clock
 
-        asked = [plan.problems[0].question] if plan else list(PROMPTS[:1])
+        asked = [experiment.problems[0].question] if experiment else list(PROMPTS[:1])
         if self.prompts:
             asked = read_prompts(self.prompts)
         return Clock(asked, self.budget, self.new_tokens, self.rounds, local, selection)
@@ -80,13 +86,11 @@ def memory(
     loading: LoadingFlags,
     asking: ProblemFlags,
     timing: ClockFlags,
+    out: RowsFlag,
+    picture: PlotFlag,
     workers: Annotated[
         int, flag("processes for the problems, each with its part of the threads", min=1)
     ] = 1,
-    json_: Annotated[
-        Path | None, flag("write the figures to this file; the same command goes on", "--json")
-    ] = None,
-    plot: Annotated[Path | None, flag("draw accuracy over budgets into this file")] = None,
     trace_plot: Annotated[
         Path | None, flag("draw one trace, token by token, into this file")
     ] = None,
@@ -95,65 +99,66 @@ def memory(
 
     Without a task there is only the clock.
     """
-    from sparing.cli.evaluate import model_fingerprint
-    from sparing.cli.run import INTERRUPTED
-    from sparing.evaluate.bench_memory import bench_memory
+    from sparing.evaluate.bench_memory import bench_memory, memory_cells
     from sparing.evaluate.bench_memory_speed import speed_figures
     from sparing.evaluate.bench_memory_trace import Target
-    from sparing.evaluate.partial_results import PartialResults
-    from sparing.evaluate.plots import check_picture
-    from sparing.evaluate.plots_memory import draw_accuracy, draw_trace
+    from sparing.evaluate.plots_memory import draw_accuracy
+    from sparing.evaluate.report import Figure, report
     from sparing.memory.files import find_predictor
     from sparing.model.fingerprint import files_fingerprint
     from sparing.model.reference import ReferenceDecoder
-    from sparing.model.scope import SCOPE_FILE
     from sparing.model.sources import find_model
 
-    for path in filter(None, (json_, plot, trace_plot)):
-        check_writable(path)
-    for path in filter(None, (plot, trace_plot)):
-        check_picture(path)
+    out.check()
+    picture.check()
+    if trace_plot:
+        check_drawable(trace_plot)
     directory = find_model(loading.model)
     home = find_predictor(loading.predictor, directory)
-    if asking.task is None and timing.prompts is None and (directory / SCOPE_FILE).exists():
-        asking.task = POCKET_TASKS
-    plan = part = target = None
-    if asking.task:
-        plan = asking.plan(home is not None)
+    experiment = part = target = None
+    if task := task_or_pockets(asking.task, timing.prompts, directory):
+        experiment = asking.experiment(task, home is not None)
         target = Target.of(home) if trace_plot else None
-        predictor = files_fingerprint(home) if home else None
-        fingerprint = plan.fingerprint(model_fingerprint(loading) | {"predictor": predictor})
-        part = PartialResults(json_, fingerprint) if json_ else None
+        predictor = {"predictor": files_fingerprint(home) if home else None}
+        part = out.part(experiment.fingerprint(model_fingerprint(loading) | predictor))
     else:
-        check_no_problems({"plot": plot, "trace-plot": trace_plot, "policies": asking.policies})
-    clock = timing.clock(plan, asking.local, asking.selection)
+        given = {"plot": picture.plot, "trace-plot": trace_plot, "policies": asking.policies}
+        check_no_problems(given)
+    clock = timing.clock(experiment, asking.local, asking.selection)
     engine = loading.load()
     other = ReferenceDecoder.load(directory, engine.decoder.dtype).model
-    progress = Progress()
     figures: list[Figure] = []
     raw: dict[str, Any] = {"workers": workers}
-    try:
-        if plan:
-            with part or nullcontext(), several(workers, loading, plan) as runner:
-                figures, found = bench_memory(engine, plan, part, target, progress, runner)
-                raw |= found
-        speed, found = speed_figures(engine, other, clock)
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; {kept(part)}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    content = report([*figures, *speed], raw | found, engine.decoder.dtype)
-    if plan:
-        show_memory(content)
-    show(content | {"rows": [r for r in content["rows"] if r["bar"] or "/" not in r["name"]]})
-    if json_:
-        write_json(json_, content)
-    if part:
-        part.remove()
-    if plot:
-        draw_accuracy(content, plot)
-    if trace_plot and raw["trace"]:
-        draw_trace(raw["trace"], trace_plot)
-    elif trace_plot:
+    with kept_rows(part):
+        if experiment:
+            with several(workers, loading.load, experiment) as runner:
+                figures, of_rows = bench_memory(
+                    engine, experiment, part, target, Progress(), runner
+                )
+                raw |= of_rows
+        speed, of_clock = speed_figures(engine, other, clock)
+    content = report(loading.model, [*figures, *speed], raw | of_clock, engine.decoder.dtype)
+    if experiment:
+        show_cells(memory_cells(content), lambda cell: cell.replace(" at ", "\nat "))
+    show(content, [row for row in content["rows"] if is_summary(row["name"])])
+    out.finish(content, part)
+    picture.draw(draw_accuracy, content)
+    if trace_plot:
+        draw_or_say(raw["trace"], trace_plot)
+
+
+def is_summary(name: str) -> bool:
+    """Whether a figure is not in the table of accuracies nor one of many of its kind."""
+    return "/" not in name or name.startswith("paired_low")
+
+
+def draw_or_say(trace: Any, path: Path) -> None:
+    """Draw a trace, or say why there is none."""
+    from sparing.evaluate.plots_trace import draw_trace
+
+    if trace:
+        draw_trace(trace, path)
+    else:
         why = "none of the first task was solved with and without a budget"
         typer.echo(f"no trace drawn: {why}", err=True)
 
@@ -162,31 +167,3 @@ def check_no_problems(given: dict[str, Any]) -> None:
     """Refuse what only problems can give, where there are none."""
     if wrong := [name for name, value in given.items() if value]:
         raise OptionError(f"--{wrong[0]} needs problems to solve, got none; pass --task")
-
-
-def several(workers: int, loading: LoadingFlags, plan: Any) -> Any:
-    """The processes that take the problems; with one, this does it itself."""
-    from sparing.evaluate.process_pool import Workers
-
-    return Workers(workers, loading.load, plan) if workers > 1 else nullcontext()
-
-
-def kept(part: Any) -> str:
-    """What an interrupted run leaves behind."""
-    if part is None:
-        return "with --json FILE the rows would have been kept"
-    if not part.rows:
-        return "no row was done, nothing is kept"
-    return f"{len(part.rows)} rows are kept in {part.path}, the same command goes on from there"
-
-
-def show_memory(content: dict[str, Any]) -> None:
-    """Accuracy as a table."""
-    from sparing.cli.evaluate import wide_console
-    from sparing.evaluate.tables import memory_cells
-
-    header, *rows = memory_cells(content)
-    table = Table(*(cell.replace(" at ", "\nat ") for cell in header))
-    for cells in rows:
-        table.add_row(*cells)
-    wide_console().print(table)

@@ -1,29 +1,21 @@
 """`sparing eval`: how many problems of a task a model solves, and at what cost."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from rich.console import Console
-from rich.table import Table
-
-from sparing.cli.bench import check_writable
 from sparing.cli.fields import flag
 from sparing.cli.flags import LoadingFlags, SeedlessFlags
+from sparing.cli.output import RowsFlag, kept_rows, model_fingerprint, wide_console
 from sparing.cli.progress import Progress
-from sparing.cli.run import INTERRUPTED
 from sparing.cli.view import megabytes
 from sparing.latent.files import check_latent
 from sparing.model.sources import find_here
-
-WIDTH = 120  # of the table, where it does not go to a terminal
 
 
 def evaluate(
     loading: LoadingFlags,
     decoding: SeedlessFlags,
+    out: RowsFlag,
     task: Annotated[
         str, flag("pocket, pocket-hard, a family, a reasoning-gym name, a file or a hub id")
     ],
@@ -32,78 +24,35 @@ def evaluate(
     sample_seed: Annotated[int, flag("of the noise, where it is sampled", min=0)] = 0,
     raw: Annotated[bool, flag("no chat template: the question as it stands", "--raw")] = False,
     batch_size: Annotated[int, flag("problems at a time", min=1)] = 8,
-    json_: Annotated[
-        Path | None, flag("write the rows to this file; the same command goes on", "--json")
-    ] = None,
 ) -> None:
     """Solve problems and grade the answers, with 95 % intervals."""
     from sparing.tasks.find import find_tasks
 
     check_latent(loading.model, decoding.latent)
-    if json_:
-        check_writable(json_)
+    out.check()
     tasks = find_tasks(task)
     find_here(loading.model)
     from sparing.evaluate import accuracy
     from sparing.evaluate.batch_generate import Settings
-    from sparing.evaluate.partial_results import PartialResults
-    from sparing.evaluate.report import write_json
 
     settings = Settings(
         **decoding.options(), raw=raw, batch_size=batch_size, sample_seed=sample_seed
     )
-    plan = accuracy.Plan(tasks, n, seed, settings)
-    fingerprint = plan.fingerprint(model_fingerprint(loading))
-    part = PartialResults(json_, fingerprint) if json_ else None
+    experiment = accuracy.AccuracyExperiment(tasks, n, seed, settings)
+    fingerprint = experiment.fingerprint(model_fingerprint(loading))
+    part = out.part(fingerprint)
     engine = loading.load()
-    content = follow(engine, plan, part)
+    with kept_rows(part):
+        content = accuracy.evaluate(engine, experiment, part, Progress())
     content = {"model": loading.model, **content, "fingerprint": fingerprint}
     show(content)
-    if json_ and part:
-        write_json(json_, content)
-        part.remove()
-
-
-def model_fingerprint(loading: LoadingFlags) -> dict[str, Any]:
-    """What is known of a model before it is loaded."""
-    from sparing.model.fingerprint import files_fingerprint
-    from sparing.model.sources import find_model
-
-    return {
-        "model": loading.model,
-        "model_files": files_fingerprint(find_model(loading.model)),
-        "dtype": loading.dtype,
-        "decoder": loading.decoder,
-    }
-
-
-def follow(engine: Any, plan: Any, part: Any) -> dict[str, Any]:
-    """Evaluate with progress on the terminal; Ctrl-C leaves the part and says what to do."""
-    from sparing.evaluate import accuracy
-
-    progress = Progress()
-    try:
-        with part or nullcontext():
-            return accuracy.evaluate(engine, plan, part, progress)
-    except KeyboardInterrupt:
-        typer.echo(left(plan, part), err=True)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def left(plan: Any, part: Any) -> str:
-    """What an interrupted evaluation leaves behind."""
-    if part is None:
-        return "interrupted; with --json FILE the rows would have been kept"
-    if not part.rows:
-        return "interrupted before a problem was done; nothing is kept"
-    return (
-        f"interrupted with {len(part.rows)} of {len(plan.problems)} problems done, kept in "
-        f"{part.path}; the same command goes on from there"
-    )
+    out.finish(content, part)
 
 
 def show(content: Mapping[str, Any]) -> None:
     """A line a task, and one over all of them where there are several."""
+    from rich.table import Table
+
     from sparing.evaluate.report import origin_line
 
     costs = (
@@ -125,12 +74,6 @@ def show(content: Mapping[str, Any]) -> None:
         f"{content['model']}, {content['seconds']:.1f} s of decoding; {origin_line(content)}",
         highlight=False,
     )
-
-
-def wide_console() -> Console:
-    """On stdout; a table that goes to a file is not cut to the 80 columns of no terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def cells(figures: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ class Progress(Bar):
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=console,
-            auto_refresh=console.is_terminal,  # else `track` leaves its steps to a thread of the bar
+            auto_refresh=console.is_terminal,  # else `track` steps in a thread of its own
             disable=not console.is_terminal,
         )
         self._told: dict[TaskID, float] = {}

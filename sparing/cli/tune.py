@@ -10,6 +10,7 @@ from sparing.cli.flags import LoadingFlags
 from sparing.cli.progress import Progress
 from sparing.cli.run import INTERRUPTED
 from sparing.errors import OptionError
+from sparing.options import Depth
 
 tune = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +35,9 @@ def depth(
     tries: Annotated[int, flag("layer sets that are tried", min=1)] = 400,
     max_draft: Annotated[int, flag("tokens of a draft at most", min=1, max=64)] = 25,
     new_tokens: Annotated[int, flag("of each answer that sets are tried on", min=1)] = 512,
+    objective: Annotated[
+        str, flag("speed, or matchness at one ratio: the paper's own search")
+    ] = "speed",
     name: Annotated[str | None, flag("of the set; by default the task's or the file's")] = None,
     out: Annotated[
         Path | None,
@@ -44,7 +48,8 @@ def depth(
 
     `sparing run` uses them from then on.
     """
-    from sparing.cli.bench import check_writable, read_prompts
+    from sparing.cli.output import check_writable
+    from sparing.cli.prompts import read_prompts
     from sparing.depth.layer_sets import SETS_FILE, read_file, sets_file, write_sets
     from sparing.model.fingerprint import fingerprint
     from sparing.model.scope import SCOPE_FILE
@@ -52,6 +57,7 @@ def depth(
     from sparing.tasks.families import POCKET_TASKS
     from sparing.tasks.find import find_tasks
 
+    Depth(objective=objective)  # type: ignore[arg-type]  # refused before anything is loaded
     directory = find_model(loading.model)
     if not task and not prompts and (directory / SCOPE_FILE).exists():
         task = POCKET_TASKS
@@ -62,7 +68,7 @@ def depth(
     asked = read_prompts(prompts)[:n] if prompts else []
     if task:
         asked = [p.question for t in find_tasks(task) for p in t.problems(n, seed, "validation")]
-    from sparing.depth.search import WORTH
+    from sparing.depth.speed_search import WORTH
     from sparing.evaluate.tune_depth import spoken
     from sparing.evaluate.tune_depth import tune as tuned
 
@@ -86,7 +92,7 @@ def depth(
             progress.update(shown, advance=1, description="trying layer sets")
 
         try:
-            found = tuned(engine, said, tries, seed, max_draft, on_try)
+            found = tuned(engine, said, tries, seed, max_draft, on_try, objective)
         except KeyboardInterrupt:
             interrupted = True
     if interrupted:

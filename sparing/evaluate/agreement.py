@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparing.engine.cache import SlotCache
+from sparing.engine.result import Result
 from sparing.model.decoder import Decoder
 from sparing.model.inputs import RowInput
 from sparing.model.layer_set import LayerSet
@@ -20,6 +21,10 @@ class Spoken:
 
     ids: list[int]
     chosen: int
+
+    @classmethod
+    def of(cls, result: Result) -> "Spoken":
+        return cls([*result.prompt_token_ids, *result.token_ids], len(result.token_ids))
 
 
 def likeliest(

@@ -2,19 +2,19 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
 from sparing.api import Engine
 from sparing.depth.ngram_cache import NgramCache
+from sparing.depth.state import DraftingState
 from sparing.errors import OptionError
 from sparing.evaluate.baselines.answer import Baseline, transcribe
 from sparing.evaluate.baselines.llama_cpp import LLAMA_CPP
 from sparing.evaluate.baselines.openvino import OPENVINO, OPENVINO_EVICTION
 from sparing.evaluate.baselines.start import Baselines
-from sparing.evaluate.baselines.transformers import Transformers
-from sparing.evaluate.bench_depth import LOOKUP_TOKENS
+from sparing.evaluate.baselines.transformers import LOOKUP_TOKENS, Transformers
 from sparing.model.chat import PromptLike
 from sparing.options import Depth, Latent, Memory, Sampling
 
@@ -64,8 +64,12 @@ class ArmQuestion:
 
 @dataclass(frozen=True)
 class ArmAnswer:
-    """New tokens and what they took. ``answer``: as text, without the thought; ``kv_bytes``: at
-    their peak, None where nobody tells; ``more``: other counts."""
+    """New tokens and what they took.
+
+    ``answer``: as text, without the thought.
+    ``kv_bytes``: at their peak; None where an engine does not report them.
+    ``more``: other counts.
+    """
 
     ids: list[int]
     answer: str
@@ -78,31 +82,28 @@ class ArmAnswer:
 class SparingArm:
     """Sparing with some savings on: drafts by ``auto``, latents by the model's own switch.
 
-    What drafting learns is this arm's own and on no disk. It stays, but for the text of measured
-    answers, which nobody shall say by heart.
+    What drafting learns is this arm's own and on no disk. It persists across requests, except
+    n-grams of measured answers, which would be replayed.
     """
 
     def __init__(self, engine: Engine, spared: set[str]) -> None:
-        self.spared, self.engine = spared, engine
-        if DEPTH in spared:
-            self.engine = Engine(
-                engine.decoder, engine.chat, engine.name, engine.predictor, engine.drafting.sets,
-                engine.latents,
-            )  # fmt: skip
-        self._ngrams: NgramCache | None = None
+        self.engine, self.spared = engine, spared
+        self.drafting = DraftingState(engine.decoder, engine.drafting.sets)
+        self.ngrams: NgramCache | None = None
 
     def remember(self) -> None:
-        """What was said until now may be said by heart from now on."""
-        if DEPTH in self.spared:
-            self._ngrams = self.engine.drafting.ngrams
+        """Keep the n-grams of all answers so far."""
+        self.ngrams = self.drafting.ngrams
 
     def __call__(self, asked: ArmQuestion) -> ArmAnswer:
-        if self._ngrams is not None:
-            self.engine.drafting.ngrams = self._ngrams.copy()
+        if self.ngrams is not None:
+            self.drafting.ngrams = self.ngrams.copy()
         memory = asked.memory if MEMORY in self.spared else None
         depth = Depth(draft="auto" if DEPTH in self.spared else "off")
         begun = time.perf_counter()
-        [found] = self.engine.generate([asked.prompt], memory, depth, self._latent, asked.sampling)
+        [found] = self.engine.generate(
+            [asked.prompt], memory, depth, self._latent, asked.sampling, drafting=self.drafting
+        )
         seconds, stats = time.perf_counter() - begun, found.stats
         names = ("thinking_tokens", "latent_tokens", "drafted", "accepted", "evictions")
         counts = {name: getattr(stats, name) for name in names}
@@ -120,7 +121,7 @@ class SparingArm:
 
 
 class BaselineArm:
-    """A baseline, asked and heard as ``engine`` is."""
+    """A baseline, whose prompts and answers are formatted as the engine's."""
 
     def __init__(self, engine: Engine, baseline: Baseline) -> None:
         self.engine, self.baseline = engine, baseline
@@ -146,13 +147,19 @@ class BaselineArm:
         return ArmAnswer(said.ids, answer, why, seconds, said.kv_bytes, counts)
 
 
-Arms = Mapping[str, SparingArm | BaselineArm]
+@dataclass
+class LoadedArms:
+    """Arms by name, and those that are ``warm``; ``engine``: with everything kept, for lengths."""
+
+    engine: Engine
+    arms: Mapping[str, SparingArm | BaselineArm]
+    warm: set[str] = field(default_factory=set)
 
 
 def load_arms(
     names: Sequence[str], engine: Engine, directory: Path, started: Baselines | None = None
-) -> Arms:
-    """The arms by name; raises ModelError where transformers cannot load it.
+) -> LoadedArms:
+    """Raises ModelError where transformers cannot load the model.
 
     The token of latent steps is no word to transformers either.
     """
@@ -162,9 +169,10 @@ def load_arms(
         plain = Transformers.load(directory, engine.decoder.dtype, **more)
         looking = Transformers(plain.model, prompt_lookup_num_tokens=LOOKUP_TOKENS, **more)
         baselines |= {TRANSFORMERS: plain, LOOKUP: looking}
-    return {
+    arms = {
         name: BaselineArm(engine, baselines[name])
         if name in baselines
         else SparingArm(engine, savings(name))
         for name in names
     }
+    return LoadedArms(engine, arms)

@@ -1,20 +1,21 @@
 """The rows of `sparing bench all`: every problem by every arm, in turns."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import Any
 
-from rich.progress import Progress
-
-from sparing import __version__
-from sparing.api import Engine
 from sparing.errors import OptionError
 from sparing.evaluate.batch_generate import Settings, answers
-from sparing.evaluate.bench_all_arms import DEPTH, MEMORY, ArmAnswer, ArmQuestion, Arms, savings
+from sparing.evaluate.bench_all_arms import (
+    DEPTH,
+    MEMORY,
+    ArmAnswer,
+    ArmQuestion,
+    LoadedArms,
+    savings,
+)
 from sparing.evaluate.bench_memory_rows import budget_of
-from sparing.evaluate.partial_results import PartialResults
+from sparing.evaluate.experiment import Done, Experiment, Job, Row, Rows, digest
 from sparing.options import Depth, Memory, Sampling
 from sparing.tasks.problem import Problem, Task
 
@@ -23,36 +24,22 @@ GRAM = 4  # tokens, of which those that are new are counted
 LENGTH = ""  # the arm of rows that only say how much is thought with everything kept
 WARM_UP_TOKENS = 16
 WARM_DRAFTS = 512  # tokens a question, as drafts need more to get warm on
-KEPT = (  # of a row, in a report
-    "id",
-    "correct",
-    "prompt_tokens",
-    "text_tokens",
-    "latent_tokens",
-    "thinking_tokens",
-    "seconds",
-    "kv_bytes",
-    "distinct4",
-    "drafted",
-    "accepted",
-    "evictions",
-    "finish_reason",
-    "tokens",  # their hash: what is drafted or not must be the same
-)
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """``problems`` by each of ``arms``, which get warm on others.
+class SavingsExperiment(Experiment[str]):
+    """``measured`` problems by each of ``chosen`` arms, which get warm on others.
 
-    With ``tasks``, whose problems they are, answers go to their end, within ``new_tokens``, and are
-    graded; without, all are of just as many tokens. ``budget``: slots, or a share of what is
-    thought with everything kept. ``seed``: of the noise. Raises OptionError.
+    ``tasks``: whose problems they are. With tasks, answers go to their end within ``new_tokens``
+    and are graded; without, all have ``new_tokens``.
+    ``budget``: slots, or a share of what is thought with everything kept.
+    ``seed``: of the noise.
+
+    Raises OptionError.
     """
 
-    arms: Sequence[str]
-    problems: Sequence[Problem]
+    chosen: Sequence[str]
+    measured: Sequence[Problem]
     warm_up: Sequence[Problem]
     tasks: Sequence[Task]
     budget: int | float
@@ -60,8 +47,49 @@ class Plan:
     greedy: bool = False
     seed: int = 0
 
+    keys = ("arm",)
+    mixed = True
+    reported = (
+        "id",
+        "correct",
+        "prompt_tokens",
+        "text_tokens",
+        "latent_tokens",
+        "thinking_tokens",
+        "seconds",
+        "kv_bytes",
+        "distinct4",
+        "drafted",
+        "accepted",
+        "evictions",
+        "finish_reason",
+        "tokens",  # their hash: drafts must not change it
+    )
+
     def __post_init__(self) -> None:
         Memory(budget=self.budget)
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        return self.measured
+
+    @property
+    def questions(self) -> list[Problem]:
+        return [*self.measured, *self.warm_up]
+
+    @property
+    def arms(self) -> Sequence[str]:
+        return self.chosen
+
+    @property
+    def needs_lengths(self) -> bool:
+        """Whether a budget depends on how much is thought of a problem."""
+        spares = any(MEMORY in savings(arm) for arm in self.chosen)
+        return spares and isinstance(self.budget, float) and bool(self.tasks)
+
+    @property
+    def stages(self) -> list[Sequence[str]]:
+        return [[LENGTH], self.chosen] if self.needs_lengths else [self.chosen]
 
     @property
     def settings(self) -> Settings:
@@ -76,11 +104,14 @@ class Plan:
             depth=Depth(draft="off"), sampling=sampling, batch_size=16, sample_seed=self.seed
         )
 
-    @property
-    def needs_lengths(self) -> bool:
-        """Whether a budget depends on how much is thought of a problem."""
-        spares = any(MEMORY in savings(arm) for arm in self.arms)
-        return spares and isinstance(self.budget, float) and bool(self.tasks)
+    def key(self, arm: str) -> tuple[str]:
+        return (arm,)
+
+    def label(self, arm: str) -> str:
+        return arm or "lengths of thoughts"
+
+    def asked(self, arm: str) -> Sequence[Problem]:
+        return self.questions if arm == LENGTH else self.measured
 
     def memory(self, question: int, thinking: int) -> Memory:
         """Under the model's own policy."""
@@ -89,21 +120,97 @@ class Plan:
         return Memory(budget=budget_of(self.budget, question, thinking))
 
     def to_dict(self) -> dict[str, Any]:
-        """All that it says, as JSON; tasks and problems by name."""
         return {
             "tasks": [task.name for task in self.tasks],
-            "problems": [[p.task, p.id] for p in self.problems],
-            **{n: getattr(self, n) for n in ("arms", "budget", "new_tokens", "greedy", "seed")},
+            "problems": [[p.task, p.id] for p in self.measured],
+            "arms": list(self.chosen),
+            **{name: getattr(self, name) for name in ("budget", "new_tokens", "greedy", "seed")},
             **({} if self.greedy else {"temperature": TEMPERATURE, "top_p": TOP_P}),
         }
 
-    def fingerprint(self, model: Mapping[str, Any]) -> dict[str, Any]:
-        """All that decides the rows; ``model``: what is known of it before it is loaded."""
-        asked = [(p.question, p.answer) for p in (*self.problems, *self.warm_up)]
-        return {**model, **self.to_dict(), "questions": hashed(asked), "version": __version__}
+    def refuse(self, loaded: LoadedArms) -> None:
+        """Raise what cannot be asked, or not under a budget that is known beforehand."""
+        counted = isinstance(self.budget, int) and any(MEMORY in savings(a) for a in self.chosen)
+        memory = self.memory(0, 0) if counted else Memory()
+        settings = replace(self.settings, memory=memory, batch_size=1)
+        answers(loaded.engine, self.questions, settings, [])
+
+    def before(self, arm: str, places: Sequence[int], found: Rows) -> list[Row]:
+        """How much is thought of a problem, and of those to get warm on."""
+        if arm == LENGTH or not self.needs_lengths:
+            return []
+        problems = [*(self.measured[place] for place in places), *self.warm_up]
+        return [found[self.name(LENGTH, problem)] for problem in problems]
+
+    def jobs(self, arms: Sequence[str], found: Rows) -> list[Job]:
+        """Problem by problem all arms in turns, another one first each time."""
+        if LENGTH in arms:
+            return super().jobs(arms, found)
+        return [
+            Job(arm, [place], self.before(arm, [place], found))
+            for place, problem in enumerate(self.measured)
+            for arm in rotated(arms, place)
+            if self.name(arm, problem) not in found
+        ]
+
+    def run(self, loaded: LoadedArms, job: Job) -> Iterator[Done]:
+        if job.arm == LENGTH:
+            yield from self.lengths(loaded, job)
+            return
+        thinking = [row["thinking_tokens"] for row in job.before]
+        if job.arm not in loaded.warm:
+            self.get_warm(loaded, job.arm, thinking[1:])
+            loaded.warm.add(job.arm)
+        [place] = job.places
+        problem = self.measured[place]
+        question = self.question(loaded, problem, self.new_tokens, thinking[:1])
+        yield job.arm, place, self.row(job.arm, problem, loaded.arms[job.arm](question))
+
+    def lengths(self, loaded: LoadedArms, job: Job) -> Iterator[Done]:
+        """How much is thought of each problem with everything kept."""
+        problems = [self.questions[place] for place in job.places]
+        for finished in answers(loaded.engine, problems, self.settings):
+            thinking = {"thinking_tokens": finished.result.stats.thinking_tokens}
+            row = self.new_row(LENGTH, problems[finished.index]) | thinking
+            yield LENGTH, job.places[finished.index], row
+
+    def get_warm(self, loaded: LoadedArms, name: str, thinking: Sequence[int] = ()) -> None:
+        """A few tokens by an arm, and where it drafts some of each question."""
+        drafts, arm = DEPTH in savings(name), loaded.arms[name]
+        most = min(WARM_DRAFTS if drafts else WARM_UP_TOKENS, self.new_tokens)
+        for at, problem in enumerate(self.warm_up if drafts else self.warm_up[:1]):
+            arm(self.question(loaded, problem, most, thinking[at : at + 1]))
+        arm.remember()
+
+    def question(
+        self, loaded: LoadedArms, problem: Problem, most: int, thinking: Sequence[int] = ()
+    ) -> ArmQuestion:
+        """A problem with its noise and ``most`` new tokens; ``thinking``: its length, if known."""
+        chat = loaded.engine.chat
+        prompt = chat.question(problem.question)
+        noise = {"seed": self.settings.noise_seed(problem), "max_new_tokens": most}
+        sampling = Sampling(**self.settings.sampling.model_dump() | noise)
+        [length] = thinking or [self.new_tokens]
+        return ArmQuestion(prompt, sampling, self.memory(len(chat.encode(prompt).ids), length))
+
+    def row(self, arm: str, problem: Problem, answer: ArmAnswer) -> Row:
+        """A problem by an arm; ``correct`` is None where there is no task to grade it."""
+        return {
+            **self.new_row(arm, problem),
+            "correct": self.grade(problem, answer.answer) if self.tasks else None,
+            "text_tokens": len(answer.ids),
+            "seconds": round(answer.seconds, 4),
+            "kv_bytes": answer.kv_bytes,
+            "distinct4": distinct(answer.ids),
+            "tokens": digest(answer.ids),
+            "finish_reason": answer.finish_reason,
+            **answer.more,
+        }
 
 
-def posed(tasks: Sequence[Task], n: int, seed: int) -> tuple[list[Problem], list[Problem]]:
+def draw_with_warm_up(
+    tasks: Sequence[Task], n: int, seed: int
+) -> tuple[list[Problem], list[Problem]]:
     """``n`` problems of each task, and one more of each to get warm on; raises OptionError."""
     problems: list[Problem] = []
     warm_up: list[Problem] = []
@@ -116,7 +223,7 @@ def posed(tasks: Sequence[Task], n: int, seed: int) -> tuple[list[Problem], list
     return problems, warm_up
 
 
-def prompted(
+def prompt_problems(
     prompts: Sequence[str], n: int, others: Sequence[str]
 ) -> tuple[list[Problem], list[Problem]]:
     """``n`` times a prompt, the same one with other noise where there are fewer, and those of the
@@ -130,125 +237,9 @@ def prompted(
     return measured, warm_up
 
 
-def collect(
-    arms: Arms, engine: Engine, plan: Plan, part: PartialResults | None, progress: Progress
-) -> dict[str, list[Row]]:
-    """The rows of every arm in the problems' order; ``part`` takes each as it is done.
-
-    Problem by problem all arms in turns, another one first each time. Raises what
-    ``Engine.generate`` raises, before ``progress`` is shown.
-    """
-    refuse(engine, plan)
-    found = {named(row): row for row in (part.rows if part else [])}
-
-    def keep(row: Row) -> None:
-        if part:
-            part.append(row)
-        found[named(row)] = row
-
-    wanted = [
-        (arm, problem)
-        for place, problem in enumerate(plan.problems)
-        for arm in rotated(plan.arms, place)
-        if (arm, problem.task, problem.id) not in found
-    ]
-    with progress:
-        total = len(plan.arms) * len(plan.problems)
-        shown = progress.add_task("lengths of thoughts", total=total, completed=total - len(wanted))
-        asking = Asking(arms, engine, plan, found)
-        for row in asking.lengths():
-            keep(row)
-        for arm in dict.fromkeys(arm for arm, _ in wanted):
-            progress.update(shown, description=f"{arm} warms up")
-            asking.warm_up(arm)
-        for arm, problem in wanted:
-            progress.update(shown, description=f"{arm}, {problem.task} {problem.id}")
-            keep(asking.row(arm, problem))
-            progress.advance(shown)
-    return {arm: [found[arm, p.task, p.id] for p in plan.problems] for arm in plan.arms}
-
-
-def refuse(engine: Engine, plan: Plan) -> None:
-    """Raise what cannot be asked, or not under a budget that is known beforehand."""
-    counted = isinstance(plan.budget, int) and any(MEMORY in savings(arm) for arm in plan.arms)
-    memory = plan.memory(0, 0) if counted else Memory()
-    settings = replace(plan.settings, memory=memory, batch_size=1)
-    answers(engine, [*plan.problems, *plan.warm_up], settings, [])
-
-
 def rotated(arms: Sequence[str], by: int) -> list[str]:
     by %= len(arms)
     return [*arms[by:], *arms[:by]]
-
-
-def named(row: Row) -> tuple[str, str, int]:
-    return row["arm"], row["task"], row["id"]
-
-
-class Asking:
-    """A plan's problems, put to the arms. ``found``: all rows that there are, by name."""
-
-    def __init__(
-        self, arms: Arms, engine: Engine, plan: Plan, found: Mapping[tuple[str, str, int], Row]
-    ) -> None:
-        self.arms, self.engine, self.plan, self.found = arms, engine, plan, found
-        self.tasks = {task.name: task for task in plan.tasks}
-
-    def lengths(self) -> Iterator[Row]:
-        """Rows that say how much is thought of a problem, where they are missing and needed."""
-        problems = [*self.plan.problems, *self.plan.warm_up] if self.plan.needs_lengths else []
-        wanted = [i for i, p in enumerate(problems) if (LENGTH, p.task, p.id) not in self.found]
-        for answered in answers(self.engine, problems, self.plan.settings, wanted):
-            problem, stats = problems[answered.index], answered.result.stats
-            yield {
-                "arm": LENGTH,
-                "task": problem.task,
-                "id": problem.id,
-                "thinking_tokens": stats.thinking_tokens,
-            }
-
-    def warm_up(self, arm: str) -> None:
-        """A few tokens, and where it drafts some of each question."""
-        drafts = DEPTH in savings(arm)
-        most = min(WARM_DRAFTS if drafts else WARM_UP_TOKENS, self.plan.new_tokens)
-        for problem in self.plan.warm_up if drafts else self.plan.warm_up[:1]:
-            self.arms[arm](self._asked(problem, most))
-        self.arms[arm].remember()
-
-    def row(self, arm: str, problem: Problem) -> Row:
-        answer = self.arms[arm](self._asked(problem, self.plan.new_tokens))
-        correct = None
-        if self.tasks:
-            correct = self.tasks[problem.task].grade(problem, answer.answer)
-        return as_row(arm, problem, answer, correct)
-
-    def _asked(self, problem: Problem, most: int) -> ArmQuestion:
-        plan = self.plan
-        prompt = self.engine.chat.question(problem.question)
-        told = {"seed": plan.settings.noise_seed(problem), "max_new_tokens": most}
-        sampling = Sampling(**plan.settings.sampling.model_dump() | told)
-        thinking = plan.new_tokens
-        if plan.needs_lengths:
-            thinking = self.found[LENGTH, problem.task, problem.id]["thinking_tokens"]
-        question = len(self.engine.chat.encode(prompt).ids)
-        return ArmQuestion(prompt, sampling, plan.memory(question, thinking))
-
-
-def as_row(arm: str, problem: Problem, answer: ArmAnswer, correct: bool | None) -> Row:
-    """A problem by an arm; ``correct`` None: nobody grades it."""
-    return {
-        "arm": arm,
-        "task": problem.task,
-        "id": problem.id,
-        "correct": correct,
-        "text_tokens": len(answer.ids),
-        "seconds": round(answer.seconds, 4),
-        "kv_bytes": answer.kv_bytes,
-        "distinct4": distinct(answer.ids),
-        "tokens": hashed(answer.ids),
-        "finish_reason": answer.finish_reason,
-        **answer.more,
-    }
 
 
 def distinct(ids: Sequence[int], size: int = GRAM) -> float:
@@ -256,20 +247,3 @@ def distinct(ids: Sequence[int], size: int = GRAM) -> float:
     comes close to 0. 1 where there is no such run."""
     grams = [tuple(ids[at : at + size]) for at in range(len(ids) - size + 1)]
     return len(set(grams)) / len(grams) if grams else 1.0
-
-
-def hashed(content: Any) -> str:
-    """16 hexadecimal digits of some JSON."""
-    return blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
-
-
-def columns(rows: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, dict[str, list[Any]]]]:
-    """Arm by arm and task by task a list a field."""
-    found: dict[str, dict[str, dict[str, list[Any]]]] = {}
-    for arm, of_arm in rows.items():
-        tasks = found.setdefault(arm, {})
-        for row in of_arm:
-            of_task = tasks.setdefault(row["task"], {field: [] for field in KEPT})
-            for field, values in of_task.items():
-                values.append(row.get(field))
-    return found

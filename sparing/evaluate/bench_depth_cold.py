@@ -7,7 +7,7 @@ from itertools import cycle
 from typing import Any
 
 from sparing.api import Engine
-from sparing.depth.find import DraftingState
+from sparing.depth.state import DraftingState
 from sparing.engine.events import LayersEvent, TokenEvent
 from sparing.evaluate.report import Figure
 from sparing.evaluate.timing import alternating
@@ -18,7 +18,6 @@ COLD_TOKENS = 512  # of which the search's share and the speed are told
 BEYOND = 384  # tokens, at least, that the timeline shows of acceleration
 LONGEST = 4096  # tokens after which it ends in any case
 STRETCH = 96  # tokens over which a speed is taken
-SEARCH_BAR = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class ColdRun:
     engine: Engine
     depth: Depth
     sampling: Sampling
+    drafting: DraftingState
     marks: list[Mark] = field(default_factory=lambda: [Mark(0, 0.0, 0.0)])
     timeline: list[dict[str, Any]] = field(default_factory=list)
 
@@ -60,10 +60,11 @@ class ColdRun:
 
     def _answer(self, prompt: PromptLike) -> None:
         """One request; a mark for each token of it."""
-        drafting, depth = self.engine.drafting, self.depth
+        drafting, depth = self.drafting, self.depth
         search = drafting.search(depth) if depth.draft != "off" else None
         before, begun = self.marks[-1].seconds, time.perf_counter()
-        for event in self.engine.stream(prompt, None, depth, None, self.sampling):
+        stream = self.engine.stream(prompt, None, depth, None, self.sampling, drafting=drafting)
+        for event in stream:
             if isinstance(event, LayersEvent):
                 self.timeline.append(event.to_dict() | {"at": self._tokens})
             elif isinstance(event, TokenEvent):
@@ -108,14 +109,10 @@ def cold_start(
     of them."""
     mixed = alternating(groups)
     runs: dict[str, ColdRun] = {}
-    known = engine.drafting
-    try:
-        for draft in ("off", *drafters):
-            engine.drafting = DraftingState(engine.decoder)
-            options = depth.model_copy(update={"draft": draft})
-            runs[draft] = ColdRun(engine, options, sampling).answer(mixed, draft == "layers")
-    finally:
-        engine.drafting = known
+    for draft in ("off", *drafters):
+        options = depth.model_copy(update={"draft": draft})
+        run = ColdRun(engine, options, sampling, DraftingState(engine.decoder))
+        runs[draft] = run.answer(mixed, draft == "layers")
     raw = {f"cold_{draft}": run.to_dict() for draft, run in runs.items()}
     plain = runs.pop("off").early
     figures = [
@@ -129,7 +126,8 @@ def cold_start(
         for draft, run in runs.items()
     ]
     if "auto" in runs:
-        early, what = runs["auto"].early, f"auto, cold start, {COLD_TOKENS} tokens: search over all"
+        early = runs["auto"].early
+        what = f"auto, cold start, {COLD_TOKENS} tokens: search over all time"
         share = early.search_seconds / early.seconds
-        figures.append(Figure("search_share", share, "share", "lower", SEARCH_BAR, f"{what} time"))
+        figures.append(Figure("search_share", share, "share", "lower", what))
     return figures, raw

@@ -1,7 +1,7 @@
 """One trace of `sparing bench memory`: what was predicted of its tokens, and what came true."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from sparing.engine.events import EvictEvent, TokenEvent, scores_by_position
 from sparing.engine.result import Result
 from sparing.errors import OptionError
 from sparing.evaluate.batch_generate import answers
-from sparing.evaluate.bench_memory_rows import Plan, Row
+from sparing.evaluate.bench_memory_rows import MemoryExperiment
+from sparing.evaluate.experiment import Row
 from sparing.files import read_json
 from sparing.memory.files import CONFIG_FILE
 from sparing.memory.targets import importance
@@ -40,15 +41,17 @@ class Target:
             ) from None
 
 
-def trace(engine: Engine, plan: Plan, full: Sequence[Row], target: Target) -> dict[str, Any] | None:
+def trace(
+    engine: Engine, experiment: MemoryExperiment, full: Sequence[Row], target: Target
+) -> dict[str, Any] | None:
     """The first task's first problem solved with everything kept, and again under the learned
     policy at ``SHARE``; None where there is none."""
-    task = plan.tasks[0]
-    for problem, row in zip(plan.problems, full, strict=True):
+    task = experiment.tasks[0]
+    for problem, row in zip(experiment.problems, full, strict=True):
         answered = 0 < row["thinking_tokens"] < row["new_tokens"]
         if row["correct"] and answered and problem.task == task.name:
-            memory = plan.memory(("learned", SHARE), row["prompt_tokens"], row["thinking_tokens"])
-            [found] = answers(engine, [problem], replace(plan.settings, memory=memory))
+            settings = experiment.settings(("learned", SHARE), row)
+            [found] = answers(engine, [problem], settings)
             if task.grade(problem, found.result.answer):
                 return read(engine, problem, found.result, target)
     return None

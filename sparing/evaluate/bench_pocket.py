@@ -13,25 +13,23 @@ import torch
 from rich.progress import Progress
 
 from sparing.api import Engine
-from sparing.engine.result import Result
-from sparing.evaluate.agreement import Spoken, agreement, best_layer_set
+from sparing.evaluate.baselines.transformers import generate
 from sparing.evaluate.batch_generate import FinishedRow, Settings, answers
+from sparing.evaluate.bench_pocket_layers import layer_figures
 from sparing.evaluate.report import Figure
 from sparing.evaluate.statistics import wilson
 from sparing.evaluate.timing import interleaved, paired_ratio
 from sparing.options import Depth, Memory, Sampling
 from sparing.tasks.families import FAMILIES
-from sparing.tasks.gym import entries
 from sparing.tasks.problem import Problem, Task
-from sparing.tasks.wording import wording
 
+MOST_TOKENS = 1400
 GREEDY = Settings(
-    depth=Depth(draft="off"), sampling=Sampling(temperature=0, max_new_tokens=1400), batch_size=32
+    depth=Depth(draft="off"),
+    sampling=Sampling(temperature=0, max_new_tokens=MOST_TOKENS),
+    batch_size=32,
 )
 NGRAM = 3
-SKIPPED = ((0.5, 0.93), (0.7, 0.85))  # share of sub-layers left out, agreement hoped for
-SEARCHED, MEASURED = 2, 8  # problems of each family: to find a layer set, to measure it
-TRIES = 60
 EARLY = "legs"  # the family whose answer needs what was found early
 FIRST_TOKEN = """
 import json, sys, time
@@ -114,38 +112,31 @@ def solve(
 
 
 def accuracy_figures(solved: Mapping[str, Solved]) -> list[Figure]:
-    """Full cache, greedy: standard questions against the bar, hard ones within a range."""
+    """Full cache, greedy, at both levels; and what 200 problems take."""
     figures = []
     for name, s in solved.items():
         low, high = wilson(sum(s.correct), len(s.correct))
-        standard = name in FAMILIES
-        bar = 0.9 if standard else None
         what = f"{name}: solved ({low:.0%} to {high:.0%})"
-        what += "" if standard else ", meant to be 50 to 80 %"
-        figures.append(Figure(f"accuracy/{name}", s.accuracy, "share", "higher", bar, what))
+        what += "" if name in FAMILIES else ", meant to be 50 to 80 %"
+        figures.append(Figure(f"accuracy/{name}", s.accuracy, "share", "higher", what))
     overall = mean(solved[name].accuracy for name in FAMILIES)
-    figures.append(
-        Figure("accuracy/mean", overall, "share", "higher", 0.95, "mean of the families")
-    )
+    figures.append(Figure("accuracy/mean", overall, "share", "higher", "mean of the families"))
     slowest = max(solved.values(), key=lambda s: s.seconds)
     per_200 = slowest.seconds / len(slowest.problems) * 200
     what = f"200 problems of the slowest, {slowest.task.name}, 32 at a time"
-    figures.append(Figure("seconds_per_200", per_200, "s", "lower", 180.0, what))
-    return figures
+    return [*figures, Figure("seconds_per_200", per_200, "s", "lower", what)]
 
 
 def thinking_figures(solved: Mapping[str, Solved]) -> list[Figure]:
-    """How long the thoughts are, and how much of them a 3-gram lookup would have said."""
+    """How long the thoughts are, and how much of them a 3-gram lookup predicts."""
     figures = []
     for name, s in solved.items():
         lengths = [a.result.stats.thinking_tokens for a in s.answered]
         what = f"{name}: thinking tokens, mean (longest {max(lengths)})"
-        figures.append(
-            Figure(f"thinking_tokens/{name}", mean(lengths), "tokens", "higher", None, what)
-        )
+        figures.append(Figure(f"thinking_tokens/{name}", mean(lengths), "tokens", "higher", what))
         share = mean(lookup_share(a) for a in s.answered)
         what = f"{name}: thinking tokens that a {NGRAM}-gram lookup predicts"
-        figures.append(Figure(f"lookup_share/{name}", share, "share", "lower", 0.5, what))
+        figures.append(Figure(f"lookup_share/{name}", share, "share", "lower", what))
     return figures
 
 
@@ -165,20 +156,19 @@ def lookup_share(answered: FinishedRow) -> float:
 
 
 def without_thinking(engine: Engine, full: Solved) -> list[Figure]:
-    """The thought forbidden, asked for and by force; and cut to half of what it took."""
-    name = full.task.name
+    """The thought left out by the template and by force; and cut to half of its length."""
     asked = replace(GREEDY, template_options={"enable_thinking": False})
     halves = [thinking_at_most(max(a.result.stats.thinking_tokens // 2, 1)) for a in full.answered]
-    arms: dict[str, tuple[Settings | list[Settings], float | None, str]] = {
-        "no_think": (asked, 0.3, "an empty thought, which was trained for"),
-        "think_budget_0": (thinking_at_most(0), None, "the thought closed by force at once"),
-        "half_think": (halves, None, "the thought closed by force at half of its length"),
+    arms: dict[str, tuple[Settings | list[Settings], str]] = {
+        "no_think": (asked, "an empty thought, which was trained for"),
+        "think_budget_0": (thinking_at_most(0), "the thought closed by force at once"),
+        "half_think": (halves, "the thought closed by force at half of its length"),
     }
     figures = []
-    for arm, (settings, bar, what) in arms.items():
-        found = solve(engine, full.task, full.problems, settings)
-        what = f"{name}: solved with {what}"
-        figures.append(Figure(f"{arm}/{name}", found.accuracy, "share", "lower", bar, what))
+    for arm, (settings, how) in arms.items():
+        value = solve(engine, full.task, full.problems, settings).accuracy
+        name, what = f"{arm}/{full.task.name}", f"{full.task.name}: solved with {how}"
+        figures.append(Figure(name, value, "share", "lower", what))
     return figures
 
 
@@ -198,43 +188,7 @@ def window_figure(engine: Engine, full: Solved) -> Figure:
         settings.append(replace(GREEDY, memory=memory))
     found = solve(engine, full.task, full.problems, settings)
     what = f"{EARLY}: solved with a recency window of a quarter of the trace"
-    return Figure(f"window_quarter/{EARLY}", found.accuracy, "share", "lower", None, what)
-
-
-def layer_figures(engine: Engine, seed: int, control: str | None = None) -> list[Figure]:
-    """The best layer set found on validation problems, and its agreement on others of them.
-
-    ``control``: how the model was trained, where it is not the one that ships.
-    """
-    searched, measured = (
-        [s for family in FAMILIES for s in spoken(engine, family, count, seed + offset)]
-        for offset, count in enumerate((SEARCHED, MEASURED))
-    )
-    figures = []
-    for skipped, bar in SKIPPED:
-        layer_set = best_layer_set(engine.decoder, searched, skipped, TRIES, seed)
-        share = agreement(engine.decoder, measured, layer_set)
-        trained = f", after a short training {control} layer dropout" if control else ""
-        what = (
-            f"tokens that agree with {layer_set.skipped} of {2 * engine.decoder.shape.layers} "
-            f"sub-layers skipped{trained}"
-        )
-        name = f"agreement/{round(100 * skipped)}" + (f"/short_{control}" if control else "")
-        figures.append(Figure(name, share, "share", "higher", None if control else bar, what))
-    return figures
-
-
-def spoken(engine: Engine, family: str, count: int, seed: int) -> list[Spoken]:
-    """What the model says to validation questions."""
-    dataset, config = FAMILIES[family].dataset, FAMILIES[family].standard
-    drawn = entries(dataset, config, "validation", seed, count)
-    asked = [engine.chat.question(wording(dataset, entry)) for entry in drawn]
-    results = engine.generate(asked, None, GREEDY.depth, None, GREEDY.sampling, batch_size=8)
-    return [spoken_of(result) for result in results]
-
-
-def spoken_of(result: Result) -> Spoken:
-    return Spoken([*result.prompt_token_ids, *result.token_ids], len(result.token_ids))
+    return Figure(f"window_quarter/{EARLY}", found.accuracy, "share", "lower", what)
 
 
 def speed_figures(engine: Engine, other: Any, solved: Mapping[str, Solved]) -> list[Figure]:
@@ -248,26 +202,20 @@ def speed_figures(engine: Engine, other: Any, solved: Mapping[str, Solved]) -> l
         said["ours"] = [r[0].token_ids for r in found]
 
     def theirs() -> None:
+        found = [generate(other, prompt, MOST_TOKENS, min_new_tokens=0) for prompt in prompts]
         said["theirs"] = [
-            other.generate(p, do_sample=False, max_new_tokens=1400)[0, p.shape[1] :].tolist()
-            for p in prompts
+            r.sequences[0, p.shape[1] :].tolist() for r, p in zip(found, prompts, strict=True)
         ]
 
-    standard_question = next(iter(solved.values())).problems[0].question
+    first = first_token_seconds(engine, next(iter(solved.values())).problems[0].question)
     seconds = interleaved({"ours": ours, "theirs": theirs}, 5)
     same = said["ours"] == said["theirs"]
     ratio = paired_ratio(seconds["theirs"], seconds["ours"])
     what = f"batch 1 over transformers.generate, {'the same' if same else 'OTHER'} tokens"
+    after = "from the end of the imports to the first token, weights loaded between"
     return [
-        Figure("speedup_vs_transformers", ratio, "x", "higher", 3.0, what),
-        Figure(
-            "first_token_s",
-            first_token_seconds(engine, standard_question),
-            "s",
-            "lower",
-            2.0,
-            "from the end of the imports to the first token, weights loaded between",
-        ),
+        Figure("speedup_vs_transformers", ratio, "x", "higher", what),
+        Figure("first_token_s", first, "s", "lower", after),
     ]
 
 

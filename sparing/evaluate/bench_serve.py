@@ -1,23 +1,18 @@
 """`sparing bench serve`: many at once, the wait for a first token, memory that stays, overhead."""
 
 import asyncio
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import psutil
 from rich.progress import Progress
 
 from sparing.api import Engine
-from sparing.errors import ModelError
 from sparing.evaluate.http_client import TimedResponse, ask
 from sparing.evaluate.report import Figure
+from sparing.evaluate.server_process import ServerProcess
 from sparing.evaluate.statistics import geometric_mean
 from sparing.model.chat import Message
 from sparing.options import Depth, Sampling
@@ -27,7 +22,6 @@ EARLY = 10  # resident memory: after a tenth of the requests, and after all
 WARM_UP = 4
 PAIRS = 8  # of server and engine, a round
 SETTLE_S = 0.5
-END_S = 60  # for an orderly end, which takes the server's grace at most
 Measured = tuple[list[Figure], dict[str, Any]]
 
 
@@ -49,50 +43,12 @@ class Serve:
         return [{"role": "user", "content": self.questions[number % len(self.questions)]}]
 
 
-class Child:
-    """A server in a process of its own, as `sparing serve` starts it."""
-
-    def __init__(self, flags: Sequence[str]) -> None:
-        command = [sys.executable, "-m", "sparing.cli.main", "serve", "--port", "0", *flags]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        said = []
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            said.append(line.strip())
-            if found := re.search(r"http://127\.0\.0\.1:(\d+)/v1", line):
-                self.port = int(found[1])
-                return
-        raise ModelError(f"the server must start, got: {' '.join(said)}")
-
-    @property
-    def resident_bytes(self) -> int:
-        return psutil.Process(self.process.pid).memory_info().rss
-
-    def close(self) -> None:
-        """An orderly end, or an end."""
-        self.process.terminate()
-        try:
-            self.process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-@contextmanager
-def serving(flags: Sequence[str]) -> Any:
-    child = Child(flags)
-    try:
-        yield child
-    finally:
-        child.close()
-
-
 def bench_serve(engine: Engine, flags: Sequence[str], plan: Serve, progress: Progress) -> Measured:
     """All figures, and what they are computed from. ``flags``: of the server, for the same model as
     the ``engine``, which runs in this process to compare with."""
     figures: list[Figure] = []
     raw: dict[str, Any] = {}
-    with serving(flags) as child, progress:
+    with ServerProcess(flags) as child, progress:
         bench = ServeBench(engine, child, plan)
         asyncio.run(bench.warm_up())
         for what, measure in bench.parts.items():
@@ -107,7 +63,7 @@ def bench_serve(engine: Engine, flags: Sequence[str], plan: Serve, progress: Pro
 class ServeBench:
     """The parts of the benchmark, on one server."""
 
-    def __init__(self, engine: Engine, child: Child, plan: Serve) -> None:
+    def __init__(self, engine: Engine, child: ServerProcess, plan: Serve) -> None:
         self.engine, self.child, self.plan = engine, child, plan
         self.parts = {
             "throughput": self.throughput,
@@ -133,8 +89,8 @@ class ServeBench:
         await asyncio.gather(*(self.ask(number) for number in range(LOAD)))
 
     def throughput(self) -> Measured:
-        """The same requests one after another, and all at once; as the server drafts by default,
-        and where nobody drafts: a lone request gains most by drafts, many share the weights."""
+        """The same requests one after another, and all at once, drafted and not: a lone request
+        gains most by drafts, many share the weights."""
         figures: list[Figure] = []
         raw = {}
         for draft in (None, "off"):
@@ -157,15 +113,15 @@ class ServeBench:
         }
 
     def first_token(self) -> Measured:
-        """A short streamed request, when nobody else is there and beside ``LOAD`` others."""
+        """A short streamed request to an idle server and beside ``LOAD`` others."""
         idle, loaded = asyncio.run(self._first_token())
         over = median(loaded) / median(idle)
+        alone = "first token of an idle server, s, median"
+        beside = f"first token beside {LOAD} requests over idle, medians"
         return [
-            Figure("first_token_s/idle", median(idle), "s", "lower", None,
-                   "first token of an idle server, s, median"),
-            Figure(f"first_token_{LOAD}_over_idle", over, "x", "lower", 3.0,
-                   f"first token beside {LOAD} requests over idle, medians"),
-        ], {"idle": idle, "loaded": loaded}  # fmt: skip
+            Figure("first_token_s/idle", median(idle), "s", "lower", alone),
+            Figure(f"first_token_{LOAD}_over_idle", over, "x", "lower", beside),
+        ], {"idle": idle, "loaded": loaded}
 
     async def _first_token(self) -> tuple[list[float], list[float]]:
         probes, short = self.plan.probes, {"stream": True, "max_completion_tokens": 1}
@@ -196,12 +152,12 @@ class ServeBench:
             ratio, low, high = geometric_mean(ratios)
             name = f"server_over_engine/{draft}"
             what = f"one streamed request's time per token over the engine's, draft {draft}"
-            figures.append(Figure(name, ratio, "x", "lower", 1.05, what, low, high))
+            figures.append(Figure(name, ratio, "x", "lower", what, low, high))
             raw[draft] = pairs
         return figures, raw
 
     def _overhead(self, number: int, draft: Any) -> dict[str, float]:
-        """Seconds a token of either; who begins takes turns."""
+        """Seconds a token of either; they take turns in coming first."""
         sides = {"engine": self._here, "server": self._there}
         order = list(sides) if number % 2 else list(reversed(sides))
         return {side: sides[side](number, draft) for side in order}
@@ -225,7 +181,7 @@ class ServeBench:
         before = asyncio.run(self._resident_after(0, early))
         after = asyncio.run(self._resident_after(early, self.plan.requests))
         what = f"resident memory after {self.plan.requests} requests over that after {early}"
-        figure = Figure("resident_late_over_early", after / before, "x", "lower", 1.02, what)
+        figure = Figure("resident_late_over_early", after / before, "x", "lower", what)
         return [figure], {"early": before, "late": after}
 
     async def _resident_after(self, begin: int, end: int) -> int:
@@ -246,18 +202,19 @@ def throughput_figures(rounds: Sequence[dict[str, Any]], draft: str | None) -> l
     many = [r["together"]["tokens"] / r["together"]["seconds"] for r in rounds]
     ratio = median(b / a for a, b in zip(one, many, strict=True))
     finished = sum(r["together"]["finished"] for r in rounds) / (CONCURRENT * len(rounds))
-    what = f"{CONCURRENT} requests at once"
-    ending, with_draft, bar = (f"/{draft}", f", draft {draft}", None) if draft else ("", "", 4.0)
+    ending, how = (f"/{draft}", f", draft {draft}") if draft else ("", "")
+    one_by_one, at_once = f"one request at a time{how}", f"{CONCURRENT} requests at once{how}"
+    over = f"{at_once}: tokens/s in all over one request's"
+    found = {
+        f"finished/{CONCURRENT}": (finished, "share", f"{at_once}: share that finished"),
+        "tokens_per_s/1": (median(one), "tokens/s", f"{one_by_one}, tokens/s"),
+        f"tokens_per_s/{CONCURRENT}": (median(many), "tokens/s", f"{at_once}, tokens/s in all"),
+        f"throughput_{CONCURRENT}_over_1": (ratio, "x", over),
+    }
     return [
-        Figure(f"finished/{CONCURRENT}{ending}", finished, "share", "higher", 1.0,
-               f"{what}{with_draft}: share that finished"),
-        Figure(f"tokens_per_s/1{ending}", median(one), "tokens/s", "higher", None,
-               f"one request at a time{with_draft}, tokens/s"),
-        Figure(f"tokens_per_s/{CONCURRENT}{ending}", median(many), "tokens/s", "higher", None,
-               f"{what}{with_draft}, tokens/s in all"),
-        Figure(f"throughput_{CONCURRENT}_over_1{ending}", ratio, "x", "higher", bar,
-               f"{what}{with_draft}: tokens/s in all over one request's"),
-    ]  # fmt: skip
+        Figure(name + ending, value, unit, "higher", what)
+        for name, (value, unit, what) in found.items()
+    ]
 
 
 def summed(answers: Sequence[TimedResponse], seconds: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from sparing.api import Engine
 from sparing.engine.cache import SlotCache
 from sparing.engine.loop import Loop
+from sparing.evaluate.bench_decode_text import distinct_ids
 from sparing.model.inputs import RowInput
 from sparing.options import Depth, Sampling
 
@@ -96,3 +97,11 @@ def pass_over(
         scored=len(tokens),
     )
     return lambda: engine.decoder([new], cache)
+
+
+def filled_cache(engine: Engine, cached: int, room: int) -> SlotCache:
+    """A cache of one row, ``cached`` slots of it in use, with room behind them."""
+    full = Own(engine)
+    full.fill([distinct_ids(engine, cached)], room)
+    full.cache.reserve(cached + room)
+    return full.cache

@@ -1,4 +1,4 @@
-"""Pictures of what was measured."""
+"""What all pictures of measurements share, and the picture of `sparing bench decode`."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ WINDOW = 64  # tokens over which a rate is taken
 PICTURES = (".png", ".svg", ".pdf")
 
 
-def draw_decode(content: dict[str, Any], path: Path) -> None:
+def draw_decode(content: dict[str, Any], path: Path) -> Any:
     """tokens/s over the bounded run: it must not fall as the thought grows."""
     plt = pyplot()
     times = content["raw"]["bounded_token_seconds"]
@@ -24,8 +24,8 @@ def draw_decode(content: dict[str, Any], path: Path) -> None:
         ylim=(0, None),
         title=f"{len(times):,} tokens in {megabytes:.1f} MB of KV cache",
     )
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    bare(axes)
+    return save(figure, path)
 
 
 def pyplot() -> Any:
@@ -40,6 +40,19 @@ def pyplot() -> Any:
     from matplotlib import pyplot as plt
 
     return plt
+
+
+def bare(*some: Any) -> None:
+    """Axes without a frame at the top and at the right."""
+    for axes in some:
+        axes.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Any, path: Path, dpi: int = 150) -> Any:
+    """Write a picture; gives it back, closed."""
+    figure.savefig(path, dpi=dpi)
+    pyplot().close(figure)
+    return figure
 
 
 def check_picture(path: Path) -> None:

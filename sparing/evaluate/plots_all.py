@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from sparing.evaluate.bench_all_arms import BASELINES, TRANSFORMERS, savings
-from sparing.evaluate.plots import pyplot
-from sparing.evaluate.tables_headline import arm_label, model_label
+from sparing.evaluate.headline import arm_label, model_label
+from sparing.evaluate.plots import pyplot, save
 
 PANELS = (("time", "time"), ("kv_bytes", "KV cache"), ("text_tokens", "words"))
 COLOURS = {0: "#b9c7d6", 1: "#7fb3d5", 2: "#3a86c8"}  # by savings that are on, below all of them
@@ -16,7 +16,7 @@ HEAD = 0.42  # inches above each model's bars
 WIDEST = 1.6  # of transformers' figure: longer bars are cut
 
 
-def draw_headline(contents: Sequence[Mapping[str, Any]], path: Path) -> None:
+def draw_headline(contents: Sequence[Mapping[str, Any]], path: Path) -> Any:
     """A band a model, a bar an arm, a column a cost; the line is what transformers takes."""
     plt = pyplot()
     heights = [HEAD + BAR * (len(content["arms"]) - 1) for content in contents]
@@ -34,8 +34,7 @@ def draw_headline(contents: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axes, (_, title) in zip(panels[0], PANELS, strict=True):
         axes.set_title(title, fontsize=11)
     sketch.supxlabel("dashed: what transformers.generate takes for the same questions", fontsize=9)
-    sketch.savefig(path, dpi=150)
-    plt.close(sketch)
+    return save(sketch, path)
 
 
 def draw_bars(axes: Any, content: Mapping[str, Any], cost: str, labelled: bool) -> None:

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparing.evaluate.plots import pyplot
+from sparing.evaluate.plots import pyplot, save
 
 COLOURS = {"accumulation": "#cfe3f2", "optimization": "#f6d9b8", "acceleration": "#cde8d5"}
 
 
-def draw_timeline(cold: Mapping[str, Any], path: Path) -> None:
+def draw_timeline(cold: Mapping[str, Any], path: Path) -> Any:
     """Over the tokens of a cold start: the phases, the set's size and matchness, tokens/s."""
     plt = pyplot()
     from matplotlib.patches import Patch
@@ -39,5 +39,4 @@ def draw_timeline(cold: Mapping[str, Any], path: Path) -> None:
     sketch.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
     for axes in (above, below, twin):
         axes.spines["top"].set_visible(False)
-    sketch.savefig(path, dpi=150)
-    plt.close(sketch)
+    return save(sketch, path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from sparing.evaluate.plots import pyplot
+from sparing.evaluate.plots import bare, pyplot, save
 
 COLOURS = {  # that colour-blind readers tell apart
     "cot": "#000000",
@@ -19,7 +19,7 @@ COLOURS = {  # that colour-blind readers tell apart
 }
 
 
-def draw_latent(content: Mapping[str, Any], path: Path) -> None:
+def draw_latent(content: Mapping[str, Any], path: Path) -> Any:
     """Left: solved over text tokens, an arm a point. Right: the distance between successive latent
     inputs, over their number in the thought."""
     plt = pyplot()
@@ -50,10 +50,8 @@ def draw_latent(content: Mapping[str, Any], path: Path) -> None:
         ylabel="distance to the one before, over their length",
         ylim=(0, None),
     )
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    sketch.savefig(path, dpi=150)
-    plt.close(sketch)
+    bare(left, right)
+    return save(sketch, path)
 
 
 def by_number(distances: list[list[float]]) -> list[float]:

@@ -22,8 +22,9 @@ REPORTED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure. ``bar``: what it was meant to reach, if anything was said.
+    """One measured figure.
 
+    ``what``: what it says, for readers.
     ``low``, ``high``: its 95 % interval, where one was computed.
     """
 
@@ -31,7 +32,6 @@ class Figure:
     value: float
     unit: str
     better: str  # "higher" or "lower"
-    bar: float | None = None
     what: str = ""
     low: float | None = None
     high: float | None = None
@@ -40,9 +40,15 @@ class Figure:
         assert self.better in ("higher", "lower"), self.better
 
 
-def report(figures: Sequence[Figure], raw: dict[str, Any], dtype: "torch.dtype") -> dict[str, Any]:
-    """The figures with what they are computed from and where they come from."""
-    return {"rows": [asdict(figure) for figure in figures], "raw": raw, **origin(dtype)}
+def report(
+    model: str, figures: Sequence[Figure], raw: Mapping[str, Any], dtype: "torch.dtype"
+) -> dict[str, Any]:
+    """The figures of a model with what they are computed from and where they come from.
+
+    ``bar``: what a figure was meant to reach; a report knows of none.
+    """
+    rows = [asdict(figure) | {"bar": None} for figure in figures]
+    return {"model": without_home(model), "rows": rows, "raw": raw, **origin(dtype)}
 
 
 def origin(dtype: "torch.dtype") -> dict[str, Any]:
@@ -71,15 +77,6 @@ def origin_line(content: Mapping[str, Any]) -> str:
         f"{content['machine']}, {content['threads']} threads, {content['dtype']}, "
         f"torch {content['versions']['torch']}, commit {content['commit']}"
     )
-
-
-def against_bar(row: dict[str, Any]) -> tuple[str, str]:
-    """The bar of a reported row as text, and whether it was missed; both empty without a bar."""
-    if row["bar"] is None:
-        return "", ""
-    higher = row["better"] == "higher"
-    met = row["value"] >= row["bar"] if higher else row["value"] <= row["bar"]
-    return f"{'>=' if higher else '<='} {row['bar']}", "" if met else "missed"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

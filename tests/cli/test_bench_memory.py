@@ -2,11 +2,9 @@
 
 import json
 import os
-import signal
 
 import pytest
 
-from sparing.tasks.gym import GymTask
 from tests.memory.small import write_predictor
 from tests.tiny import tiny
 
@@ -47,7 +45,7 @@ def test_bench_memory_writes_its_rows_with_all_they_are_made_of(sparing, tmp_pat
     kept = of_rows["learned/0.5"]["sums-hard"]
     assert {len(values) for values in kept.values()} == {2}
     assert rows["accuracy/learned/0.5/sums-hard"]["value"] == sum(kept["correct"]) / 2
-    assert picture.stat().st_size > 5000
+    assert picture.exists()
     assert sorted(os.listdir(figures.parent)) == ["memory.json"]
     assert "no trace drawn: none of the first task was solved" in outcome.err
     assert "full cache" in outcome.out
@@ -100,23 +98,9 @@ def test_the_clock_has_a_budget_of_its_own(sparing, tmp_path):
     assert "at budget 768" in found["rows"][0]["what"]
 
 
-@pytest.fixture
-def ctrl_c_at_the_seventh_answer(monkeypatch):
-    """This process gets a real SIGINT while an answer is graded."""
-    grade, graded = GymTask.grade, []
-
-    def interrupted(task, problem, text):
-        graded.append(problem)
-        if len(graded) == 7:
-            os.kill(os.getpid(), signal.SIGINT)
-        return grade(task, problem, text)
-
-    monkeypatch.setattr(GymTask, "grade", interrupted)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("ctrl_c_at_the_seventh_answer")
-def test_ctrl_c_leaves_the_rows_and_the_same_command_goes_on(sparing, tmp_path):
+def test_ctrl_c_leaves_the_rows_and_the_same_command_goes_on(sparing, tmp_path, ctrl_c_at_answer):
+    ctrl_c_at_answer(7)
     file, part = tmp_path / "a.json", tmp_path / "a.json.part.jsonl"
     asked = command("--policies", "window", "--shares", "0.5", "--json", file)
     outcome = sparing(*asked)

@@ -7,12 +7,12 @@ import pytest
 
 from sparing import __version__
 from sparing.errors import OptionError, PromptError
-from sparing.evaluate.accuracy import Plan, evaluate, summary
+from sparing.evaluate.accuracy import AccuracyExperiment, evaluate, summary
 from sparing.evaluate.batch_generate import Settings, answers
 from sparing.evaluate.partial_results import PartialResults
 from sparing.evaluate.statistics import wilson
 from sparing.options import Depth, Memory, Sampling
-from tests.evaluate.questions import Asked, Words
+from tests.evaluate.questions import Asked, Interrupt, Words
 from tests.tiny import engine, tiny, unchecked
 
 MODEL = {"num_hidden_layers": 2}
@@ -38,9 +38,9 @@ def test_rows_are_what_generate_says_of_each_alone(memory, batch_size):
     settings = replace(SAMPLED, memory=memory or Memory(), batch_size=batch_size)
     sampling = Sampling(temperature=1.0, max_new_tokens=230)
     settings = replace(settings, sampling=sampling, depth=Depth(draft="off"))
-    plan = Plan([Words()], 5, 0, settings)
-    content = evaluate(model(), plan)
-    for row, problem in zip(content["rows"], plan.problems, strict=True):
+    experiment = AccuracyExperiment([Words()], 5, 0, settings)
+    content = evaluate(model(), experiment)
+    for row, problem in zip(content["rows"], experiment.problems, strict=True):
         noise = Sampling(**sampling.model_dump() | {"seed": settings.noise_seed(problem)})
         chat = [{"role": "user", "content": problem.question}]
         [alone] = model().generate([chat], memory, settings.depth, None, noise)
@@ -55,7 +55,7 @@ def test_rows_are_what_generate_says_of_each_alone(memory, batch_size):
 
 
 def test_every_problem_has_noise_of_its_own():
-    problems = Plan([Words(), Words("others")], 5, 0, SAMPLED).problems
+    problems = AccuracyExperiment([Words(), Words("others")], 5, 0, SAMPLED).problems
     seeds = {replace(SAMPLED, sample_seed=s).noise_seed(p) for s in (0, 1) for p in problems}
     assert len(seeds) == 20
     assert all(0 <= seed < 2**63 for seed in seeds)
@@ -63,7 +63,7 @@ def test_every_problem_has_noise_of_its_own():
 
 def test_raw_and_template_options_reach_the_prompt():
     [chat, raw] = (
-        evaluate(model(), Plan([Words()], 1, 0, replace(SAMPLED, raw=raw)))["rows"][0]
+        evaluate(model(), AccuracyExperiment([Words()], 1, 0, replace(SAMPLED, raw=raw)))["rows"][0]
         for raw in (False, True)
     )
     assert chat["prompt_tokens"] > raw["prompt_tokens"]
@@ -76,18 +76,18 @@ def test_a_thought_that_is_forbidden_ends_at_once(budget, opened):
     question = "<think>" if opened else "x"
     sampling = Sampling(temperature=1.0, max_new_tokens=30, think_budget=budget, ignore_eos=True)
     settings = replace(SAMPLED, sampling=sampling, raw=True)
-    plan = Plan([Asked(question=question)], 1, 0, settings)
-    [row] = evaluate(tiny_engine, plan)["rows"]
+    experiment = AccuracyExperiment([Asked(question=question)], 1, 0, settings)
+    [row] = evaluate(tiny_engine, experiment)["rows"]
     assert row["thinking_tokens"] <= (max(budget, 1) if opened else max(budget, 2))
     if opened:
-        [answered] = answers(tiny_engine, plan.problems, settings, [0])
+        [answered] = answers(tiny_engine, experiment.problems, settings, [0])
         assert answered.result.text.startswith("</think>" if budget < 2 else "")
         assert row["thinking_tokens"] == max(budget, 1)
         assert row["new_tokens"] == 30
 
 
 def test_a_summary_says_what_its_rows_add_up_to():
-    content = evaluate(model(), Plan([Words(), Words("others")], 6, 3, SAMPLED))
+    content = evaluate(model(), AccuracyExperiment([Words(), Words("others")], 6, 3, SAMPLED))
     assert list(content["tasks"]) == ["words", "others"]
     assert [row["id"] for row in content["rows"]] == [1, 2, 3, 4, 5, 6] * 2
     for name, found in content["tasks"].items():
@@ -105,53 +105,41 @@ def test_a_summary_says_what_its_rows_add_up_to():
 
 
 def test_nothing_solved_costs_nothing_that_could_be_said():
-    [row] = evaluate(model(), Plan([Words()], 1, 0, SAMPLED))["rows"]
+    [row] = evaluate(model(), AccuracyExperiment([Words()], 1, 0, SAMPLED))["rows"]
     found = summary([row | {"correct": False}])
     assert found["accuracy"] == found["low"] == 0
     assert found["seconds_per_solved"] is None
 
 
 def test_a_prompt_that_does_not_fit_is_named_and_leaves_nothing(tmp_path):
-    plan = Plan([Asked(question="x" * 3000)], 1, 0, SAMPLED)
-    part = PartialResults(tmp_path / "a.json", plan.fingerprint({}))
+    experiment = AccuracyExperiment([Asked(question="x" * 3000)], 1, 0, SAMPLED)
+    part = PartialResults(tmp_path / "a.json", experiment.fingerprint({}))
     with pytest.raises(PromptError, match="words, problem 1: a prompt must be shorter than"), part:
-        evaluate(model(), plan, part)
+        evaluate(model(), experiment, part)
     assert list(tmp_path.iterdir()) == []
-
-
-class Interrupt:
-    """Ctrl-C while the answer to one of the problems is graded."""
-
-    def __init__(self, at):
-        self.left = at
-
-    def __call__(self, problem):
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("memory", [Memory(), Memory(budget=120)], ids=str)
 @pytest.mark.parametrize("stops", [[0], [3], [1, 2, 2], [7]])
 def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, memory, stops):
     settings = replace(SAMPLED, memory=memory)
-    unbroken = evaluate(model(), Plan([Words()], 8, 0, settings))
+    unbroken = evaluate(model(), AccuracyExperiment([Words()], 8, 0, settings))
     result = tmp_path / "out" / "a.json"
     done = 0
     for stop in stops:
-        plan = Plan([Words(watch=Interrupt(stop))], 8, 0, settings)
-        part = PartialResults(result, plan.fingerprint({}))
+        experiment = AccuracyExperiment([Words(watch=Interrupt(stop))], 8, 0, settings)
+        part = PartialResults(result, experiment.fingerprint({}))
         assert len(part.rows) == done
         with pytest.raises(KeyboardInterrupt), part:
-            evaluate(model(), plan, part)
+            evaluate(model(), experiment, part)
         done += stop
         if done:
             assert len(part.path.read_text().splitlines()) == 1 + done
         else:
             assert not part.path.exists()
-    plan = Plan([Words(watch=Interrupt(8 - done))], 8, 0, settings)
-    with PartialResults(result, plan.fingerprint({})) as part:
-        content = evaluate(model(), plan, part)
+    experiment = AccuracyExperiment([Words(watch=Interrupt(8 - done))], 8, 0, settings)
+    with PartialResults(result, experiment.fingerprint({})) as part:
+        content = evaluate(model(), experiment, part)
     assert timeless(content["rows"]) == timeless(unbroken["rows"])
     assert {t: s["accuracy"] for t, s in content["tasks"].items()} == {
         t: s["accuracy"] for t, s in unbroken["tasks"].items()
@@ -161,42 +149,42 @@ def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, memory, stops):
 
 
 def test_a_line_cut_short_is_done_again(tmp_path):
-    plan = Plan([Words()], 4, 0, SAMPLED)
+    experiment = AccuracyExperiment([Words()], 4, 0, SAMPLED)
     result = tmp_path / "a.json"
-    with PartialResults(result, plan.fingerprint({})) as part:
-        whole = evaluate(model(), plan, part)
+    with PartialResults(result, experiment.fingerprint({})) as part:
+        whole = evaluate(model(), experiment, part)
     lines = part.path.read_bytes()
     for kept in (0, 10, lines.index(b"\n") + 1, len(lines) - 1, len(lines)):
         part.path.write_bytes(lines[:kept])
-        with PartialResults(result, plan.fingerprint({})) as part:
+        with PartialResults(result, experiment.fingerprint({})) as part:
             assert len(part.rows) == max(lines[:kept].count(b"\n") - 1, 0)
-            again = evaluate(model(), plan, part)
+            again = evaluate(model(), experiment, part)
         assert timeless(again["rows"]) == timeless(whole["rows"])
 
 
-BASE = Plan([Words()], 4, 0, SAMPLED)
+BASE = AccuracyExperiment([Words()], 4, 0, SAMPLED)
 CHANGES = {
     "n": replace(BASE, n=5),
     "seed": replace(BASE, seed=1),
     "task": replace(BASE, tasks=[Words("others")]),
-    "batch_size": replace(BASE, settings=replace(SAMPLED, batch_size=2)),
-    "sample_seed": replace(BASE, settings=replace(SAMPLED, sample_seed=8)),
-    "raw": replace(BASE, settings=replace(SAMPLED, raw=True)),
-    "memory.budget": replace(BASE, settings=replace(SAMPLED, memory=Memory(budget=99))),
-    "depth.draft": replace(BASE, settings=replace(SAMPLED, depth=Depth(draft="off"))),
+    "batch_size": replace(BASE, how=replace(SAMPLED, batch_size=2)),
+    "sample_seed": replace(BASE, how=replace(SAMPLED, sample_seed=8)),
+    "raw": replace(BASE, how=replace(SAMPLED, raw=True)),
+    "memory.budget": replace(BASE, how=replace(SAMPLED, memory=Memory(budget=99))),
+    "depth.draft": replace(BASE, how=replace(SAMPLED, depth=Depth(draft="off"))),
     "sampling.temperature": replace(
-        BASE, settings=replace(SAMPLED, sampling=Sampling(temperature=0, max_new_tokens=40))
+        BASE, how=replace(SAMPLED, sampling=Sampling(temperature=0, max_new_tokens=40))
     ),
     "sampling.stop": replace(
         BASE,
-        settings=replace(
+        how=replace(
             SAMPLED, sampling=Sampling(temperature=1.0, max_new_tokens=40, stop=["x"])
         ),
     ),
     "template_options": replace(
-        BASE, settings=replace(SAMPLED, template_options={"enable_thinking": False})
+        BASE, how=replace(SAMPLED, template_options={"enable_thinking": False})
     ),
-    "problems": replace(BASE, tasks=[Asked(question="something else")]),
+    "questions": replace(BASE, tasks=[Asked(question="something else")]),
 }
 
 

@@ -12,9 +12,10 @@ from sparing.errors import OptionError, PromptError
 from sparing.evaluate.baselines.answer import transcribe
 from sparing.evaluate.baselines.start import Baselines
 from sparing.evaluate.baselines.transformers import Transformers
-from sparing.evaluate.bench_all import headline_figures, left_out, promised
+from sparing.evaluate.bench_all import headline_figures, left_out
 from sparing.evaluate.bench_all_arms import (
     BASELINES,
+    LoadedArms,
     SparingArm,
     chosen_arms,
     load_arms,
@@ -23,39 +24,29 @@ from sparing.evaluate.bench_all_arms import (
 )
 from sparing.evaluate.bench_all_rows import (
     LENGTH,
-    Asking,
-    Plan,
-    collect,
-    columns,
+    SavingsExperiment,
     distinct,
-    hashed,
-    posed,
-    prompted,
+    draw_with_warm_up,
+    prompt_problems,
     rotated,
 )
+from sparing.evaluate.experiment import digest
+from sparing.evaluate.headline import as_headline, read_headlines
 from sparing.evaluate.partial_results import PartialResults
 from sparing.evaluate.plots_all import draw_headline, share
 from sparing.evaluate.report import report
 from sparing.evaluate.statistics import wilson
-from sparing.evaluate.tables_headline import as_headline, headline_table, read_headlines
 from sparing.options import Depth, Latent, Memory, Sampling
 from tests.evaluate.baselines.fake import fake_baselines
-from tests.evaluate.questions import Words
+from tests.evaluate.questions import Interrupt, Words
 from tests.latent.thinking import thinking
 from tests.memory import small
 from tests.tiny import reference, reference_tokens, tiny, unchecked
+from tools.tables import headline_table
 
 QUIET = {"disable": True}
 TOKENS = 60
 MEASURED = ["transformers", "transformers-lookup", *sparing_arms(True)]
-
-
-@dataclass(frozen=True)
-class Split(Words):
-    """The words, whatever the split."""
-
-    def problems(self, n, seed, split="test"):
-        return super().problems(n, seed)
 
 
 def engine_of(path, dtype="float64"):
@@ -66,8 +57,10 @@ def engine_of(path, dtype="float64"):
 
 
 def plan_of(*tasks, arms=MEASURED, n=2, budget=0.5, **options):
-    tasks = tasks or (Split(),)
-    return Plan(arms, *posed(tasks, n, 0), tasks, budget, TOKENS, **options)
+    tasks = tasks or (Words(),)
+    return SavingsExperiment(
+        arms, *draw_with_warm_up(tasks, n, 0), tasks, budget, TOKENS, **options
+    )
 
 
 def thoughtful():
@@ -78,7 +71,7 @@ def thoughtful():
 def collected(plan, part=None, path=None):
     path = path or thoughtful()
     engine = engine_of(path)
-    return collect(load_arms(plan.arms, engine, path), engine, plan, part, Progress(**QUIET))
+    return plan.collect(load_arms(plan.arms, engine, path), part, Progress(**QUIET))
 
 
 def test_every_set_of_savings_is_an_arm():
@@ -122,11 +115,11 @@ def test_a_baseline_elsewhere_is_an_arm():
     engine = engine_of(path)
     with fake_baselines() as started:
         arms = chosen_arms("off,llama-cpp", started, False)
-        plan = Plan(arms, *prompted(["a"], 2, ["b"]), (), 40, 12)
+        plan = SavingsExperiment(arms, *prompt_problems(["a"], 2, ["b"]), (), 40, 12)
         loaded = load_arms(arms, engine, path, started)
-        rows = collect(loaded, engine, plan, None, Progress(**QUIET))
+        rows = plan.collect(loaded, None, Progress(**QUIET))
     assert [row["text_tokens"] for row in rows["llama-cpp"]] == [12, 12]
-    found = {figure.name: figure.value for figure in headline_figures(rows, {})}
+    found = {figure.name: figure.value for figure in headline_figures(rows)}
     spent = [sum(row["seconds"] for row in rows[arm]) for arm in arms]
     assert found["time_vs_llama_cpp/off"] == spent[0] / spent[1]
     assert left_out(rows, started, False)["depth"] == "not asked for"
@@ -172,7 +165,7 @@ def test_every_arm_says_what_generate_says(greedy):
                 sampling,
             )
             assert row["text_tokens"] == len(alone.token_ids), arm
-            assert row["tokens"] == hashed(alone.token_ids), arm
+            assert row["tokens"] == digest(alone.token_ids), arm
             assert row["distinct4"] == distinct(alone.token_ids), arm
             assert row["correct"] == (len(alone.answer) % 2 == 0)
             for name in ("latent_tokens", "thinking_tokens", "evictions"):
@@ -189,7 +182,9 @@ def test_every_arm_says_what_generate_says(greedy):
 
 
 def test_without_tasks_all_answers_are_of_just_as_many_tokens():
-    plan = Plan(("transformers", "off", "memory"), *prompted(["a", "b"], 3, ["c"]), (), 40, TOKENS)
+    plan = SavingsExperiment(
+        ("transformers", "off", "memory"), *prompt_problems(["a", "b"], 3, ["c"]), (), 40, TOKENS
+    )
     rows = collected(plan, path=tiny())
     assert [p.question for p in plan.problems] == ["a", "b", "a"]
     for of_arm in rows.values():
@@ -198,14 +193,13 @@ def test_without_tasks_all_answers_are_of_just_as_many_tokens():
         assert of_arm[0]["tokens"] != of_arm[2]["tokens"], "the same prompt, other noise"
 
 
-def test_arms_take_turns_in_coming_first(monkeypatch):
+def test_arms_take_turns_in_coming_first():
     assert [rotated("abc", by) for by in range(4)] == [[*"abc"], [*"bca"], [*"cab"], [*"abc"]]
-    plan = Plan(("off", "memory", "depth"), *prompted(["a"], 2, ["c"]), (), 40, 8)
-    asked = []
-    row = Asking.row
-    monkeypatch.setattr(Asking, "row", lambda self, *of: asked.append(of) or row(self, *of))
-    collected(plan, path=tiny())
-    assert [(arm, problem.id) for arm, problem in asked] == [
+    plan = SavingsExperiment(
+        ("off", "memory", "depth"), *prompt_problems(["a"], 2, ["c"]), (), 40, 8
+    )
+    jobs = plan.jobs(plan.arms, {})
+    assert [(job.arm, plan.problems[place].id) for job in jobs for place in job.places] == [
         ("off", 1), ("memory", 1), ("depth", 1), ("memory", 2), ("depth", 2), ("off", 2),
     ]  # fmt: skip
 
@@ -213,29 +207,18 @@ def test_arms_take_turns_in_coming_first(monkeypatch):
 def test_drafts_know_the_warm_up_and_no_measured_answer_and_nothing_is_kept(state):
     engine = engine_of(tiny())
     arm = SparingArm(engine, {"depth"})
-    plan = Plan(("depth",), *prompted(["a"], 1, ["c"]), (), 40, TOKENS)
-    asking = Asking({"depth": arm}, engine, plan, {})
-    asking.warm_up("depth")
-    warm = dict(arm.engine.drafting.ngrams._after)
+    plan = SavingsExperiment(("depth",), *prompt_problems(["a"], 1, ["c"]), (), 40, TOKENS)
+    loaded = LoadedArms(engine, {"depth": arm})
+    plan.get_warm(loaded, "depth")
+    warm = dict(arm.drafting.ngrams._after)
     assert warm
-    first, second = (asking.row("depth", plan.problems[0]) for _ in range(2))
-    assert first["text_tokens"] == second["text_tokens"] == TOKENS
-    assert dict(arm._ngrams._after) == warm
-    assert arm.engine.drafting is not engine.drafting
+    for _ in range(2):
+        answer = arm(plan.question(loaded, plan.problems[0], TOKENS))
+        assert len(answer.ids) == TOKENS
+    assert dict(arm.ngrams._after) == warm
+    assert arm.drafting is not engine.drafting
     assert not engine.drafting.ngrams._after
     assert list(state.rglob("*.json")) == []
-
-
-class Interrupt:
-    """Ctrl-C while the answer to one of the problems is graded."""
-
-    def __init__(self, at):
-        self.left = at
-
-    def __call__(self, problem):
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
 
 
 def timeless(rows):
@@ -250,13 +233,13 @@ def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, stops):
     arms, result, done = ("off", "memory", "depth", "transformers"), tmp_path / "a.json", 0
     unbroken = collected(plan_of(arms=arms), path=tiny())
     for stop in stops:
-        plan = plan_of(Split(watch=Interrupt(stop)), arms=arms)
+        plan = plan_of(Words(watch=Interrupt(stop)), arms=arms)
         part = PartialResults(result, plan.fingerprint({}))
         assert len([row for row in part.rows if row["arm"] != LENGTH]) == done
         with pytest.raises(KeyboardInterrupt), part:
             collected(plan, part, tiny())
         done += stop
-    plan = plan_of(Split(watch=Interrupt(8 - done)), arms=arms)
+    plan = plan_of(Words(watch=Interrupt(8 - done)), arms=arms)
     with PartialResults(result, plan.fingerprint({})) as part:
         assert timeless(collected(plan, part, tiny())) == timeless(unbroken)
     assert len([row for row in part.rows if row["arm"] == LENGTH]) == 3
@@ -276,10 +259,11 @@ def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, stops):
 )
 def test_rows_of_other_settings_are_refused(tmp_path, change):
     [field] = change
+    other = {{"arms": "chosen", "problems": "measured"}.get(n, n): v for n, v in change.items()}
     with PartialResults(tmp_path / "a.json", plan_of().fingerprint({})) as part:
         part.append({})
     with pytest.raises(OptionError, match=f"got another {field} "):
-        PartialResults(tmp_path / "a.json", replace(plan_of(), **change).fingerprint({}))
+        PartialResults(tmp_path / "a.json", replace(plan_of(), **other).fingerprint({}))
 
 
 def test_what_cannot_be_asked_is_refused_before_anything_is_shown(tmp_path, capfd):
@@ -289,12 +273,14 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_shown(tmp_path, capf
         ("x" * 3000, 40, "prompts, problem 1: a prompt must be shorter than the context"),
         ("x" * 100, 40, "budget must be at least"),
     ):
-        plan = Plan(("off", "memory"), *prompted([question], 1, ["y"]), (), budget, 9)
+        plan = SavingsExperiment(
+            ("off", "memory"), *prompt_problems([question], 1, ["y"]), (), budget, 9
+        )
         arms = load_arms(plan.arms, engine, path)
         part = PartialResults(tmp_path / "a.json", plan.fingerprint({}))
         capfd.readouterr()
         with pytest.raises((PromptError, OptionError), match=said), part:
-            collect(arms, engine, plan, part, Progress())
+            plan.collect(arms, part, Progress())
         assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
@@ -307,13 +293,13 @@ def test_a_budget_that_cannot_be_is_refused(budget, said):
 
 def test_a_task_must_have_a_problem_to_warm_up_on():
     @dataclass(frozen=True)
-    class One(Split):
+    class One(Words):
         def problems(self, n, seed, split="test"):
             return super().problems(1, seed)
 
     with pytest.raises(OptionError, match="words must have 2 problems or more, got 1"):
-        posed([One()], 3, 0)
-    measured, warm_up = posed([Split(), Split("more")], 2, 0)
+        draw_with_warm_up([One()], 3, 0)
+    measured, warm_up = draw_with_warm_up([Words(), Words("more")], 2, 0)
     assert [(p.task, p.id) for p in measured] == [
         ("words", 1), ("words", 2), ("more", 1), ("more", 2),
     ]  # fmt: skip
@@ -321,7 +307,7 @@ def test_a_task_must_have_a_problem_to_warm_up_on():
 
 
 def test_prompts_are_repeated_and_others_warm_up():
-    measured, warm_up = prompted(["a", "b"], 3, ["b", "c", "d"])
+    measured, warm_up = prompt_problems(["a", "b"], 3, ["b", "c", "d"])
     assert [(p.task, p.id, p.question) for p in measured] == [
         ("prompts", 1, "a"), ("prompts", 2, "b"), ("prompts", 3, "a"),
     ]  # fmt: skip
@@ -407,9 +393,9 @@ def made_up(arm, graded=True, finish="stop"):
     ]
 
 
-def figures_of(arms=tuple(COSTS), bars=None, **how):
+def figures_of(arms=tuple(COSTS), **how):
     rows = {arm: made_up(arm, **how) for arm in arms}
-    return {figure.name: figure for figure in headline_figures(rows, bars or {})}
+    return {figure.name: figure for figure in headline_figures(rows)}
 
 
 def test_ratios_are_of_totals():
@@ -451,7 +437,7 @@ def test_without_the_other_there_is_no_ratio():
 def test_what_its_budget_cut_short_has_no_ratio_and_is_named():
     rows = {arm: made_up(arm, graded=False) for arm in COSTS}
     rows["memory"] = made_up("memory", graded=False, finish="budget")
-    names = [figure.name for figure in headline_figures(rows, {})]
+    names = [figure.name for figure in headline_figures(rows)]
     assert not [n for n in names if "_vs_" in n and n.endswith("/memory")]
     assert "time_vs_undrafted/memory+depth" not in names
     found = left_out(rows, Baselines(), False)
@@ -460,33 +446,20 @@ def test_what_its_budget_cut_short_has_no_ratio_and_is_named():
     assert "time_vs_transformers/memory" in graded
 
 
-def test_bars_belong_to_what_was_promised():
-    asked = prompted(["a"], 1, ["b"])
-    plan = Plan(("off",), *asked, (), 768, 4096)
-    bars = promised("smollm2", plan)
-    assert bars["time_vs_transformers/memory"] <= 1 / 3
-    assert bars["kv_bytes_vs_transformers/memory"] == 1 / 5
-    assert bars["time_vs_undrafted/memory+depth"] == 1
-    assert bars["time_vs_openvino/memory+depth"] <= 1 / 1.5
-    found = figures_of(bars=bars)
-    assert {name for name in found if found[name].bar is not None} == bars.keys()
-    assert promised("pocket", plan) == {}
-    for change in ({"budget": 700}, {"new_tokens": 64}, {"greedy": True}, {"tasks": (Split(),)}):
-        assert promised("smollm2", replace(plan, **change)) == {}
-
-
 def report_of(model="runs/mine", arms=tuple(COSTS), **how):
     """As the command writes it."""
     rows = {arm: made_up(arm, **how) for arm in arms}
-    tasks = (Split(),) if how.get("graded", True) else ()
-    plan = Plan(arms, Split().problems(4, 0), [], tasks, 768 if not tasks else 0.25, 4096)
+    tasks = (Words(),) if how.get("graded", True) else ()
+    plan = SavingsExperiment(
+        arms, Words().problems(4, 0), [], tasks, 768 if not tasks else 0.25, 4096
+    )
     raw = {
         "plan": plan.to_dict(),
         "left_out": {"openvino": "openvino_genai is not installed"},
         "policy": "learned",
-        "rows": columns(rows),
+        "rows": plan.columns(rows),
     }
-    return {"model": model} | report(headline_figures(rows, {}), raw, torch.float32)
+    return report(model, headline_figures(rows), raw, torch.float32)
 
 
 def written(tmp_path, *contents):
@@ -540,9 +513,18 @@ def test_the_picture_shows_each_cost_of_each_arm(tmp_path):
     assert share(content, "kv_bytes", "memory") == 1 / 5
     assert share(content, "text_tokens", "latent") == 60 / 100
     assert share(content, "kv_bytes", "openvino") is None
-    for contents in ([content], [content, as_headline(report_of("smollm2", graded=False))]):
-        draw_headline(contents, tmp_path / f"{len(contents)}.png")
-    sizes = [(tmp_path / f"{count}.png").stat().st_size for count in (1, 2)]
-    assert 5000 < sizes[0] < sizes[1]
-    alone = as_headline(report_of(arms=("off", "memory")))  # nobody to be measured against
-    draw_headline([alone], tmp_path / "alone.png")
+    both = [content, as_headline(report_of("smollm2", graded=False))]
+    drawn = draw_headline(both, tmp_path / "a.png")
+    assert len(drawn.axes) == 2 * 3
+    time, kv_bytes, words = drawn.axes[:3]
+    assert [axes.get_title() for axes in (time, kv_bytes, words)] == ["time", "KV cache", "words"]
+    assert widths(time) == [10 / 8, 4 / 8, 4 / 8, 2 / 8, 3 / 8, 3 / 8, 1 / 8]
+    assert widths(words) == [1, 1, 1, 1, 1, 0.6, 1]
+    assert len(widths(kv_bytes)) == 6, "OpenVINO does not report its bytes"
+    alone = as_headline(report_of(arms=("off", "memory")))  # no transformers to compare with
+    assert [widths(axes) for axes in draw_headline([alone], tmp_path / "b.png").axes] == [[]] * 3
+
+
+def widths(axes):
+    """Of the bars."""
+    return [bar.get_width() for bar in axes.patches]

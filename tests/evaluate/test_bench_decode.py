@@ -8,13 +8,13 @@ from torch.nn.functional import cross_entropy
 
 from sparing.errors import OptionError
 from sparing.evaluate import bench_decode_pass
-from sparing.evaluate.bench_decode import PROMPTS, DecodeBench, filled_cache, unbroken
+from sparing.evaluate.bench_decode import PROMPTS, DecodeBench, unbroken
 from sparing.evaluate.bench_decode_load import loading, two_engines
 from sparing.evaluate.bench_decode_long import long_run
 from sparing.evaluate.bench_decode_pass import batch, behind, prompt
 from sparing.evaluate.bench_decode_perplexity import perplexity
 from sparing.evaluate.bench_decode_text import distinct_ids, read_text, windows
-from sparing.evaluate.own import Own
+from sparing.evaluate.own import Own, filled_cache
 from sparing.evaluate.timing import middle
 from tests.evaluate.baselines.fake import fake_baselines
 from tests.memory import small

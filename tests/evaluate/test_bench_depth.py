@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from sparing.evaluate.bench_depth import Drafting, Timed, passes
+from sparing.evaluate.bench_depth import passes
+from sparing.evaluate.bench_depth_figures import depth_figures
 from sparing.evaluate.report import Figure, report, write_json
-from sparing.evaluate.tables import depth_table
 from tests.engine.drafters import Knowing
 from tests.engine.driving import Recorder, greedy, run
 from tests.tiny import engine, tiny, unchecked
+from tools.tables import depth_table
 
 DRAFTERS = ("off", "lookup", "hybrid")
 
@@ -70,10 +71,7 @@ TABLE = """\
 
 def test_figures_and_their_table(tmp_path):
     """Speeds are geometric means of medians; tokens and seconds are added up first."""
-    model = engine(tiny(num_hidden_layers=2))
-    timed = Timed(model, None, Drafting({"qa": ["a", "b"], "math": ["c", "d"]}, (), DRAFTERS[1:]))
-    timed.runs = RUNS
-    figures = timed.figures({"off": [6.0, 8.0], "hybrid": [3.0, 2.0]})
+    figures = depth_figures(RUNS, DRAFTERS[1:], {"off": [6.0, 8.0], "hybrid": [3.0, 2.0]}, 2)
     found = {figure.name: figure.value for figure in figures}
     for name, expected in {
         "speedup/lookup/worst": 0.75,
@@ -92,5 +90,5 @@ def test_figures_and_their_table(tmp_path):
         assert found[name] == pytest.approx(expected), name
     cold = Figure("speedup_cold/lookup", 1.1, "x", "higher")
     file = tmp_path / "depth.json"
-    write_json(file, report([*figures, cold], {"runs": RUNS}, torch.float32))
+    write_json(file, report("mine", [*figures, cold], {"runs": RUNS}, torch.float32))
     assert depth_table(str(file)) == TABLE

@@ -15,52 +15,34 @@ from sparing.engine.eviction import Budget
 from sparing.errors import OptionError, PromptError
 from sparing.evaluate.batch_generate import answers
 from sparing.evaluate.bench_memory import in_effect, memory_figures
-from sparing.evaluate.bench_memory_rows import FULL, LEAST_ROOM, Plan, chosen_policies, collect
-from sparing.evaluate.bench_memory_speed import (
-    BUDGET,
-    NEW_TOKENS,
-    Clock,
-    against_transformers,
-    predictor_share,
+from sparing.evaluate.bench_memory_rows import (
+    FULL,
+    LEAST_ROOM,
+    MemoryExperiment,
+    chosen_policies,
 )
+from sparing.evaluate.bench_memory_speed import Clock, against_transformers, predictor_share
 from sparing.evaluate.bench_memory_trace import Target, read, trace
 from sparing.evaluate.partial_results import PartialResults
-from sparing.evaluate.plots_memory import (
-    LONGEST,
-    NEW_LINE,
-    draw_accuracy,
-    draw_trace,
-    lay_out,
-    ranks,
-)
+from sparing.evaluate.plots_memory import draw_accuracy
+from sparing.evaluate.plots_trace import LONGEST, NEW_LINE, draw_trace, lay_out, ranks
 from sparing.evaluate.report import report
 from sparing.evaluate.statistics import paired_bootstrap, wilson
-from sparing.evaluate.tables import memory_table
 from sparing.memory.find import POLICIES
 from sparing.memory.targets import importance
 from sparing.options import Depth, Memory, Sampling
-from tests.evaluate.questions import Asked, Words
+from tests.evaluate.questions import Asked, Interrupt, Words
 from tests.memory import small
 from tests.tiny import reference, tiny, unchecked
+from tools.tables import memory_table
 
 QUIET = {"disable": True}
 SMALL = {"num_hidden_layers": 2}
 
 
 @dataclass(frozen=True)
-class Split(Words):
-    """The words, whatever the split."""
-
-    def problems(self, n, seed, split="test"):
-        return super().problems(n, seed)
-
-
-@dataclass(frozen=True)
 class Opened(Asked):
     """A question that opens its thought; any answer is right."""
-
-    def problems(self, n, seed, split="test"):
-        return super().problems(n, seed)
 
     def grade(self, problem, answer_text):
         return True
@@ -73,11 +55,11 @@ def predicting(markers=None, dtype="float64", **config):
 
 def plan_of(*tasks, policies=tuple(POLICIES), shares=(0.25, 0.5), n=3, **options):
     options = {"max_new_tokens": 70, "batch_size": 4} | options
-    return Plan(tasks or [Split()], n, 0, policies, shares, **options)
+    return MemoryExperiment(tasks or [Words()], n, 0, policies, shares, **options)
 
 
 def collected(plan, part=None):
-    return collect(predicting(), plan, part, Progress(**QUIET))
+    return plan.collect(predicting(), part, Progress(**QUIET))
 
 
 @unchecked()
@@ -91,7 +73,7 @@ def test_every_policy_has_the_same_budget_and_says_what_generate_says():
             budget = full["prompt_tokens"] + round(share * full["thinking_tokens"])
             memory = None if policy == "full" else Memory(budget=budget, policy=policy)
             chat = [{"role": "user", "content": problem.question}]
-            noise = plan.settings.noise_seed(problem)  # of the policy random
+            noise = plan.settings(FULL, None).noise_seed(problem)  # of the policy random
             sampling = Sampling(temperature=0, max_new_tokens=70, seed=noise)
             [alone] = engine.generate([chat], memory, Depth(draft="off"), None, sampling)
             assert row["correct"] == (len(alone.answer) % 2 == 0)
@@ -113,18 +95,6 @@ def test_the_report_says_which_local_and_selection_were_in_effect(monkeypatch):
     assert in_effect(engine, plan_of(local=7)) == {"local": 7, "selection": 0.6}
 
 
-class Interrupt:
-    """Ctrl-C while the answer to one of the problems is graded."""
-
-    def __init__(self, at):
-        self.left = at
-
-    def __call__(self, problem):
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
-
-
 def timeless(runs):
     return {arm: [row | {"seconds": 0} for row in rows] for arm, rows in runs.items()}
 
@@ -136,13 +106,13 @@ def test_going_on_gives_what_an_unbroken_run_gives(tmp_path, stops):
     unbroken = collected(plan_of(policies=policies))
     result, done = tmp_path / "a.json", 0
     for stop in stops:
-        plan = plan_of(Split(watch=Interrupt(stop)), policies=policies)
+        plan = plan_of(Words(watch=Interrupt(stop)), policies=policies)
         part = PartialResults(result, plan.fingerprint({}))
         assert len(part.rows) == done
         with pytest.raises(KeyboardInterrupt), part:
             collected(plan, part)
         done += stop
-    plan = plan_of(Split(watch=Interrupt(total - done)), policies=policies)
+    plan = plan_of(Words(watch=Interrupt(total - done)), policies=policies)
     with PartialResults(result, plan.fingerprint({})) as part:
         assert timeless(collected(plan, part)) == timeless(unbroken)
     assert len(part.rows) == total
@@ -213,7 +183,7 @@ def test_policies_that_need_a_predictor():
 
 def test_what_cannot_be_asked_is_refused_before_anything_is_shown(tmp_path, capfd):
     @dataclass(frozen=True)
-    class Long(Split):
+    class Long(Words):
         def problems(self, n, seed, split="test"):
             return [replace(p, question="x" * 3000) for p in super().problems(n, seed)]
 
@@ -221,7 +191,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_shown(tmp_path, capf
     part, engine = PartialResults(tmp_path / "a.json", plan.fingerprint({})), predicting()
     capfd.readouterr()  # what making the checkpoint says, where no test before it has
     with pytest.raises(PromptError, match="words, problem 1: a prompt must be shorter"), part:
-        collect(engine, plan, part, Progress())
+        plan.collect(engine, part, Progress())
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
@@ -282,8 +252,8 @@ def test_against_the_full_cache():
     assert (standard.low, standard.high) == paired_bootstrap(differences)
     assert found["paired_vs_full/learned/0.25/sums-hard"].value == 1 / 4
     assert found["paired_vs_full/window/0.1"].value == -7 / 12
-    barred = found["paired_low_vs_full/learned/0.25/standard"]
-    assert (barred.value, barred.bar, barred.better) == (standard.low, -0.03, "higher")
+    low = found["paired_low_vs_full/learned/0.25/standard"]
+    assert (low.value, low.better) == (standard.low, "higher")
 
 
 def test_against_the_best_other_of_each_share():
@@ -291,15 +261,12 @@ def test_against_the_best_other_of_each_share():
     assert found["paired_vs_best/learned/0.1/standard"].value == 3 / 8  # window is first of two
     assert found["paired_vs_best/learned/0.1/hard"].value == 0  # window
     assert found["paired_vs_best/learned/0.25/hard"].value == 2 / 4  # h2o
-    early = found["paired_vs_best/learned/0.1/legs"]
-    assert (early.value, early.bar) == (2 / 4, 0.10)  # h2o
-    assert found["paired_vs_best/learned/0.25/legs"].bar is None
+    assert found["paired_vs_best/learned/0.1/legs"].value == 2 / 4  # h2o
     mean = found["paired_vs_best/learned/mean/hard"]
     by_problem = [0, 1 / 2, 1 / 2, 0]
     assert mean.value == 1 / 4
     assert (mean.low, mean.high) == paired_bootstrap(by_problem)
-    barred = found["paired_low_vs_best/learned/mean/hard"]
-    assert (barred.value, barred.bar) == (mean.low, 0.0)
+    assert found["paired_low_vs_best/learned/mean/hard"].value == mean.low
 
 
 def test_costs():
@@ -337,7 +304,7 @@ def report_of(solved):
         "policies": list(dict.fromkeys(policy for policy, _ in arms)),
         "shares": list(dict.fromkeys(share for _, share in arms)),
     }
-    return report(memory_figures(made_up(solved)), {"plan": plan}, torch.float32)
+    return report("mine", memory_figures(made_up(solved)), {"plan": plan}, torch.float32)
 
 
 def test_the_table_has_a_row_a_policy(tmp_path):
@@ -358,10 +325,21 @@ def test_the_table_has_a_row_a_policy(tmp_path):
 )
 @pytest.mark.parametrize("tasks", [("legs", "sums", "sums-hard"), ("sums-hard",)])
 def test_accuracy_is_drawn_for_what_there_is(tmp_path, keep, tasks):
-    picture = tmp_path / "a.png"
     solved = {arm: {t: SOLVED[arm][t] for t in tasks} for arm in SOLVED if keep(arm)}
-    draw_accuracy(report_of(solved), picture)
-    assert picture.stat().st_size > 5000
+    found = figures_of(solved)
+    drawn = draw_accuracy(report_of(solved), tmp_path / "a.png")
+    levels = ["standard", "hard"] if len(tasks) > 1 else ["hard"]
+    assert [axes.get_title() for axes in drawn.axes] == levels
+    shares = sorted({share for policy, share in solved if policy != "full"})
+    for axes, level in zip(drawn.axes, levels, strict=True):
+        full, *lines = axes.lines
+        assert set(full.get_ydata()) == {found[f"accuracy/full/{level}"].value}
+        policies = {policy for policy, _ in solved} - {"full"}
+        assert {line.get_label().split()[0] for line in lines} == policies
+        for line in lines:
+            policy = line.get_label().split()[0]
+            values = [found[f"accuracy/{policy}/{share}/{level}"].value for share in shares]
+            assert (list(line.get_xdata()), list(line.get_ydata())) == (shares, values)
 
 
 @unchecked()
@@ -375,7 +353,6 @@ def test_the_clock_and_the_bytes_against_transformers():
     question = len(engine.chat.encode(engine.chat.question(clock.questions[0])).ids)
     count = 200 - question
     assert kv.value == (question + int(0.25 * count)) / (question + count - 1)
-    assert (time.bar, kv.bar) == (None, None)
     assert raw["speed_stats"][0]["policy"] == "learned"
     assert raw["speed_stats"][0]["evictions"] > 1
     assert {name: len(seconds) for name, seconds in raw["speed_seconds"].items()} == {
@@ -395,23 +372,13 @@ def test_a_budget_under_which_a_row_cannot_go_on_gives_no_ratio():
     assert raw["speed_stats"][0]["evictions"] == 0
 
 
-@unchecked()
-def test_bars_belong_to_what_was_promised(monkeypatch):
-    """Of 4,096 tokens at budget 768, and of nothing else."""
-    engine = predicting(dtype="float32", max_position_embeddings=200)
-    other = reference(tiny(markers=None, **SMALL, max_position_embeddings=200), "float32")
-    assert (Clock([]).budget, Clock([]).new_tokens) == (BUDGET, NEW_TOKENS) == (768, 4096)
-    monkeypatch.setattr("sparing.evaluate.bench_memory_speed.NEW_TOKENS", 90)
-    monkeypatch.setattr("sparing.evaluate.bench_memory_speed.BUDGET", 60)
-    for budget, count, bars in ((60, 90, [0.35, 0.2]), (61, 90, [None] * 2), (60, 80, [None] * 2)):
-        clock = Clock(["2 and 2?"], budget, count, rounds=1)
-        figures, _ = against_transformers(engine, other, clock)
-        assert [figure.bar for figure in figures] == bars
+def test_the_clock_is_of_4096_tokens_at_budget_768_by_default():
+    assert (Clock([]).budget, Clock([]).new_tokens) == (768, 4096)
 
 
 def test_the_predictor_is_timed_where_there_is_one():
     [figure], raw = predictor_share(predicting())
-    assert (figure.name, figure.bar) == ("predictor_share_of_step", 0.03)
+    assert figure.name == "predictor_share_of_step"
     assert 0 < figure.value < 1
     assert set(raw["predictor_seconds"]) == {"predictor", "step"}
     without = load(str(tiny(markers=None, **SMALL)))
@@ -425,7 +392,7 @@ def opened(**options):
     """A plan whose one question opens a thought that is closed by force, and how it is asked."""
     plan = plan_of(Opened(question="<think>"), n=1, **options)
     sampling = Sampling(temperature=0, max_new_tokens=70, think_budget=THOUGHT, ignore_eos=True)
-    return plan, replace(plan.settings, raw=True, sampling=sampling)
+    return plan, replace(plan.settings(FULL, None), raw=True, sampling=sampling)
 
 
 @unchecked()
@@ -460,15 +427,20 @@ def test_a_trace_is_drawn_whatever_it_says(tmp_path):
         "share": 0.25,
         "target": "future-max",
     }
-    draw_trace(found, tmp_path / "a.png")
-    assert (tmp_path / "a.png").stat().st_size > 5000
+    predicted, true = draw_trace(found, tmp_path / "a.png").axes
+    shown = [text.get_text() for text in true.texts]
+    assert shown == [cell.text for cell in lay_out(tokens)]
+    assert predicted.get_title(loc="left") == "predicted importance"
+    assert true.get_title(loc="left") == "true importance (future-max)"
+    struck = [cell for cell in lay_out(tokens) if found["evicted"][cell.token]]
+    assert (len(predicted.lines), len(true.lines)) == (len(struck) + 1, 0)  # and one in the key
 
 
 @unchecked()
 def test_the_trace_is_the_first_tasks_first_that_was_solved_with_an_answer(tmp_path):
     engine = small.predicting(small.thinker(tmp_path, **SMALL))
     plan = plan_of(Opened(question="x"), Opened("others", question="x"), n=2)
-    rows = collect(engine, plan, None, Progress(**QUIET))[FULL]
+    rows = plan.collect(engine, None, Progress(**QUIET))[FULL]
     assert 0 < rows[0]["thinking_tokens"] < rows[0]["new_tokens"]  # else take another question
     target = Target("answer", 3)
     wrong, silent = {"correct": False}, {"thinking_tokens": 70, "new_tokens": 70}

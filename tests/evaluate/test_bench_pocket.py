@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from sparing import Sampling, load
+from sparing.evaluate.agreement import Spoken
 from sparing.evaluate.batch_generate import FinishedRow
-from sparing.evaluate.bench_pocket import Solved, lookup_share, spoken_of, thinking_at_most
+from sparing.evaluate.bench_pocket import Solved, lookup_share, thinking_at_most
 from tests.evaluate.questions import Words
 from tests.tiny import tiny
 
@@ -53,6 +54,6 @@ def test_accuracy_of_solved():
 def test_spoken_is_what_the_model_chose():
     engine = load(str(tiny()))
     [result] = engine.generate(["abc"], sampling=Sampling(temperature=0, max_new_tokens=6))
-    spoken = spoken_of(result)
+    spoken = Spoken.of(result)
     assert spoken.ids == [*result.prompt_token_ids, *result.token_ids]
     assert spoken.chosen == 6

@@ -1,4 +1,4 @@
-"""Workers end with the process that they work for, however it ends."""
+"""Workers end with the process that they work for, even when it is killed."""
 
 import os
 import time
@@ -13,15 +13,15 @@ def nothing() -> None:
     return None
 
 
-def say_and_wait(loaded: None, path: Path, job: int) -> list[int]:
-    (path / str(job)).write_text(str(os.getpid()))
+def say_and_wait(loaded: None, job: Path) -> list[Path]:
+    job.write_text(str(os.getpid()))
     time.sleep(120)
     return [job]
 
 
 def host(path: Path) -> None:
-    with Workers(2, nothing, path, say_and_wait) as rows:
-        list(rows([0, 1]))
+    with Workers(2, nothing, say_and_wait) as rows:
+        list(rows([path / "0", path / "1"]))
 
 
 def test_killed_with_its_workers(tmp_path):

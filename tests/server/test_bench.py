@@ -39,16 +39,7 @@ def test_bench_serve_writes_its_rows_with_all_they_are_made_of(sparing, tmp_path
     raw = found["raw"]
     assert list(rows) == NAMES
     assert all(row["value"] > 0 for row in rows.values())
-    bars = {name: row["bar"] for name, row in rows.items() if row["bar"] is not None}
-    assert bars == {
-        "finished/32": 1.0,
-        "finished/32/off": 1.0,
-        "throughput_32_over_1": 4.0,
-        "first_token_8_over_idle": 3.0,
-        "server_over_engine/off": 1.05,
-        "server_over_engine/auto": 1.05,
-        "resident_late_over_early": 1.02,
-    }
+    assert {row["bar"] for row in rows.values()} == {None}, "bars are of our own results"
     assert list(raw["throughput"]) == ["default", "off"]
     for [round_] in raw["throughput"].values():
         assert round_["together"]["finished"] == 32

@@ -8,8 +8,9 @@ import torch
 from sparing.engine.row import Request
 from sparing.engine.sampling import Sampler
 from sparing.evaluate.baselines.answer import BaselineAnswer, room
-from sparing.evaluate.bench_decode import cache_bytes, generate
 from sparing.model.reference import ReferenceDecoder
+
+LOOKUP_TOKENS = 10  # prompt_lookup_num_tokens, as its documentation has it
 
 
 class Transformers:
@@ -46,3 +47,22 @@ def options_of(sampler: Sampler) -> dict[str, Any]:
         "top_p": sampler.top_p,
         "min_p": sampler.min_p or None,
     }
+
+
+@torch.inference_mode()
+def generate(model: Any, prompt: torch.Tensor, count: int, **more: Any) -> Any:
+    """What transformers generates with everything kept, its cache with it: greedily and to the last
+    of ``count`` tokens, unless ``more``, of its own options, says otherwise."""
+    return model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=count,
+        return_dict_in_generate=True,
+        **{"do_sample": False, "min_new_tokens": count} | more,
+    )
+
+
+def cache_bytes(generated: Any) -> int:
+    """Of transformers' keys and values at the end, from their storages."""
+    layers = generated.past_key_values.layers
+    return sum(t.untyped_storage().nbytes() for layer in layers for t in (layer.keys, layer.values))

@@ -1,4 +1,4 @@
-"""The table of `sparing bench all`: every arm of every model beside transformers."""
+"""Reports of `sparing bench all` read as one table: every arm of every model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,25 @@ from typing import Any
 
 from sparing.errors import OptionError, reason
 from sparing.evaluate.report import origin_line
-from sparing.evaluate.tables import grid
 
-
-def headline_table(*paths: str) -> str:
-    """The reports of `sparing bench all`, one a model, as one table; below it where each comes
-    from, and what was left out."""
-    contents = read_headlines(paths)
-    notes = [f"\n{headline_note(content)}\n" for content in contents]
-    return "".join([grid(headline_cells(contents)), *notes])
+BESIDE = {"time_vs_openvino": "time over OpenVINO", "time_vs_llama_cpp": "time over llama.cpp"}
+HEADLINE = (  # what the table takes of an arm
+    "time_vs_transformers",
+    "token_time_vs_transformers",
+    "kv_bytes_vs_transformers",
+    *BESIDE,
+    "text_tokens",
+    "distinct4",
+    "accuracy",
+)
+ARM_LABELS = {
+    "transformers": "transformers",
+    "transformers-lookup": "transformers, prompt lookup",
+    "llama-cpp": "llama.cpp",
+    "openvino": "OpenVINO GenAI",
+    "openvino-eviction": "OpenVINO GenAI, its eviction",
+    "off": "everything off",
+}
 
 
 def read_headlines(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
@@ -65,18 +75,6 @@ def headline_cells(contents: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [[*header, *beside.values()], *rows]
 
 
-BESIDE = {"time_vs_openvino": "time over OpenVINO", "time_vs_llama_cpp": "time over llama.cpp"}
-HEADLINE = (  # what the table takes of an arm
-    "time_vs_transformers",
-    "token_time_vs_transformers",
-    "kv_bytes_vs_transformers",
-    *BESIDE,
-    "text_tokens",
-    "distinct4",
-    "accuracy",
-)
-
-
 def headline_note(content: Mapping[str, Any]) -> str:
     """A model's: what was asked, where it was measured, what is missing and why."""
     raw = content["raw"]
@@ -102,18 +100,8 @@ def model_label(content: Mapping[str, Any]) -> str:
 
 
 def arm_label(arm: str) -> str:
-    """An arm of `sparing bench all` as a reader is told of it."""
+    """An arm for readers."""
     return ARM_LABELS.get(arm, arm.replace("+", " + "))
-
-
-ARM_LABELS = {
-    "transformers": "transformers",
-    "transformers-lookup": "transformers, prompt lookup",
-    "llama-cpp": "llama.cpp",
-    "openvino": "OpenVINO GenAI",
-    "openvino-eviction": "OpenVINO GenAI, its eviction",
-    "off": "everything off",
-}
 
 
 def share_of(row: Mapping[str, Any] | None) -> str:
@@ -124,5 +112,5 @@ def share_of(row: Mapping[str, Any] | None) -> str:
 
 
 def solved_cell(row: Mapping[str, Any] | None) -> str:
-    """With its 95 % interval; empty where nobody grades."""
+    """With its 95 % interval; empty without a grader."""
     return "" if row is None else f"{row['value']:.0%} ({row['low']:.0%} to {row['high']:.0%})"

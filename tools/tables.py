@@ -1,15 +1,15 @@
-"""The README's tables, made from the files in ``results/``."""
+"""The tables of README and docs, made from the files in ``results/``."""
 
-import ast
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparing.evaluate.report import against_bar
+from sparing.evaluate.bench_latent import latent_cells
+from sparing.evaluate.bench_memory import memory_cells
+from sparing.evaluate.headline import headline_cells, headline_note, read_headlines
 
-UNIFORM = ("h2o", "snapkv", "rkv")  # per layer and head in their papers, one set for all here
+DEFAULT_MODEL = "pocket"  # of reports without a model, whose command names none
 
 
 def grid(rows: Sequence[Sequence[str]]) -> str:
@@ -40,16 +40,25 @@ def judged(path: Path) -> dict[str, Any]:
     There they lie by command, by how a model's name begins (none: every model's) and by row.
     """
     content = json.loads(path.read_text())
-    file, model = path.with_name("bars.json"), content.get("model")
-    if model is None or not file.exists():
+    file = path.with_name("bars.json")
+    if not file.exists():
         return content
-    _, _, command, *_ = content["command"].split()
-    found: dict[str, float] = {}
-    for name, bars in json.loads(file.read_text()).get(command, {}).items():
-        if Path(model).name.lower().startswith(name):
-            found |= bars
-    rows = [row | {"bar": found.get(row["name"], row["bar"])} for row in content["rows"]]
+    command, model = content["command"].split()[2], model_of(content)
+    bars: dict[str, float] = {}
+    for name, of_rows in json.loads(file.read_text()).get(command, {}).items():
+        if model.startswith(name):
+            bars |= of_rows
+    rows = [row | {"bar": bars.get(row["name"], row["bar"])} for row in content["rows"]]
     return content | {"rows": rows}
+
+
+def model_of(content: Mapping[str, Any]) -> str:
+    """The name of a report's model in small letters; older reports say it in their command."""
+    named = content.get("model")
+    if named is None:
+        _, given, rest = content["command"].partition("--model ")
+        named = rest.split()[0] if given else DEFAULT_MODEL
+    return Path(named).name.lower()
 
 
 def accuracy_table(path: str) -> str:
@@ -93,21 +102,6 @@ def agreement_table(path: str, controls: str) -> str:
 def memory_table(path: str) -> str:
     """What each policy solves at each share of the thoughts' room, beside the full cache."""
     return grid(memory_cells(json.loads(Path(path).read_text())))
-
-
-def memory_cells(content: dict[str, Any]) -> list[list[str]]:
-    """A header, a row for the full cache and one a policy; columns: share by share its levels."""
-    found = {row["name"]: row["value"] for row in content["rows"]}
-    plan = content["raw"]["plan"]
-    levels = [level for level in ("standard", "hard") if f"accuracy/full/{level}" in found]
-    columns = [(f"{share:g}", level) for share in plan["shares"] for level in levels]
-    header = ["policy", *(f"{level} at {share}" for share, level in columns)]
-    full = ["full cache", *(f"{found[f'accuracy/full/{level}']:.1%}" for _, level in columns)]
-    rows = [
-        [policy_label(p), *(f"{found[f'accuracy/{p}/{s}/{level}']:.1%}" for s, level in columns)]
-        for p in plan["policies"]
-    ]
-    return [header, full, *rows]
 
 
 def depth_table(path: str) -> str:
@@ -154,56 +148,25 @@ def latent_table(path: str) -> str:
     return grid(latent_cells(content, arms))
 
 
-def latent_cells(content: dict[str, Any], arms: Sequence[str]) -> list[list[str]]:
-    """A header and a row an arm: how many seeds of it were trained, accuracy, the difference to cot
-    over the seeds that both have, and what a problem takes."""
-    found = {row["name"]: row for row in content["rows"]}
-    trained = [model.partition(",")[0] for model in content["raw"]["plan"]["models"]]
-    header = ["arm", "seeds", "solved", "minus cot (95 %)",
-              "text tokens", "latents", "steps", "seconds"]  # fmt: skip
-    rows = []
-    for arm in arms:
-        paired = found.get(f"paired_vs_cot/{arm}")
-        minus = "" if paired is None else (
-            f"{paired['value']:+.1%} ({paired['low']:+.1%} to {paired['high']:+.1%})"
-        )  # fmt: skip
-        costs = [
-            found[f"{cost}/{arm}"]["value"] for cost in ("text_tokens", "latent_tokens", "steps")
-        ]
-        rows.append(
-            [
-                arm,
-                str(trained.count(arm)),
-                f"{found[f'accuracy/{arm}']['value']:.1%}",
-                minus,
-                *(f"{cost:.1f}" for cost in costs),
-                f"{found[f'seconds/{arm}']['value']:.3f}",
-            ]
-        )
-    return [header, *rows]
+def headline_table(*paths: str) -> str:
+    """The reports of `sparing bench all`, one a model, as one table; below it where each comes
+    from, and what was left out."""
+    contents = read_headlines(paths)
+    notes = [f"\n{headline_note(content)}\n" for content in contents]
+    return "".join([grid(headline_cells(contents)), *notes])
 
 
-def policy_label(policy: str) -> str:
-    """Its name, and where it is not quite what its paper describes."""
-    return f"{policy} (uniform variant)" if policy in UNIFORM else policy
-
-
-def tree(root: str = "sparing") -> str:
-    """The package with a line a file: the first sentence of each."""
-    lines = []
-    for path in sorted(Path(root).rglob("*.py"), key=lambda path: (path.parent, path.stem)):
-        said = ast.get_docstring(ast.parse(path.read_text())) or ""
-        paragraph = " ".join(said.partition("\n\n")[0].split())
-        first = re.split(r"\.\s+(?=[A-Z])", paragraph)[0].rstrip(".")
-        here = path.parent if path.stem == "__init__" else path
-        depth = len(here.relative_to(root).parts)
-        name = here.name + "/" * (here != path)
-        lines.append(f"{'  ' * depth}{name:<24}{first}".rstrip())
-    return "\n".join(["```", *lines, "```"]) + "\n"
-
-
-def line(row: dict[str, Any]) -> str:
+def line(row: Mapping[str, Any]) -> str:
     """One figure as a table row; a missed bar says so."""
     unit = " x" if row["unit"] == "x" else ""
     bar, missed = against_bar(row)
     return f"| {row['what']} | {row['value']:.2f}{unit} | {bar} | {missed} |"
+
+
+def against_bar(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The bar of a row as text, and whether it was missed; both empty without a bar."""
+    if row["bar"] is None:
+        return "", ""
+    higher = row["better"] == "higher"
+    met = row["value"] >= row["bar"] if higher else row["value"] <= row["bar"]
+    return f"{'>=' if higher else '<='} {row['bar']}", "" if met else "missed"

@@ -1,0 +1,163 @@
+"""What commands leave behind: JSON files, pictures, tables, and rows after Ctrl-C."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparing.cli.fields import flag
+from sparing.cli.run import INTERRUPTED
+from sparing.errors import OptionError, reason
+
+WIDTH = 120  # of a table, where it does not go to a terminal
+
+
+@dataclass
+class JsonFlag:
+    """Where figures are written."""
+
+    json_: Annotated[Path | None, flag("write the figures to this file", "--json")] = None
+
+    def check(self) -> None:
+        """Refuse a file that could not be written, before the work that it is for."""
+        if self.json_:
+            check_writable(self.json_)
+
+    def write(self, content: dict[str, Any]) -> None:
+        from sparing.evaluate.report import write_json
+
+        if self.json_:
+            write_json(self.json_, content)
+
+
+@dataclass
+class RowsFlag(JsonFlag):
+    """The same, of an experiment whose rows are kept beside the file until it is done."""
+
+    json_: Annotated[
+        Path | None, flag("write the figures to this file; the same command goes on", "--json")
+    ] = None
+
+    def part(self, fingerprint: Mapping[str, Any]) -> Any:
+        """The rows so far; raises OptionError where they are of other settings."""
+        from sparing.evaluate.partial_results import PartialResults
+
+        return PartialResults(self.json_, fingerprint) if self.json_ else None
+
+    def finish(self, content: dict[str, Any], part: Any) -> None:
+        """Write the figures; the rows are among them."""
+        self.write(content)
+        if part:
+            part.remove()
+
+
+@dataclass
+class PlotFlag:
+    """Where figures are drawn."""
+
+    plot: Annotated[Path | None, flag("draw the figures into this file")] = None
+
+    def check(self) -> None:
+        """Refuse a picture that could not be drawn, before the work that it is for."""
+        if self.plot:
+            check_drawable(self.plot)
+
+    def draw(self, draw: Callable[[Any, Path], Any], content: Any) -> None:
+        if self.plot:
+            draw(content, self.plot)
+
+
+def check_drawable(path: Path) -> None:
+    from sparing.evaluate.plots import check_picture
+
+    check_writable(path)
+    check_picture(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the work that it is for."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"{path} must be a file to write, got: {reason(error)}") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OptionError(f"{path} must be a file to write, got a directory or no permission")
+
+
+@contextmanager
+def kept_rows(part: Any) -> Iterator[None]:
+    """Rows go to ``part``, if there is one; Ctrl-C says what is kept, and ends the command."""
+    try:
+        with part or nullcontext():
+            yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {kept(part)}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def kept(part: Any) -> str:
+    """What an interrupted experiment leaves behind."""
+    if part is None:
+        return "with --json FILE the rows would have been kept"
+    if not part.rows:
+        return "no row was done, nothing is kept"
+    return f"{len(part.rows)} rows are kept in {part.path}, the same command goes on from there"
+
+
+def several(workers: int, load: Callable[[], Any], experiment: Any) -> Any:
+    """The processes that take an experiment's jobs; with one, this does them itself."""
+    from sparing.evaluate.process_pool import Workers
+
+    return Workers(workers, load, experiment.run) if workers > 1 else nullcontext()
+
+
+def model_fingerprint(loading: Any) -> dict[str, Any]:
+    """What is known of a model before it is loaded."""
+    from sparing.model.fingerprint import files_fingerprint
+    from sparing.model.sources import find_model
+
+    return {
+        "model": loading.model,
+        "model_files": files_fingerprint(find_model(loading.model)),
+        "weights": loading.weights,
+        "dtype": loading.dtype,
+        "decoder": loading.decoder,
+    }
+
+
+def wide_console() -> Any:
+    """On stdout; a table that goes to a file is not cut to the 80 columns of no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
+def show_cells(cells: Sequence[Sequence[str]], header: Callable[[str], str] = str) -> None:
+    """A table on stdout, its first row the header; ``header`` breaks those cells into lines."""
+    from rich.table import Table
+
+    first, *rows = cells
+    table = Table(*map(header, first))
+    for row in rows:
+        table.add_row(*row)
+    wide_console().print(table)
+
+
+def show(content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] | None = None) -> None:
+    """The figures as a table, and where they come from; ``rows``: those of a report to show."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sparing.evaluate.report import origin_line
+
+    table = Table("figure", "value")
+    for row in content["rows"] if rows is None else rows:
+        table.add_row(row["what"] or row["name"], f"{row['value']:.2f} {row['unit']}")
+    console = Console()
+    console.print(table)
+    console.print(origin_line(content), highlight=False)
