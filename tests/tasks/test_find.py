@@ -58,7 +58,8 @@ def test_what_is_no_task(name, said):
 
 def test_a_hub_id_needs_the_package_datasets(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # as where it is not installed
-    with pytest.raises(OptionError, match=r"openai/gsm8k needs the package datasets, .* pip install datasets"):
+    said = r"openai/gsm8k needs the package datasets, .* pip install datasets"
+    with pytest.raises(OptionError, match=said):
         find_tasks("openai/gsm8k")
 
 

@@ -25,7 +25,7 @@ def trouble(seen: Visit) -> str:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"question": " "}, "A question must have a word or more."),
+        ({"question": " "}, "A question must have one word or more."),
         ({"budget": "lots"}, "The budget must be a number of tokens (160) or a share (0.25)"),
         ({"budget": "-3"}, "The budget must be a number of tokens (160) or a share (0.25)"),
         ({"most": "0"}, "“At most” must be a number of tokens"),
