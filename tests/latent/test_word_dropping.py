@@ -5,6 +5,7 @@ import pytest
 
 from sparing.errors import OptionError
 from sparing.files import read_json
+from sparing.latent import word_dropping
 from sparing.latent.config import load_latents
 from sparing.latent.spans import LEAST, droppable
 from sparing.latent.train import train_stage
@@ -128,7 +129,7 @@ def test_kinds_come_back_where_the_model_cannot_go_on(
 ):
     _, staged = shortened
     out, few, first, _ = staged(2, 0.3, tmp_path)
-    monkeypatch.setattr(words, "FLOOR", floor)
+    monkeypatch.setattr(word_dropping, "FLOOR", floor)
     _, many, second, _ = staged(3, 0.7, out)
     assert second.values == first.values, "what words are worth is asked once"
     together = [a & b for a, b in zip(tokens(few), tokens(many), strict=True)]
@@ -145,8 +146,8 @@ def test_kinds_come_back_where_the_model_cannot_go_on(
 def test_a_few_misses_are_forgiven(tmp_path, shortened, monkeypatch):
     """The share of a kind's spans behind which a model is at a loss decides, not a single one."""
     _, staged = shortened
-    monkeypatch.setattr(words, "FLOOR", 1.1)
-    monkeypatch.setattr(words, "MISSED", 1.0)
+    monkeypatch.setattr(word_dropping, "FLOOR", 1.1)
+    monkeypatch.setattr(word_dropping, "MISSED", 1.0)
     out, _, _, _ = staged(2, 0.3, tmp_path)
     assert not staged(3, 0.7, out)[2].stays
 
