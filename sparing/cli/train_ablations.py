@@ -9,6 +9,7 @@ from sparing.cli.flags import quiet_transformers
 from sparing.cli.train import POCKET, PaceFlags, TrainingBar, finish_pocket
 from sparing.cli.train_latent import LengthFlags, Questions, StageFlags
 from sparing.errors import OptionError
+from sparing.model.sources import find_here
 
 
 def ablations(
@@ -50,6 +51,7 @@ def ablations(
     now = numbers("only-seeds", only_seeds, int) if only_seeds else every
     if wrong := [seed for seed in now if seed not in every]:
         raise OptionError(f"--only-seeds must be among the seeds {every}, got {wrong[0]}")
+    find_here(base)
     import torch
 
     from sparing.latent.ablations import Ablations, check_ablations, train_ablations

@@ -9,6 +9,7 @@ from sparing.cli.flags import quiet_transformers
 from sparing.cli.train import PaceFlags, TrainingBar, finish_pocket, worked_solutions
 from sparing.errors import OptionError
 from sparing.latent.settings import StageSettings
+from sparing.model.sources import find_here
 
 HELD_OUT = 10  # questions of each family and level: latents make each of them many passes
 FIELDS = StageSettings.model_fields
@@ -69,6 +70,7 @@ def latent(
     from sparing.latent.arms import curriculum, find_arm
 
     named = numbers("stages", stages, int)
+    find_here(base)
     common = staging | {"base": base, "seed": seed}
     wanted = curriculum(find_arm(arm), named, common, lengths.each())
     import torch

@@ -60,7 +60,9 @@ WRONG = [
     ["train", "reason", "--out", "nowhere", "--steps", "0"],
     ["train", "predictor", "--out", "nowhere", "--epochs", "0"],
     ["train", "latent", "--base", "pocket", "--out", "nowhere", "--stages", "3,1"],
+    ["train", "latent", "--base", "pokcet", "--out", "nowhere"],
     ["train", "ablations", "--out", "nowhere", "--arms", "all"],
+    ["train", "ablations", "--base", "pokcet", "--out", "nowhere"],
     ["tune", "depth", "--model", "pokcet"],
     ["bench", "decode", "--nn", "1"],
 ]
