@@ -38,3 +38,6 @@ def peak_bytes() -> int:
         return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most * (1 if sys.platform == "darwin" else 1024)
+
+
+Baseline = OwnEngine  # the name that serve.py looks for
