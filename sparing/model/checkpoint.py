@@ -61,7 +61,7 @@ def read_tokenizer(path: Path) -> Any:
 
 
 def inference_tokenizer(path: Path) -> Any:
-    """As `read_tokenizer`, without the import of transformers where the tokens are the same."""
+    """See `read_tokenizer`; does not import transformers if the tokens are the same without."""
     whole = partial(read_tokenizer, path)
     if not is_gguf(path):
         return plain_tokenizer(path, whole) or whole()

@@ -31,7 +31,7 @@ NEUTRAL_FIELDS: dict[str, Any] = {
 }
 
 
-# What `plain_config` must have, and the fields beside them that change nothing here.
+# Fields required by `plain_config`, and further fields without effect here.
 SIZES = (
     "vocab_size",
     "hidden_size",
@@ -126,14 +126,14 @@ def read_config(directory: Path) -> ModelConfig:
 
 
 def transformers_config(directory: Path) -> Any:
-    """The config as transformers completes it."""
+    """The config, completed by transformers."""
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(directory)
 
 
 def plain_config(fields: dict[str, Any]) -> SimpleNamespace | None:
-    """A config that has every field that is read; None where transformers must complete it.
+    """A config with all required fields; None if transformers must complete it.
 
     The import of transformers takes longer than a short answer.
     """

@@ -153,7 +153,7 @@ def as_transformers(fields: Fields) -> Any:
 
 
 def description(fields: Fields) -> dict[str, Any]:
-    """The fields of ``config.json`` that the metadata gives."""
+    """The fields of ``config.json``, from the metadata."""
     return {
         "model_type": fields.architecture,
         **head_sizes(fields),

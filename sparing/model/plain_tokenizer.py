@@ -1,7 +1,7 @@
-"""A tokenizer for inference without transformers, whose import takes longer than a short answer.
+"""A tokenizer without the import of transformers, which takes longer than a short answer.
 
-It takes files that say all there is, and gives what transformers gives, to the token. What else is
-asked of it goes to transformers' tokenizer, as do templates beyond loops, conditions and text.
+It supports files with no setting beyond ``NEUTRAL``, and gives exactly the tokens of transformers.
+Other methods, and templates with functions of transformers, load transformers' tokenizer.
 """
 
 import re
@@ -25,17 +25,17 @@ NEUTRAL = {  # fields of tokenizer_config.json that change no token
     "tokenizer_class",
     *ROLES,
 }
-MISTRAL = 100_000  # in larger vocabularies transformers may mend the expression of Mistral
-BEYOND = re.compile(  # names that mean what transformers makes of them
+MISTRAL = 100_000  # in larger vocabularies transformers may correct Mistral's regular expression
+BEYOND = re.compile(  # names in a template that are defined by transformers
     r"generation\s*-?%|tojson|raise_exception|strftime_now|namespace|dict\(|tools|documents"
 )
 
 
 class PlainTokenizer:
-    """``backend_tokenizer`` with the names of transformers.
+    """``backend_tokenizer`` with the methods of a transformers tokenizer.
 
-    roles: special tokens by name, ``eos_token`` and others
-    whole: makes the tokenizer of transformers
+    ``roles``: special tokens by name, such as ``eos_token``
+    ``whole``: makes the transformers tokenizer
     """
 
     is_fast = True
@@ -75,7 +75,7 @@ class PlainTokenizer:
         return self.backend_tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Any:
-        """The messages as text, with ``tokenize=False``."""
+        """The messages as text (with ``tokenize=False``)."""
         given = {"tools": None, "documents": None, "add_generation_prompt": False, **self._roles}
         given |= options
         if given.pop("tokenize", True) or not self._template or not plain(messages, options):
@@ -88,7 +88,7 @@ class PlainTokenizer:
 
     @cached_property
     def _template(self) -> Any:
-        """Compiled as transformers does it; None where it asks for more than jinja has."""
+        """The template, compiled as in transformers; None if it needs more than jinja."""
         from jinja2.ext import loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -101,7 +101,7 @@ class PlainTokenizer:
 
 
 def plain(messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> bool:
-    """Whether messages have texts alone; transformers has a treatment of other values."""
+    """Whether all values are plain strings, numbers and flags; transformers handles others."""
     texts = [value for message in messages for value in message.values()]
     return (
         bool(messages)
@@ -112,14 +112,14 @@ def plain(messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> 
 
 
 def plain_tokenizer(directory: Path, whole: Callable[[], Any]) -> PlainTokenizer | None:
-    """Of a directory in Hugging Face format; None where transformers has to make it."""
+    """The tokenizer of a Hugging Face directory; None if only transformers can make it."""
     config = read_json(directory / "tokenizer_config.json")
     if config.pop("clean_up_tokenization_spaces", None) is not False or config.keys() - NEUTRAL:
         return None
     if config.get("tokenizer_class") not in CLASSES:
         return None
     if read_json(directory / "config.json").get("model_type") != "llama":
-        return None  # of the other families transformers may take a class of its own
+        return None  # for other families transformers may use a special class
     template = directory / "chat_template.jinja"
     if (directory / "additional_chat_templates").exists():
         return None
@@ -127,7 +127,7 @@ def plain_tokenizer(directory: Path, whole: Callable[[], Any]) -> PlainTokenizer
     extra = config.get("extra_special_tokens") or []
     try:
         backend = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    except Exception:  # tokenizers raises bare ones; transformers' tokenizer says what is wrong
+    except Exception:  # tokenizers raises bare Exceptions; transformers' error is clearer
         return None
     if not isinstance(extra, list) or not added_as_special(backend, [*roles.values(), *extra]):
         return None
@@ -138,7 +138,10 @@ def plain_tokenizer(directory: Path, whole: Callable[[], Any]) -> PlainTokenizer
 
 
 def added_as_special(backend: Tokenizer, tokens: Sequence[Any]) -> bool:
-    """Whether transformers leaves the backend as it is, where it adds its special tokens anew."""
+    """Whether the backend already has all ``tokens`` as plain special tokens.
+
+    Then transformers, which adds them again, does not change it.
+    """
     known = {
         str(token.content)
         for token in backend.get_added_tokens_decoder().values()

@@ -49,7 +49,7 @@ EXPORT void sparing_multiply(Context* context, const Matrix* matrix, const float
     multiply(context->pool, in, &product, 1);
 }
 
-// As Output of pass.h has them: of logits [tokens, count]
+// argmax and confidence [tokens] of logits [tokens, count]
 EXPORT void sparing_top(Context* context, const float* logits, int32_t tokens, int32_t count, int32_t* argmax, float* confidence) {
     std::lock_guard<std::mutex> lock(context->busy);
     top(context->pool, logits, tokens, count, argmax, confidence);

@@ -18,7 +18,7 @@ struct Part {
     int32_t index;
 };
 
-// What is taken off logits before their exponential; a span of impossible tokens sums to 0.
+// The number to subtract from logits before exp; a span with only -inf sums to 0.
 float finite(float most) { return most == NONE ? 0.0f : most; }
 
 Part of_span(const float* x, int begin, int end) {

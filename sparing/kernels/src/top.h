@@ -2,8 +2,8 @@
 //
 //     argmax = the first index of max x;   confidence = exp(max x) / sum exp(x) = 1 / sum exp(x - max x)
 //
-// In spans of 8,192 logits, merged in their order as the spans of attention are (attention.h), so a token's result is the
-// same alone and in a batch. A logit that is no number makes the confidence none either.
+// Spans of 8,192 logits are merged in order, like the spans of attention (attention.h), so a token's result is the same
+// alone and in a batch. A NaN logit makes the confidence NaN.
 #pragma once
 
 #include <cstdint>
