@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from tests.cli.command import assert_one_line
 from tests.tiny import tiny
 
 FAST = ("--max-new-tokens", 8, "--temperature", 0)
@@ -65,9 +66,9 @@ def test_ctrl_c_leaves_the_rows_and_the_same_command_goes_on(sparing, tmp_path, 
     assert "the same command goes on" in outcome.err
     assert not file.exists()
     assert len(part.read_text().splitlines()) == 3
-    other = sparing(*command, "--seed", 1)
-    assert other.code == 2
-    assert "got another seed (0 then, 1 now)" in " ".join(other.err.split())
+    assert_one_line(sparing(*command, "--seed", 1), "got another seed (0 then, 1 now)")
+    other = sparing(*command, "--weights", "bfloat16")
+    assert_one_line(other, "got another weights ('auto' then, 'bfloat16' now)")
     assert sparing(*command).code == 0
     assert not part.exists()
     assert len(json.loads(file.read_text())["rows"]) == 6

@@ -5,6 +5,8 @@ from statistics import median
 
 import pytest
 
+from sparing.cli.bench_serve import server_flags
+from sparing.cli.flags import LoadingFlags
 from tests.tiny import checkpoint
 
 NAMES = [
@@ -49,6 +51,15 @@ def test_bench_serve_writes_its_rows_with_all_they_are_made_of(sparing, tmp_path
     assert rows["first_token_8_over_idle"]["value"] == over
     memory = raw["memory"]
     assert rows["resident_late_over_early"]["value"] == memory["late"] / memory["early"]
+
+
+def test_the_server_loads_the_same_model():
+    given = {"model": "mine", "weights": "q8_0", "dtype": "bfloat16", "threads": 3}
+    flags = server_flags(LoadingFlags(**given))
+    found = dict(zip(flags[::2], flags[1::2], strict=True))
+    assert found == {f"--{name}": str(value) for name, value in given.items()} | {
+        "--decoder": "auto"
+    }
 
 
 def test_it_asks_for_questions_where_it_knows_none(sparing, tmp_path):
