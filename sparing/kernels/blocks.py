@@ -203,7 +203,7 @@ def _half(numbers: Tensor) -> Tensor:
     if not half.isfinite().all():
         raise ValueError(
             "weights must be finite, with scales in the range of float16, "
-            f"got a scale of {numbers.abs().max():g}; keep this matrix in F32 or BF16"
+            f"got a scale of {numbers.abs().max():g}; load it with weights='bfloat16'"
         )
     return half
 

@@ -107,7 +107,8 @@ SIGNATURES = {
     "huge": (None, c_void_p, c_int64),
     "packed_bytes": (c_int64, c_int32, c_int64, c_int64),
     "pack": (
-        None, c_void_p, c_int32, c_int32, c_int64, c_int64, c_void_p, c_int64, c_void_p, c_void_p,
+        c_int32, c_void_p, c_int32, c_int32, c_int64, c_int64, c_void_p, c_int64, c_void_p,
+        c_void_p,
     ),
     "copy_row": (None, c_int32, c_int64, c_void_p, c_int64, c_void_p, c_int64),
     "rows": (None, POINTER(MatrixStruct), c_void_p, c_int64, c_void_p),

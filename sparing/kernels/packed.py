@@ -86,6 +86,8 @@ class KernelMatrix:
     ) -> None:
         """Fill the matrix from a file's rows of the same type, or from floats, which it quantizes.
 
+        Raises ValueError for floats that are no numbers or too large to be quantized.
+
         ``order``: the file's row of each row, int32; None: the same order
         ``done``: called about every 16 MB (with ``order`` once, at the end) with the number of
             bytes of ``data`` that are no longer needed
@@ -94,7 +96,7 @@ class KernelMatrix:
         rows = s.rows if order is not None else max(SLICE_BYTES // row_bytes, 1) * PANEL_ROWS
         for first in range(0, s.rows, rows):
             count = min(rows, s.rows - first)
-            k.native.pack(
+            packed = k.native.pack(
                 k.context,
                 FORMATS.index(type),
                 s.format,
@@ -105,6 +107,11 @@ class KernelMatrix:
                 None if order is None else order.ctypes.data,
                 s.data + packed_bytes(k.native, self.type, first, s.columns),
             )
+            if not packed:
+                raise ValueError(
+                    "weights must be finite, with scales in the range of float16; load it with "
+                    "weights='bfloat16'"
+                )
             done((first + count) * row_bytes)
 
     def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:

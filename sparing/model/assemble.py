@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparing.errors import OptionError
+from sparing.errors import ModelError, OptionError
 from sparing.kernels.block_types import BLOCKS
 from sparing.kernels.blocks import encode
 from sparing.kernels.blocks import weights as unpacked
@@ -164,7 +164,10 @@ class Assembly:
         with LoadProgress(f"loading {self.name}", len(self._names())) as progress:
 
             def matrix(name: str, bias: bool = False) -> Matrix:
-                found = build(f"{name}.weight", vector(f"{name}.bias") if bias else None)
+                try:
+                    found = build(f"{name}.weight", vector(f"{name}.bias") if bias else None)
+                except ValueError as error:  # floats that cannot be quantized
+                    raise ModelError(f"{self.name}, {name}.weight: {error}") from None
                 progress.advance()
                 return found
 

@@ -5,9 +5,10 @@ from typing import get_args
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import sparing
-from sparing.errors import OptionError
+from sparing.errors import ModelError, OptionError
 from sparing.kernels.native import variants
 from sparing.model.assemble import WEIGHTS, load_decoder
 from sparing.model.compiled import CompiledDecoder
@@ -45,6 +46,21 @@ def test_a_gguf_is_the_checkpoint_it_was_made_of(tmp_path, family, kind, compile
         assert error == 0
     else:  # a code at a tie may have been rounded to either side
         assert error < 0.03 * logits(theirs).abs().max()
+
+
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_kernels), False])
+@pytest.mark.parametrize("weights", ["q8_0", "q4_0", "q5_1"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+def test_a_weight_that_cannot_be_quantized_is_named(tmp_path, bad, weights, compiled):
+    path = tmp_path / "m"
+    shutil.copytree(tiny("llama", **WIDE), path)
+    file, name = path / "model.safetensors", "model.layers.1.mlp.up_proj.weight"
+    tensors = load_file(file)
+    tensors[name][5, 7] = bad
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=f"m, {name}: weights must be finite"):
+        load_decoder(path, weights, compiled=compiled)
+    load_decoder(path, "float32", compiled=compiled)
 
 
 @needs_kernels

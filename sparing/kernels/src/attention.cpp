@@ -197,7 +197,7 @@ Attention::Attention(Pool& pool, const std::vector<Row>& rows, int tokens, int h
     scratch_.resize(pool.threads());
     for (Scratch& s : scratch_) {
         s.keys.resize((size_t)CHUNK * dim), s.scores.resize((size_t)queries * SPAN);
-        s.queries.resize((size_t)queries * dim), s.sums.resize((size_t)queries * dim);
+        s.queries.resize((size_t)queries * dim), s.sums.resize((size_t)queries * dim), s.most.resize(queries), s.total.resize(queries);
     }
 }
 
@@ -251,7 +251,7 @@ void Attention::spans(const Task& task, const float* q, const KeyValues& kv, flo
         const bool together = row.plain((n + 1) * SPAN);
         for (int first = task.first, end; first < task.end; first = end) {
             end = together ? task.end : first + 1;
-            float most[TILE_QUERIES * 4], total[TILE_QUERIES * 4];
+            float *most = s.most.data(), *total = s.total.data();
             span(row, task.head, first, end, n, q, kv, s, most, total);
             for (int t = first; t < end; t++) {
                 if (n >= spans_of(row.count(t))) continue;

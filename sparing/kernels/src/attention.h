@@ -72,7 +72,7 @@ private:
         int first_span, end_span;
     };
     struct Scratch {
-        std::vector<float> keys, queries, scores, sums;
+        std::vector<float> keys, queries, scores, sums, most, total;
     };
 
     void spans(const Task& task, const float* q, const KeyValues& kv, float* out, Scratch& s);

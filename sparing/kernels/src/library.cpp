@@ -25,10 +25,10 @@ EXPORT int64_t sparing_packed_bytes(int32_t format, int64_t rows, int64_t column
     return panels(format, rows) * panel_bytes(format, columns);
 }
 
-EXPORT void sparing_pack(Context* context, int32_t type, int32_t format, int64_t rows, int64_t columns, const uint8_t* from,
+EXPORT int32_t sparing_pack(Context* context, int32_t type, int32_t format, int64_t rows, int64_t columns, const uint8_t* from,
                          int64_t row_bytes, const int32_t* order, uint8_t* to) {
     std::lock_guard<std::mutex> lock(context->busy);
-    pack(context->pool, type, format, rows, columns, from, row_bytes, order, to);
+    return pack(context->pool, type, format, rows, columns, from, row_bytes, order, to);
 }
 
 EXPORT void sparing_copy_row(int32_t format, int64_t columns, const uint8_t* from, int64_t from_row, uint8_t* to, int64_t to_row) {

@@ -1,6 +1,7 @@
 #include "pack.h"
 
 #include <algorithm>
+#include <atomic>
 #include <type_traits>
 #include <vector>
 
@@ -210,22 +211,33 @@ void pack_floats(int32_t type, int32_t format, const uint8_t* const* rows, int64
         }
 }
 
-void store_half(uint8_t* at, float f) {
+// False where the number is none, or is beyond float16.
+bool store_half(uint8_t* at, float f) {
     const uint16_t h = float_to_half(f);
     std::memcpy(at, &h, 2);
+    return (h & 0x7c00) != 0x7c00;
+}
+
+// 1 / d; 0 where that is no number
+float inverse_of(float d) {
+    const float by = 1.0f / d;
+    return std::isfinite(by) ? by : 0.0f;
 }
 
 // Quantizes 32 floats to a block in the file's layout, as ggml's reference does. The largest magnitude (Q4_1, Q5_1: the
 // least and the greatest weight) becomes an exact code. Q8_0 rounds halves away from zero, the others round them up.
-void quantize(int32_t format, const float* x, uint8_t* block) {
+// False, with no codes, where a weight is no number or a scale is beyond float16.
+bool quantize(int32_t format, const float* x, uint8_t* block) {
+    for (int i = 0; i < 32; i++)
+        if (!std::isfinite(x[i])) return false;
     uint8_t code[32];
     if (format == Q8_0) {
         float most = 0;
         for (int i = 0; i < 32; i++) most = std::max(most, std::fabs(x[i]));
-        const float d = most / 127.0f, by = d ? 1.0f / d : 0.0f;
-        store_half(block, d);
+        const float d = most / 127.0f, by = inverse_of(d);
+        if (!store_half(block, d)) return false;
         for (int i = 0; i < 32; i++) block[2 + i] = (uint8_t)(int8_t)std::round(x[i] * by);
-        return;
+        return true;
     }
     const bool least = format == Q4_1 || format == Q5_1;
     const int top = format == Q4_0 || format == Q4_1 ? 15 : 31;
@@ -233,13 +245,13 @@ void quantize(int32_t format, const float* x, uint8_t* block) {
     if (least) {
         const auto [low, high] = std::minmax_element(x, x + 32);
         d = (*high - *low) / top, offset = *low;
-        store_half(block + 2, offset);
+        if (!store_half(block + 2, offset)) return false;
     } else {
         const float most = *std::max_element(x, x + 32, [](float a, float b) { return std::fabs(a) < std::fabs(b); });
         d = most / -(float)((top + 1) / 2), offset = 0;
     }
-    store_half(block, d);
-    const float by = d ? 1.0f / d : 0.0f, half = least ? 0.5f : (top + 1) / 2 + 0.5f;
+    if (!store_half(block, d)) return false;
+    const float by = inverse_of(d), half = least ? 0.5f : (top + 1) / 2 + 0.5f;
     for (int i = 0; i < 32; i++) code[i] = (uint8_t)std::min(top, (int)((x[i] - offset) * by + half));
     uint8_t* at = block + (least ? 4 : 2);
     if (top == 31) {
@@ -249,6 +261,7 @@ void quantize(int32_t format, const float* x, uint8_t* block) {
         at += 4;
     }
     for (int j = 0; j < 16; j++) at[j] = (code[j] & 15) | (code[j + 16] & 15) << 4;
+    return true;
 }
 
 int block_bytes(int32_t format) {
@@ -263,11 +276,12 @@ int block_bytes(int32_t format) {
 
 }  // namespace
 
-void pack(Pool& pool, int32_t type, int32_t format, int64_t rows, int64_t columns, const uint8_t* from,
+bool pack(Pool& pool, int32_t type, int32_t format, int64_t rows, int64_t columns, const uint8_t* from,
           int64_t row_bytes, const int32_t* order, uint8_t* to) {
     const int64_t count = panels(format, rows), bytes = panel_bytes(format, columns);
     const int per_panel = panel_rows(format);
     const int tasks = (int)std::min<int64_t>(count, 16 * pool.threads());
+    std::atomic<bool> good{true};
     pool.run(tasks, [&](int task, int) {
         std::vector<float> floats;
         std::vector<uint8_t> blocks;
@@ -290,13 +304,14 @@ void pack(Pool& pool, int32_t type, int32_t format, int64_t rows, int64_t column
                     for (int64_t c = 0; c < columns; c++) floats[c] = element(type, source[r], c);
                     uint8_t* block = blocks.data() + r * quantized;
                     for (int64_t b = 0; b < columns / BLOCK; b++)
-                        quantize(format, floats.data() + b * BLOCK, block + b * block_bytes(format));
+                        if (!quantize(format, floats.data() + b * BLOCK, block + b * block_bytes(format))) good = false;
                     source[r] = block;
                 }
             }
             pack_panel(format, source, columns, panel_to);
         }
     });
+    return good;
 }
 
 void copy_row(int32_t format, int64_t columns, const uint8_t* from, int64_t from_row, uint8_t* to, int64_t to_row) {
