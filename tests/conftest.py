@@ -1,8 +1,12 @@
 """Of all tests."""
 
 import pytest
+from hypothesis import settings
 
 from tests.cli.command import Command
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
