@@ -177,9 +177,7 @@ CHANGES = {
     ),
     "sampling.stop": replace(
         BASE,
-        how=replace(
-            SAMPLED, sampling=Sampling(temperature=1.0, max_new_tokens=40, stop=["x"])
-        ),
+        how=replace(SAMPLED, sampling=Sampling(temperature=1.0, max_new_tokens=40, stop=["x"])),
     ),
     "template_options": replace(
         BASE, how=replace(SAMPLED, template_options={"enable_thinking": False})
