@@ -67,7 +67,8 @@ def test_five_thousand_tokens_in_the_memory_of_256():
     assert spared["tokens"] == full["tokens"] == TOKENS
     assert spared["evictions"] > 30
     assert spared["first eviction"]["cache"] == spared["end"]["cache"] == 256 * slot
-    assert spared["end"]["process"] < 1.02 * spared["early"]["process"]
+    grown = spared["end"]["process"] - spared["early"]["process"]
+    assert grown < 0.2 * TOKENS * slot  # the events of all tokens, not their keys and values
 
     # the control: what is measured does grow where nothing is evicted
     assert full["evictions"] == 0
