@@ -5,25 +5,27 @@ method. Nothing here imports torch.
 """
 
 from importlib.metadata import entry_points
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sparing.errors import OptionError
 
-PolicyName = Literal[
-    "auto",
-    "full",
-    "window",
-    "streaming",
-    "h2o",
-    "snapkv",
-    "rkv",
-    "sepllm",
-    "random",
-    "bottom",
-    "learned",
-]
+POLICY_CLASSES = {  # as paths, so that names are known without importing torch
+    name: f"sparing.memory.policies.{name}.{cls}"
+    for name, cls in {
+        "window": "Window",
+        "streaming": "Streaming",
+        "h2o": "H2O",
+        "snapkv": "SnapKV",
+        "rkv": "RKV",
+        "sepllm": "SepLLM",
+        "random": "Random",
+        "bottom": "Bottom",
+        "learned": "Learned",
+    }.items()
+}
+POLICY_NAMES = ("auto", "full", *POLICY_CLASSES)
 POLICY_GROUP = "sparing.policies"  # entry points of packages that bring a policy of their own
 DraftName = Literal["auto", "off", "lookup", "layers", "hybrid"]
 KvName = Literal["auto", "float32", "float16", "q8"]
@@ -69,8 +71,8 @@ def one_line(options: type[BaseModel], error: ValidationError) -> str:
 
 def known_policies() -> list[str]:
     """Policies by name: the built-in ones, then those that installed packages bring."""
-    known = get_args(PolicyName)
-    return [*known, *sorted(entry_points(group=POLICY_GROUP).names - set(known))]
+    brought = entry_points(group=POLICY_GROUP).names - set(POLICY_NAMES)
+    return [*POLICY_NAMES, *sorted(brought)]
 
 
 def is_policy(value: Any) -> bool:
@@ -124,7 +126,7 @@ class Memory(Options):
     )
     policy: Any = Field(
         default="auto",
-        description=f"what stays: {', '.join(get_args(PolicyName))}, or an installed policy",
+        description=f"what stays: {', '.join(POLICY_NAMES)}, or an installed policy",
         json_schema_extra=lambda schema: schema.update(enum=list[Any](known_policies())),
     )
     kv: KvName = Field(
@@ -136,7 +138,7 @@ class Memory(Options):
     @field_validator("policy")
     @classmethod
     def _policy(cls, value: Any) -> Any:
-        if isinstance(value, str) and (value in get_args(PolicyName) or value in known_policies()):
+        if isinstance(value, str) and (value in POLICY_NAMES or value in known_policies()):
             return value
         if isinstance(value, str) or not is_policy(value):
             *names, last = map(repr, known_policies())

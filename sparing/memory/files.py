@@ -1,4 +1,4 @@
-"""Where a model's importance predictor lies."""
+"""The files of an importance predictor."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ WEIGHTS_FILE, CONFIG_FILE = "predictor.safetensors", "predictor.json"
 
 
 def has_predictor(directory: Path) -> bool:
-    """Whether there is an importance predictor in it."""
+    """Whether a directory holds an importance predictor."""
     return (directory / CONFIG_FILE).exists()
 
 
 def find_predictor(given: str | Path | None, model: Path) -> Path | None:
-    """The directory of the predictor asked for, else of the model's own; None: it has none.
+    """The directory of the ``given`` predictor, else of the model's own; None without either.
 
-    Raises ModelError where the one asked for is not there.
+    Raises ModelError where the given directory holds none.
     """
     if given is None:
         return model if has_predictor(model) else None

@@ -1,34 +1,25 @@
 """From a policy's name to the policy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from sparing.engine.eviction import EvictionPolicy
 from sparing.errors import OptionError, reason
-from sparing.memory.policies.bottom import Bottom
-from sparing.memory.policies.h2o import H2O
-from sparing.memory.policies.learned import Learned
-from sparing.memory.policies.random import Random
-from sparing.memory.policies.rkv import RKV
-from sparing.memory.policies.sepllm import SepLLM, separator_ids
-from sparing.memory.policies.snapkv import SnapKV
-from sparing.memory.policies.streaming import Streaming
-from sparing.memory.policies.window import Window
-from sparing.options import POLICY_GROUP, Memory, is_policy
+from sparing.memory.policies.policy import BuiltInPolicy
+from sparing.options import POLICY_CLASSES, POLICY_GROUP, Memory, is_policy
 
-PREDICTED = ("learned", "bottom")  # policies that need a predictor
-POLICIES: dict[str, Callable[[Any, Sequence[int]], EvictionPolicy]] = {
-    "window": lambda tokenizer, horizons: Window(),
-    "streaming": lambda tokenizer, horizons: Streaming(),
-    "h2o": lambda tokenizer, horizons: H2O(),
-    "snapkv": lambda tokenizer, horizons: SnapKV(),
-    "rkv": lambda tokenizer, horizons: RKV(),
-    "sepllm": lambda tokenizer, horizons: SepLLM(separator_ids(tokenizer)),
-    "random": lambda tokenizer, horizons: Random(),
-    "bottom": lambda tokenizer, horizons: Bottom(horizons),
-    "learned": lambda tokenizer, horizons: Learned(horizons),
-}
+
+def imported(path: str) -> type[BuiltInPolicy]:
+    """The class at a path of ``POLICY_CLASSES``."""
+    module, _, name = path.rpartition(".")
+    found: type[BuiltInPolicy] = getattr(import_module(module), name)
+    return found
+
+
+POLICIES = {name: imported(path) for name, path in POLICY_CLASSES.items()}
+PREDICTED = tuple(name for name, policy in POLICIES.items() if policy.needs_predictor)
 
 
 def find_policy(
@@ -36,8 +27,9 @@ def find_policy(
 ) -> EvictionPolicy | None:
     """The policy that the options ask for; None keeps everything.
 
-    ``auto`` is learned where the model predicts importance, for some ``horizons``, else window.
-    Raises OptionError where a policy needs a predictor and there is none, or cannot be loaded.
+    ``horizons``: of the model's importance predictor; None without one. ``auto`` is learned with a
+    predictor, else window. Raises OptionError where a policy needs a predictor and there is none,
+    or cannot be loaded.
     """
     if memory.budget is None:
         return None
@@ -52,13 +44,15 @@ def find_policy(
             f"policy {name} needs a model with an importance predictor, got one without; "
             "use window, or train one with `sparing train predictor`"
         )
-    return POLICIES[name](tokenizer, horizons or ()) if name in POLICIES else brought(name)
+    if name not in POLICIES:
+        return load_entry_point(name)
+    return POLICIES[name].for_model(tokenizer, horizons or ())
 
 
-def brought(name: str) -> EvictionPolicy:
-    """The policy that an installed package brings under a name: its entry point, called.
+def load_entry_point(name: str) -> EvictionPolicy:
+    """The policy of an installed package: its entry point, called.
 
-    Raises OptionError where that gives none.
+    Raises OptionError where the result is no policy.
     """
     [found, *_] = entry_points(group=POLICY_GROUP, name=name)
     try:

@@ -1,4 +1,4 @@
-"""Fitting a predictor to traces, and how well it does on traces that it has not seen."""
+"""A predictor fitted to traces, and its quality on held-out ones."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,16 +21,15 @@ from sparing.train import checkpoint
 from sparing.train.interrupts import undivided
 from sparing.train.loop import EVERY, Pace, Report
 
-TOP = 0.2  # the share of a trace's tokens whose recall is reported
-PAIRED_TOKENS = 512  # of a trace, at most, are compared pair by pair
+TOP = 0.2  # share of a trace's tokens whose recall is reported
+PAIRED_TOKENS = 512  # most tokens of a trace that are compared pair by pair
 
 
 class Loss(nn.Module):
-    """``(p - y)^2`` over the tokens of traces at the horizons where they were ``seen``, and a
-    pairwise term, over given totals.
+    """Squared error ``(p - y)^2`` over tokens and horizons that were ``seen``, and a pairwise term.
 
     The pairwise term of a trace is the mean over pairs with ``y_i > y_j`` of
-    ``log(1 + exp(-(p_i - p_j) / temperature))``, a smooth Kendall tau; it is averaged over traces.
+    ``log(1 + exp(-(p_i - p_j) / temperature))``, a smooth Kendall tau, averaged over traces.
     """
 
     def __init__(self, predictor: nn.Module, settings: FitSettings) -> None:
@@ -46,7 +45,7 @@ class Loss(nn.Module):
         targets: int,
         traces: int,
     ) -> Tensor:
-        """``targets`` that were seen, ``traces``: of the whole step, over all processes."""
+        """``targets`` seen, and ``traces``: of the whole step, over all processes."""
         p = self.predictor(hidden)
         loss = (p - y).square()[seen].sum() / targets
         if self.settings.kendall:
@@ -62,7 +61,7 @@ def kendall(
     seen: Bool[Tensor, "T K"],
     temperature: float,
 ) -> Tensor:
-    """The pairwise logistic term of one trace; long ones by evenly spaced tokens."""
+    """The pairwise logistic term of one trace; a long one is thinned evenly."""
     stride = -(-len(p) // PAIRED_TOKENS)
     p, y, seen = p[::stride], y[::stride], seen[::stride]
     above = (y[:, None] > y[None]) & seen[:, None] & seen[None]
@@ -71,9 +70,9 @@ def kendall(
 
 
 class Fit:
-    """Trains a predictor on ``traces.train``; resumed, it ends at the weights of an unbroken run.
+    """Trains a predictor on ``traces.train``. A resumed run ends at the weights of an unbroken one.
 
-    ``on_report`` is called each step with step, loss and, at the end of an epoch, validation.
+    ``on_report``: called each step with step, loss and, at the end of an epoch, validation.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class Fit:
         self.steps = settings.epochs * self.epoch_steps
 
     def run(self, pace: Pace = EVERY) -> int:
-        """Train to the end, or as far as ``pace`` says; the step reached."""
+        """Train to the end, or as far as ``pace`` says; returns the step reached."""
         step = checkpoint.restore(self.accelerator, self.out)
         goal = min(pace.stop_at or self.steps, self.steps)
         try:
@@ -121,7 +120,7 @@ class Fit:
         return step
 
     def lr_at(self, step: int) -> float:
-        """Warm-up, then a cosine down to nothing."""
+        """Warm-up, then a cosine down to 0."""
         rise = max(self.settings.warmup * self.steps, 1)
         if step < rise:
             return self.settings.lr * min((step + 1) / rise, 1.0)
@@ -129,7 +128,7 @@ class Fit:
         return self.settings.lr * 0.5 * (1 + math.cos(math.pi * fallen))
 
     def _batch(self, step: int) -> list[TraceRef]:
-        """The traces of a step: each epoch shuffles them anew."""
+        """The traces of a step; each epoch shuffles them."""
         epoch, at = divmod(step, self.epoch_steps)
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(
             len(self.traces.train)
@@ -167,10 +166,12 @@ class Fit:
 def evaluate(
     predictor: ImportancePredictor, traces: TraceSet, settings: FitSettings
 ) -> dict[str, Any]:
-    """On held-out traces, where a token was seen: squared error beside a constant's,
-    Spearman's rank correlation and the share of the true top fifth that the predicted top fifth
-    holds, as means over traces and horizons; those where all tokens are worth the same are left
-    out, as there is no order."""
+    """Quality on held-out traces, where a token was seen.
+
+    Squared error beside a constant's; Spearman's rank correlation; the share of the true top fifth
+    among the predicted top fifth. The last two are means over traces and horizons, without those
+    where all tokens have the same target and so no order.
+    """
     device = next(predictor.parameters()).device
     horizons = traces.columns(settings.target)
     constant = seen_mean(traces.train, settings.target, horizons)
@@ -198,7 +199,7 @@ def evaluate(
 def seen_mean(
     traces: Sequence[TraceRef], target: str, horizons: Sequence[int]
 ) -> Float[Tensor, " K"]:
-    """What a constant predictor would say: the mean of all targets seen; 0 where there are none."""
+    """The best constant prediction: the mean of all targets seen; 0 without any."""
     total, count = torch.zeros(len(horizons)), torch.zeros(len(horizons))
     for trace in traces:
         seen = trace.seen(horizons)
@@ -208,6 +209,6 @@ def seen_mean(
 
 
 def top_recall(p: Float[Tensor, " T"], y: Float[Tensor, " T"]) -> float:
-    """The share of the ``TOP`` largest of y that is among the ``TOP`` largest of p."""
+    """Share of the ``TOP`` largest of y among the ``TOP`` largest of p."""
     count = max(int(TOP * len(y)), 1)
     return len(set(p.topk(count).indices.tolist()) & set(y.topk(count).indices.tolist())) / count

@@ -1,4 +1,4 @@
-"""The importance predictor: from a token's last hidden state to how much will depend on it."""
+"""The importance predictor: from a token's last hidden state to its predicted importance."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,8 @@ class ImportancePredictor(nn.Module):
 
     DynTS (arXiv 2601.18383), whose 7B and 8B models have 3584 or 4096 -> 8192 -> 2048 -> 1. K is
     ours: an output for each of ``horizons``, see ``targets.importance``; the paper has one, for 0.
-    ``memory``: ``local`` and ``selection`` that suit its model, where they are known.
+
+    ``memory``: ``local`` and ``selection`` that suit the model, where known.
     """
 
     memory: Mapping[str, float] = MappingProxyType({})
@@ -44,7 +45,7 @@ class ImportancePredictor(nn.Module):
 
 
 def save_predictor(predictor: ImportancePredictor, config: dict[str, Any], out: Path) -> None:
-    """Write weights, then the config that makes them whole."""
+    """Write the weights, then the config; without it there is no predictor."""
     tensors = {name: t.contiguous() for name, t in predictor.state_dict().items()}
     write_atomically(out / WEIGHTS_FILE, save(tensors))
     write_atomically(out / CONFIG_FILE, json.dumps(config, indent=1) + "\n")
@@ -55,8 +56,8 @@ def load_predictor(
 ) -> ImportancePredictor:
     """The predictor in ``directory``, for the checkpoint in ``model``.
 
-    Raises ModelError where it is broken, or was trained for another model: then both fingerprints
-    are named.
+    Raises ModelError where it is broken or was trained for another model; the message then names
+    both fingerprints.
     """
     try:
         config = read_json(directory / CONFIG_FILE)

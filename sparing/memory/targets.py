@@ -1,4 +1,4 @@
-"""What the importance predictor learns: the attention that later tokens pay to each thought."""
+"""Targets of the importance predictor: the attention that later tokens pay to each thought."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,10 @@ TARGETS = ("answer", "future-mean", "future-max")
 
 @dataclass(frozen=True)
 class Importance:
-    """Of each thinking token: what the predictor reads, and the raw targets it can learn.
+    """Input and raw targets of the predictor, for each thinking token.
 
-    ``hidden``: the last hidden state, after the final norm. ``answer``: attention from the answer.
+    ``hidden``: the last hidden state, after the final norm.
+    ``answer``: attention from the answer.
     ``future_mean``, ``future_max``: from all later tokens beyond each of K horizons.
     """
 
@@ -31,7 +32,7 @@ class Importance:
     future_max: Float[Tensor, "T K"]
 
     def target(self, name: str) -> Float[Tensor, "T K"]:
-        """One of ``TARGETS``; the answer's has one column whatever the horizons."""
+        """One of ``TARGETS``; that of the answer always has one column."""
         if name not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {name}")
         return getattr(self, name.replace("-", "_"))
@@ -46,10 +47,10 @@ def importance(
     chunk: int = 64,
     thinks: Thinks | None = None,
 ) -> Importance:
-    """The targets of a trace, whose thinking is ``ids[begin:end]``, in one teacher-forced pass.
+    """The targets of a trace with the thinking ``ids[begin:end]``, in one teacher-forced pass.
 
-    Where ``ids`` has ``NO_TOKEN`` a latent stands, which ``thinks`` makes anew of the position
-    before it: the pass is in segments there.
+    ``NO_TOKEN`` in ``ids`` marks a latent. ``thinks`` makes it again from the position before, so
+    the pass is split there.
 
     With A the mean attention map over all layers and heads, i attending to j:
 
@@ -57,9 +58,9 @@ def importance(
     future mean   F_jh = mean of A[i, j] over i - j > h, and 0 where there is no such i
     future max    M_jh = the largest of them, or 0
 
-    with a column for each h of ``horizons``: what is still to come when token j is h positions old.
-    The paper zeroes the diagonal; no answer token is a thinking token, so it never counts here.
-    Future targets are ours. Of A only ``chunk`` rows ever exist: the extra memory is O(H chunk S).
+    with a column for each h of ``horizons``: the future of token j when it is h positions old. The
+    paper zeroes the diagonal; no answer token is a thinking token, so it never counts here. Future
+    targets are ours. Only ``chunk`` rows of A exist at a time: the extra memory is O(H chunk S).
     Float32, or float64 from a float64 decoder.
     """
     _check(len(ids), begin, end, horizons, chunk)
@@ -88,7 +89,7 @@ def importance(
 def length_free(raw: Float[Tensor, "T K"]) -> Float[Tensor, "T K"]:
     """A target on a scale that does not shrink as traces grow: y_jh = log1p(I_jh / mean_j(I_j0)).
 
-    One mean for all columns, that of the first: tokens of different age are ranked together.
+    All columns share the mean of the first, so that tokens of different age can be ranked together.
     0 where the mean is 0. The scale is ours.
     """
     mean = raw[:, 0].mean()
@@ -113,8 +114,8 @@ def _passes(
     first: int,
     thinks: Thinks | None,
 ) -> Iterator[tuple[RowInput, Output]]:
-    """Chunk by chunk, each ending where a latent begins at the latest, with the attention of the
-    tokens from ``first`` on, and logits only where a latent is made of them."""
+    """The pass in chunks; a latent begins a new one. Attention is that of the tokens from ``first``
+    on; logits exist only where a latent needs them."""
     shape = decoder.shape
     cache = SlotCache(
         shape.layers,

@@ -1,7 +1,7 @@
-"""Traces that a frozen model thinks, with what its predictor reads and what it shall say.
+"""Thinking traces of a frozen model, with inputs and targets of its importance predictor.
 
-They are kept in shards of a few dozen questions, each written whole: a run that was cut off goes
-on with those that are missing, and several processes deal them out among themselves.
+Traces lie in shards of a few dozen questions, each written whole: an interrupted run resumes with
+the missing shards, and several processes share them.
 """
 
 import json
@@ -35,10 +35,12 @@ Sample = Callable[[Sequence[Problem]], list[Result]]
 
 @dataclass(frozen=True)
 class TraceSource:
-    """The questions of a run, and what makes a trace of one.
+    """The questions of a run, and the functions that make a trace of each.
 
-    ``sample``: the model's answers; ``accept``: whether to keep one; ``horizons`` as in
-    ``targets.importance``; ``thinks``: makes the latents of a model that has some.
+    ``sample``: answers questions.
+    ``accept``: whether to keep an answer.
+    ``horizons``: as in ``targets.importance``.
+    ``thinks``: makes latents, for a model that has them.
     """
 
     problems: Sequence[Problem]
@@ -53,7 +55,7 @@ class TraceSource:
         return -(-len(self.problems) // SHARD)
 
     def shard(self, index: int) -> bytes:
-        """Sample a shard's questions and measure what their thoughts were worth."""
+        """A shard's bytes: its questions are answered, and the importance of thoughts measured."""
         problems = self.problems[index * SHARD : (index + 1) * SHARD]
         results = self.sample(problems)
         pairs = zip(problems, results, strict=True)
@@ -75,13 +77,13 @@ class TraceSource:
 
 
 def positions(result: Result) -> list[int]:
-    """The token at every position of prompt and output, ``NO_TOKEN`` where a latent stands."""
+    """The token at every position of prompt and output; ``NO_TOKEN`` for a latent."""
     said = [NO_TOKEN if isinstance(e, LatentEvent) else e.id for e in steps(result)]
     return [*result.prompt_token_ids, *said]
 
 
 def thought(result: Result) -> int:
-    """How many positions the first thought has, its latents and its end marker included."""
+    """Length of the first thought, with its latents and its end marker."""
     said = enumerate(steps(result))
     return next(
         (at for at, e in said if isinstance(e, TokenEvent) and e.kind != "thought"),
@@ -90,12 +92,12 @@ def thought(result: Result) -> int:
 
 
 def steps(result: Result) -> list[TokenEvent | LatentEvent]:
-    """A result's positions, in order."""
+    """The events of a result's positions, in order."""
     return [event for event in result.events if isinstance(event, TokenEvent | LatentEvent)]
 
 
 def packed(measured: Sequence[Importance]) -> dict[str, Tensor]:
-    """Traces behind each other: ``hidden [N, E]``, each target ``[N, K]``, their lengths."""
+    """Concatenated traces: ``hidden [N, E]``, each target ``[N, K]``, and their lengths."""
     if not measured:
         return {LENGTHS: torch.zeros(0, dtype=torch.long)}
     tensors = {name: torch.cat([m.target(name) for m in measured]).float() for name in TARGETS}
@@ -115,7 +117,7 @@ def collect(
     processes: int = 1,
     on_shard: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Write those of this process's shards that ``folder`` does not hold yet."""
+    """Write this process's missing shards into ``folder``."""
     for index in range(process, asked.shards, processes):
         path = shard_path(folder, index)
         if not path.exists():
@@ -125,9 +127,12 @@ def collect(
 
 @dataclass(frozen=True)
 class TraceRef:
-    """A trace in a shard: where it lies, and which question it answers.
+    """A trace in a shard, read on demand.
 
-    ``length``: of its thinking; ``generated``: tokens, those of the answer included.
+    ``file``, ``start``: where it lies.
+    ``length``: of its thinking.
+    ``task``, ``id``: of its question.
+    ``generated``: tokens of thinking and answer.
     """
 
     file: Any
@@ -138,8 +143,8 @@ class TraceRef:
     generated: int
 
     def seen(self, horizons: Sequence[int]) -> Bool[Tensor, "T K"]:
-        """Which tokens have a position behind them beyond each horizon. Of the others nothing is
-        known: no eviction ever met them at that age."""
+        """Whether a token has later positions beyond each horizon. Without any its target is
+        unknown: no eviction met it at that age."""
         later = self.generated - 1 - torch.arange(self.length)
         return later[:, None] > torch.tensor(horizons)
 
@@ -149,10 +154,10 @@ class TraceRef:
 
 
 class TraceSet:
-    """All traces of a folder; they stay on disk until they are read.
+    """All traces of a folder; they stay on disk until read.
 
-    ``train`` and ``held_out`` part them by question: every tenth question is held out.
-    ``horizons``: those of the future targets' columns.
+    ``train``, ``held_out``: a split by question; every tenth one is held out.
+    ``horizons``: columns of the future targets.
     """
 
     def __init__(self, folder: Path, shards: int) -> None:
@@ -188,7 +193,7 @@ class TraceSet:
         return [trace for trace in self.traces if trace.id % HELD_OUT == 0]
 
     def columns(self, target: str) -> tuple[int, ...]:
-        """The horizons of a target's columns; the answer's has one, for all ages."""
+        """The horizons of a target's columns; the target answer has one, for all ages."""
         return (0,) if target == "answer" else self.horizons
 
     @property

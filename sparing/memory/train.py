@@ -22,7 +22,7 @@ SCALE = "log1p(I / mean over the trace of I at the first horizon)"
 
 
 def traces_content(settings: TraceSettings, fingerprint: str) -> dict[str, Any]:
-    """What decides a folder of traces; ``fingerprint``: of the model that thought them."""
+    """The settings that a folder of traces depends on; ``fingerprint``: of the model."""
     return settings.model_dump(mode="json") | {"fingerprint": fingerprint}
 
 
@@ -35,10 +35,10 @@ def sample_traces(
     resume: bool = False,
     on_shard: Callable[[int], None] = lambda done: None,
 ) -> TraceSet:
-    """The traces of ``asked`` in ``folder``, those that are missing sampled now.
+    """The traces of ``asked`` in ``folder``; missing ones are sampled now.
 
-    Raises OptionError where the folder holds traces of other settings or of another model, or
-    where too few were accepted to train on some and hold others out.
+    Raises OptionError where the folder belongs to other settings or another model, or where too few
+    traces were accepted to train on some and hold others out.
     """
     process = PartialState(cpu=not torch.cuda.is_available())
     keep_settings(folder, traces_content(settings, fingerprint), resume, process)
@@ -64,9 +64,9 @@ def train_predictor(
     on_report: Callable[[Report], None] = lambda report: None,
     pace: Pace = EVERY,
 ) -> dict[str, Any] | None:
-    """Fit a predictor into ``out``, and what it says of held-out traces; None: stopped early.
+    """Fit a predictor into ``out``; returns its quality on held-out traces, None if stopped early.
 
-    ``about``: what the saved config tells of the model and its traces; ``fingerprint`` among it.
+    ``about``: facts of model and traces for the saved config, the fingerprint among them.
     """
     process = PartialState(cpu=not torch.cuda.is_available())
     keep_settings(out, settings.model_dump(mode="json") | about, resume, process)

@@ -8,14 +8,14 @@ import pytest
 from sparing import Depth, Latent, Memory
 from sparing.api import Engine
 from sparing.errors import OptionError
-from sparing.options import DraftName, LatentMode, PolicyName
+from sparing.options import POLICY_NAMES, DraftName, LatentMode
 from tests.depth.planted import planted
 from tests.latent.thinking import thinker, thinking
 from tests.pairs import cells
 from tests.tiny import engine, unchecked
 
 ALL = {
-    "policy": get_args(PolicyName),
+    "policy": POLICY_NAMES,
     "draft": get_args(DraftName),
     "latent": get_args(LatentMode),
     "picks": tuple(cells.SAMPLINGS),

@@ -1,4 +1,4 @@
-"""Chance, as the floor that every policy has to beat."""
+"""Chance, as a baseline for all policies."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,16 @@ from jaxtyping import Float
 
 from sparing.engine.eviction import SlotView
 from sparing.engine.sampling import uniform
+from sparing.memory.policies.policy import BuiltInPolicy
 
-ANY_TOKEN = -1  # the token id under which the noise is drawn
+ANY_TOKEN = -1  # stands for the token id in the hash
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(BuiltInPolicy):
     """Noise hashed from the row's seed and the position: a slot's score never changes."""
 
-    name = "random"
+    name, label = "random", "at random"
     watches = 0
 
     def score(self, view: SlotView) -> Float[np.ndarray, " S"]:

@@ -1,4 +1,4 @@
-"""Important and not said twice: attention against likeness of keys."""
+"""Important and not redundant: attention against similarity of keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,22 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sparing.engine.eviction import SlotView
+from sparing.memory.policies.policy import BuiltInPolicy
 from sparing.memory.policies.snapkv import max_pool, observed
 
 ROWS = 256  # of a similarity matrix held at once: G x ROWS x S floats
 
 
 @dataclass(frozen=True)
-class RKV:
+class RKV(BuiltInPolicy):
     """R-KV (arXiv 2505.24133), uniform variant: ``score = lam * I - (1 - lam) * R``.
 
     ``I_j``: attention of the last ``window`` queries, max-pooled over ``kernel`` slots, averaged
-    over queries, normalised to sum 1. ``R = softmax_j(mean_i C[i, j])``, C the cosine similarity of
-    keys, its diagonal zeroed; so that of tokens alike the recent one stays, each row i forgets its
-    ``beta`` most recent entries above ``threshold``. Both are means over all layers and heads.
+    over queries, normalised to sum 1.
+    ``R = softmax_j(mean_i C[i, j])``: C is the cosine similarity of keys with a zero diagonal. Each
+    row i ignores its ``beta`` most recent entries above ``threshold``, so that the recent one of
+    similar tokens stays.
+    Both are means over all layers and heads.
 
     In the paper each head scores and keeps its own; that I sums to 1, as R does, is ours. Not
     checked against the paper: the defaults of ``threshold`` and ``beta``, and that pooling comes
@@ -34,7 +37,8 @@ class RKV:
     kernel: int = 7
     threshold: float = 0.5
     beta: int = 1
-    name = "rkv"
+    name, label = "rkv", "R-KV"
+    per_head_in_paper = True
 
     @property
     def watches(self) -> int:
@@ -50,7 +54,7 @@ class RKV:
 def mean_similarity(
     keys: Sequence[Float[Tensor, "G S D"]], threshold: float, beta: int
 ) -> Float[np.ndarray, " S"]:
-    """How alike each slot's keys are to all others', over layers and heads."""
+    """Similarity of each slot's keys to all others, over layers and heads."""
     layers = [column_means(layer, threshold, beta).cpu().double().numpy() for layer in keys]
     return np.mean(layers, axis=0)
 

@@ -1,5 +1,6 @@
 """Attention sinks, separators and most recent tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -8,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from sparing.engine.cache import Kind
-from sparing.engine.eviction import SlotView
+from sparing.engine.eviction import EvictionPolicy, SlotView
+from sparing.memory.policies.policy import BuiltInPolicy
 
 MARKS = frozenset(".,?!;:")
 BREAKS = "\n\r\t"
@@ -16,18 +18,22 @@ _known: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class SepLLM:
-    """SepLLM (arXiv 2412.12094), a uniform variant as is the paper: all heads keep the same.
+class SepLLM(BuiltInPolicy):
+    """SepLLM (arXiv 2412.12094); in the paper, too, all heads keep the same slots.
 
-    The first ``sinks`` thinking tokens come first, then separators, then all others; of each the
-    later ones. Unlike the paper, separators share the selection's room, so that the oldest of them
-    can go; the question is protected, and a space by itself is no separator.
+    The first ``sinks`` thinking tokens rank highest, then separators, then all others; within each
+    group later ones rank higher. Unlike in the paper, separators share the room of the selection,
+    so the oldest can go; the question is protected; a space alone is no separator.
     """
 
     separators: frozenset[int]
     sinks: int = 4
-    name = "sepllm"
+    name, label = "sepllm", "SepLLM"
     watches = 0
+
+    @classmethod
+    def for_model(cls, tokenizer: Any, horizons: Sequence[int]) -> EvictionPolicy:
+        return cls(separator_ids(tokenizer))
 
     def score(self, view: SlotView) -> Float[np.ndarray, " S"]:
         tier = np.isin(view.ids, list(self.separators)).astype(np.float64)
@@ -36,9 +42,9 @@ class SepLLM:
 
 
 def separator_ids(tokenizer: Any) -> frozenset[int]:
-    """The tokens that are one of ``. , ? ! ; :`` or nothing but line breaks and tabs.
+    """Tokens that are one of ``. , ? ! ; :`` or only line breaks and tabs, with or without spaces.
 
-    Spaces around are allowed. Found once a tokenizer: decoding a whole vocabulary takes seconds.
+    Computed once a tokenizer: decoding a whole vocabulary takes seconds.
     """
     if tokenizer not in _known:
         ids = sorted(set(tokenizer.get_vocab().values()))

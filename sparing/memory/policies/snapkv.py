@@ -1,4 +1,4 @@
-"""What the last tokens look at stays, with its neighbours."""
+"""The slots that the last tokens attend to stay, with their neighbours."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,11 @@ import numpy as np
 from jaxtyping import Float
 
 from sparing.engine.eviction import SlotView
+from sparing.memory.policies.policy import BuiltInPolicy
 
 
 @dataclass(frozen=True)
-class SnapKV:
+class SnapKV(BuiltInPolicy):
     """SnapKV (arXiv 2404.14469) while decoding, uniform variant: an observation window votes.
 
     ``score_j = max over |k - j| <= kernel // 2 of sum_i A[i, k]`` over the last ``window`` queries
@@ -20,7 +21,8 @@ class SnapKV:
 
     window: int = 16
     kernel: int = 7
-    name = "snapkv"
+    name, label = "snapkv", "SnapKV"
+    per_head_in_paper = True
 
     @property
     def watches(self) -> int:
@@ -31,14 +33,14 @@ class SnapKV:
 
 
 def observed(view: SlotView) -> Float[np.ndarray, "m S"]:
-    """The attention of the last queries, as many as are watched or as there have been."""
+    """The attention of the last queries, up to the watched number."""
     assert view.attention is not None, "it watches attention"
     recent = view.attention.recent
     return np.pad(recent, ((0, 0), (0, len(view.positions) - recent.shape[1])))
 
 
 def max_pool(values: Float[np.ndarray, "*m S"], kernel: int) -> Float[np.ndarray, "*m S"]:
-    """The largest of ``kernel`` neighbours, of fewer at the ends."""
+    """The maximum over ``kernel`` neighbours, fewer at the ends."""
     before = kernel // 2
     sides = [(0, 0)] * (values.ndim - 1) + [(before, kernel - 1 - before)]
     padded = np.pad(values, sides, constant_values=-np.inf)

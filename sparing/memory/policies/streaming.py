@@ -7,18 +7,19 @@ from jaxtyping import Float
 
 from sparing.engine.cache import Kind
 from sparing.engine.eviction import SlotView
+from sparing.memory.policies.policy import BuiltInPolicy
 
 
 @dataclass(frozen=True)
-class Streaming:
+class Streaming(BuiltInPolicy):
     """StreamingLLM (arXiv 2309.17453): the first ``sinks`` thinking tokens beside the recent ones.
 
-    Unlike the paper, the question is protected here as under every policy, so it holds the sinks
-    of the prompt as well.
+    Unlike in the paper, the question is protected, as under every policy, and with it the sinks of
+    the prompt.
     """
 
     sinks: int = 4
-    name = "streaming"
+    name, label = "streaming", "first and recent"
     watches = 0
 
     def score(self, view: SlotView) -> Float[np.ndarray, " S"]:

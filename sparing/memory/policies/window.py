@@ -1,4 +1,4 @@
-"""What was said last is kept."""
+"""The most recent tokens stay."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,14 @@ import numpy as np
 from jaxtyping import Float
 
 from sparing.engine.eviction import SlotView
+from sparing.memory.policies.policy import BuiltInPolicy
 
 
 @dataclass(frozen=True)
-class Window:
+class Window(BuiltInPolicy):
     """Question and most recent tokens."""
 
-    name = "window"
+    name, label = "window", "most recent"
     watches = 0
 
     def score(self, view: SlotView) -> Float[np.ndarray, " S"]:
