@@ -11,10 +11,12 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from pydantic import field_validator, model_validator
 
-from sparing.depth.find import DraftingState, find_drafter
-from sparing.depth.layer_sets import TunedLayerSet, read_sets
+from sparing.depth.find import find_drafter
+from sparing.depth.layer_sets import read_sets
+from sparing.depth.state import DraftingState
 from sparing.depth.state_file import StateFile
 from sparing.engine.cache import SlotCache
+from sparing.engine.drafter import Drafter
 from sparing.engine.events import DoneEvent, Event
 from sparing.engine.eviction import Budget
 from sparing.engine.latent_switch import ThoughtSwitch
@@ -27,6 +29,7 @@ from sparing.errors import OptionError, PromptError, message
 from sparing.latent.config import LatentConfig, load_latents
 from sparing.latent.fusion import LatentVector
 from sparing.latent.switch import find_switch
+from sparing.malloc import give_back
 from sparing.memory.files import find_predictor
 from sparing.memory.find import find_policy
 from sparing.memory.predictor import ImportancePredictor, load_predictor
@@ -92,13 +95,12 @@ def load(
     learned = None
     if home:
         learned = load_predictor(home, directory, chat.tokenizer, computed, device)
-    sets = read_sets(directory, chat.tokenizer)
     latents = load_latents(directory, chat.tokenizer, computed, device)
-    engine = Engine(decoder_, chat, str(name_or_path), learned, sets, latents)
     threads_ = f"{platform.node()}, {torch.get_num_threads()} threads"
     setting = f"{threads_}, {weights}, {wanted.dtype}, {device}, {decoder}"
-    engine.drafting.kept = StateFile(files_fingerprint(directory), setting)
-    return engine
+    file = StateFile(files_fingerprint(directory), setting)
+    drafting = DraftingState(decoder_, read_sets(directory, chat.tokenizer), file)
+    return Engine(decoder_, chat, str(name_or_path), learned, drafting, latents)
 
 
 class LoadArguments(Loading):
@@ -129,6 +131,7 @@ class LoadArguments(Loading):
             vocabulary = reference.shape.vocabulary
             return reference, ChatFormat.load(directory, vocabulary, self.markers)
         chat = ChatFormat.load(directory, read_config(directory).vocabulary, self.markers)
+        give_back()  # a tokenizer of 150,000 tokens leaves 100 MB of freed memory behind
         return load_decoder(directory, self.weights, dtype, self.device), chat
 
 
@@ -136,7 +139,8 @@ class Engine:
     """A loaded model, its ``decoder`` and ``chat`` format; every call starts a fresh cache.
 
     ``predictor``: of importance, from the last hidden states; None where the model has none.
-    ``sets``: of layers to draft with, by task. ``latents``: how it thinks without words; None: not.
+    ``drafting``: what was learned about drafting; calls share it unless they bring their own.
+    ``latents``: how the model thinks without words; None: it does not.
     """
 
     def __init__(
@@ -145,12 +149,12 @@ class Engine:
         chat: ChatFormat,
         name: str,
         predictor: ImportancePredictor | None = None,
-        sets: Mapping[str, TunedLayerSet] | None = None,
+        drafting: DraftingState | None = None,
         latents: tuple[LatentConfig, LatentVector] | None = None,
     ) -> None:
         self.decoder, self.chat, self.name, self.predictor = decoder, chat, name, predictor
         self.latents = latents
-        self.drafting = DraftingState(decoder, dict(sets or {}))
+        self.drafting = drafting or DraftingState(decoder)
 
     @property
     def horizons(self) -> tuple[int, ...] | None:
@@ -167,6 +171,7 @@ class Engine:
         *,
         batch_size: int = 8,
         template_options: Mapping[str, Any] | None = None,
+        drafting: DraftingState | None = None,
     ) -> list[Result]:
         """Answer prompts: strings as they stand, lists of token ids, or lists of chat messages.
 
@@ -191,7 +196,9 @@ class Engine:
                 zip(prompts, *(each(o, prompts) for o in (memory, latent, sampling)), strict=True)
             )
         ]
-        run = Run(self.loop(requests, depth, batch_size), requests, self.drafting.keep)
+        drafting = drafting or self.drafting
+        loop = self.loop(requests, depth, batch_size, drafting=drafting)
+        run = Run(loop, requests, drafting.keep)
         events: list[list[Event]] = [[] for _ in requests]
         for event in run:
             events[event.row].append(event)
@@ -206,6 +213,7 @@ class Engine:
         sampling: Sampling | None = None,
         *,
         template_options: Mapping[str, Any] | None = None,
+        drafting: DraftingState | None = None,
     ) -> "Stream":
         """One prompt's events as they come; an iterator that may be closed at any time.
 
@@ -219,7 +227,8 @@ class Engine:
             sampling=sampling,
             template_options=template_options,
         )
-        run = Run(self.loop([request], depth, 1), [request], self.drafting.keep)
+        drafting = drafting or self.drafting
+        run = Run(self.loop([request], depth, 1, drafting=drafting), [request], drafting.keep)
         return Stream(run, request.prompt.notice)
 
     def request(
@@ -258,10 +267,11 @@ class Engine:
         depth: Depth | None = None,
         batch_size: int = 8,
         kv: str | None = None,
+        drafting: DraftingState | None = None,
     ) -> Loop:
         """A loop with room for any of ``requests``, ``batch_size`` of them at a time.
 
-        Its cache is allocated at once where each has a budget, else in blocks as it is needed.
+        The cache is allocated at once where every request has a budget, else in blocks.
         """
         if batch_size < 1:
             raise OptionError(f"batch_size must be 1 or more, got {batch_size}")
@@ -276,7 +286,11 @@ class Engine:
             limit=max((r.slots for r in requests), default=0),
             kv=next(iter(wanted), kv),
         )
-        drafter = find_drafter(depth or Depth(), self.drafting, cache)
+        drafter = find_drafter(depth or Depth(), drafting or self.drafting, cache)
+        return self.loop_over(cache, drafter)
+
+    def loop_over(self, cache: SlotCache, drafter: Drafter) -> Loop:
+        """A loop over a cache of this model."""
         vocabulary = self.decoder.shape.vocabulary
         return Loop(self.decoder, self.chat, cache, vocabulary, drafter, self.predictor)
 

@@ -1,28 +1,33 @@
-"""Which drafter is fastest, by live measurement: ``draft=auto``."""
+"""The fastest drafter, by live measurement: ``draft=auto``."""
 
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sparing.depth.search import LayerSearch
-from sparing.engine.drafting import Draft, Drafter
+from sparing.engine.draft import Draft
+from sparing.engine.drafter import BuiltInDrafter, Drafter, Outcome
 from sparing.engine.events import Event
 from sparing.engine.row import Row
 from sparing.model.layer_set import LayerSet
 
 TRIAL = 4  # steps
-LOST = 0.005  # of the time with as many rows, at most, by the trials of a slower drafter
-BETWEEN = 8  # trials' time, at least, from a trial to the next one
-OWN_HALF_LIFE = 32  # steps of its own after which what a drafter has shown counts half
+LOST = 0.005  # share of the time that trials of a slower drafter may lose, at each batch size
+BETWEEN = 8  # least time from a trial to the next one, in trials
+OWN_HALF_LIFE = 32  # steps of a drafter's own after which its record counts half
 HALF_LIFE = 1024  # steps of any drafter
 
 
 @dataclass
 class Timing:
-    """One drafter's record for a number of rows. ``due``: the second, of those that the record has
-    counted with as many rows, of its next trial; ``last``: the step of its last one."""
+    """A drafter's record at one batch size.
+
+    ``seconds``, ``tokens``: decaying sums over its steps.
+    ``steps``: how many it had.
+    ``due``: when its next trial starts, in seconds of decoding at this batch size.
+    ``last``: the step of its last one.
+    """
 
     seconds: float = 0.0
     tokens: float = 0.0
@@ -43,7 +48,7 @@ class Timing:
 
 @dataclass
 class Trial:
-    """A drafter that is asked for ``left`` more steps, and what they have brought."""
+    """A drafter on trial for ``left`` more steps, and their yield so far."""
 
     left: int = TRIAL
     seconds: float = 0.0
@@ -56,51 +61,53 @@ class Trial:
 
 
 class Record:
-    """What guards have measured under the same options: it stays with the engine, so that the next
-    request starts warm. ``step``: how many were counted; ``seconds``: by the size of the rows."""
+    """The timings of all drafters under the same options; the engine keeps it between requests.
+
+    ``step``: steps counted so far.
+    ``seconds``: of decoding, by batch size (``size_of``).
+    """
 
     def __init__(self) -> None:
-        self._arms: dict[tuple[str, LayerSet | None, int], Timing] = {}
+        self._timings: dict[tuple[str, LayerSet | None, int], Timing] = {}
         self.step, self.seconds = 0, defaultdict[int, float](float)
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[Any]], layers: int) -> "Record":
-        """From ``to_rows``, for a model of so many layers."""
+        """Inverse of ``to_rows``, for a model with that many layers."""
         record = cls()
         for name, skipped, size, seconds, tokens, steps, due in rows:
             layer_set = None if skipped is None else LayerSet.named(layers, skipped)
-            arm = Timing(float(seconds), float(tokens), int(steps), float(due))
-            record._arms[str(name), layer_set, int(size)] = arm
+            timing = Timing(float(seconds), float(tokens), int(steps), float(due))
+            record._timings[str(name), layer_set, int(size)] = timing
         return record
 
     def to_rows(self) -> list[list[Any]]:
-        """As JSON, what is due counted from now."""
+        """As JSON; ``due`` counts from now."""
         return [
-            [name, layer_set and layer_set.names, size, arm.seconds, arm.tokens, arm.steps,
-             max(arm.due - self.seconds[size], 0.0)]
-            for (name, layer_set, size), arm in self._arms.items()
+            [name, layer_set and layer_set.names, size, timing.seconds, timing.tokens, timing.steps,
+             max(timing.due - self.seconds[size], 0.0)]
+            for (name, layer_set, size), timing in self._timings.items()
         ]  # fmt: skip
 
-    def arm(self, name: str, layer_set: LayerSet | None, rows: int) -> Timing:
-        """With that layer set, for so many rows."""
-        return self._arms.setdefault((name, layer_set, size_of(rows)), Timing())
+    def timing(self, name: str, layer_set: LayerSet | None, rows: int) -> Timing:
+        """Of a drafter with a layer set, at a batch of ``rows``."""
+        return self._timings.setdefault((name, layer_set, size_of(rows)), Timing())
 
 
 def size_of(rows: int) -> int:
-    """0, 1, 2, ... for up to 1, 2, 4, ... rows, on which a pass's cost depends."""
+    """0, 1, 2, ... for up to 1, 2, 4, ... rows: the cost of a pass depends on it."""
     return (rows - 1).bit_length()
 
 
-class AutoDrafter:
-    """Asks the drafter that has been the fastest, and now and then another for a short trial; one
-    that loses waits until what it lost is ``LOST`` of the time. Ours; SWIFT always drafts.
+class AutoDrafter(BuiltInDrafter):
+    """Asks the fastest drafter, and now and then another one for a short trial. A drafter that
+    loses waits until its loss is ``LOST`` of the time. Ours; SWIFT always drafts.
 
-    ``plain`` drafters are always there, the first where nothing is known; those that skip
-    ``layers`` once the ``search`` has a set. A step counts from the question for drafts to the last
-    row's outcome, whatever its reader does in between steps.
+    ``plain``: drafters that can always be asked; the first one while nothing is measured.
+    ``layers``: drafters that skip layers, asked once the ``search`` has a set.
     """
 
-    name = "auto"
+    name, label = "auto", "the fastest of all"
 
     def __init__(
         self,
@@ -114,59 +121,53 @@ class AutoDrafter:
         self._trial: Trial | None = None
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
-        self._size, self._arms = size_of(len(rows)), self._known(len(rows))
+        self._size, self._timings = size_of(len(rows)), self._candidates(len(rows))
         self._counts = not any(row.reading for row in rows)
-        if self._counts or self._asked not in self._arms:
+        if self._counts or self._asked not in self._timings:
             self._asked = self._choose()
-        self._tokens, self._waiting = 0, len(rows)
-        self._begun = time.perf_counter()
         return self._asked.propose(rows, rooms)
 
-    def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
-        told = self._asked.learn(row, drafted, accepted)
-        self._tokens += accepted + 1
-        self._waiting -= 1
-        if self._counts and not self._waiting:
-            seconds = time.perf_counter() - self._begun
+    def learn(self, outcomes: Sequence[Outcome], seconds: float) -> Sequence[Event]:
+        if self._counts:
+            tokens = sum(outcome.tokens for outcome in outcomes)
             self.record.step += 1
             self.record.seconds[self._size] += seconds
-            self._arms[self._asked].add(seconds, self._tokens, self.record.step)
+            self._timings[self._asked].add(seconds, tokens, self.record.step)
             if self._trial:
-                self._trial.add(seconds, self._tokens)
-        return told
+                self._trial.add(seconds, tokens)
+        return self._asked.learn(outcomes, seconds)
 
-    def _known(self, rows: int) -> dict[Drafter, Timing]:
+    def _candidates(self, rows: int) -> dict[Drafter, Timing]:
         """The drafters that can be asked now."""
         layer_set = self.search.layer_set if self.search else None
-        arms = {drafter: self.record.arm(drafter.name, None, rows) for drafter in self.plain}
+        found = {d: self.record.timing(d.name, None, rows) for d in self.plain}
         if layer_set:
-            more = {d: self.record.arm(d.name, layer_set, rows) for d in self.layers}
-            arms |= more
-        return arms
+            found |= {d: self.record.timing(d.name, layer_set, rows) for d in self.layers}
+        return found
 
     def _choose(self) -> Drafter:
-        """The one on trial, the one whose trial is due, or the fastest."""
-        arms = self._arms
-        if self._trial and self._asked in arms:
+        """The drafter on trial, the one whose trial is due, or the fastest."""
+        timings = self._timings
+        if self._trial and self._asked in timings:
             if self._trial.left:
                 return self._asked
-            self._judge(arms[self._asked], self._trial)
+            self._judge(timings[self._asked], self._trial)
         self._trial = None
-        fastest = max(arms, key=lambda drafter: arms[drafter].speed)
-        if arms[fastest].steps < TRIAL:
+        fastest = max(timings, key=lambda drafter: timings[drafter].speed)
+        if timings[fastest].steps < TRIAL:
             due = [fastest]
         else:
             now = self.record.seconds[self._size]
-            due = [d for d in arms if d is not fastest and arms[d].due <= now]
+            due = [d for d in timings if d is not fastest and timings[d].due <= now]
         if not due:
             return fastest
         self._trial = Trial()
         return due[0]
 
-    def _judge(self, arm: Timing, trial: Trial) -> None:
-        """After a trial: when the next one is due, by what this one lost against the fastest."""
-        if arm.steps < TRIAL:  # rows came or went meanwhile
+    def _judge(self, timing: Timing, trial: Trial) -> None:
+        """After a trial: its loss against the fastest decides when the next one is due."""
+        if timing.steps < TRIAL:  # the batch size changed meanwhile
             return
-        best = max(other.speed for other in self._arms.values() if other.steps >= TRIAL)
+        best = max(other.speed for other in self._timings.values() if other.steps >= TRIAL)
         lost = trial.seconds - trial.tokens / best
-        arm.due = self.record.seconds[self._size] + max(lost / LOST, BETWEEN * trial.seconds)
+        timing.due = self.record.seconds[self._size] + max(lost / LOST, BETWEEN * trial.seconds)

@@ -1,4 +1,4 @@
-"""What a pass costs with some sub-layers left out, measured; and what a layer set then gives."""
+"""The measured cost of passes with sub-layers left out, and the speed of a layer set by it."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +19,12 @@ VERIFIED = 8  # tokens of the pass that shows what more of them cost
 
 @dataclass(frozen=True)
 class Costs:
-    """In plain steps at one context length: a draft pass without any sub-layer (``rest``: head,
-    norms), one ``attention``, one ``mlp``, and each further ``token`` of a verify pass."""
+    """Costs at one context length, in plain steps.
+
+    ``rest``: of a draft pass without any sub-layer: head and norms.
+    ``attention``, ``mlp``: of one sub-layer.
+    ``token``: of each further token in a verify pass.
+    """
 
     rest: float
     attention: float
@@ -36,9 +40,11 @@ class Costs:
         return 1 + drafted * self.token
 
     def speed(self, layer_set: LayerSet, agreement: float, most: int) -> float:
-        """Expected tokens a plain step's time, at the best length ``k`` up to ``most``:
+        """Expected tokens a plain step's time, at the best draft length ``k`` up to ``most``.
+
         ``max_k (1 - a^(k+1)) / (1 - a) / (k c + v(k))`` (Leviathan et al. 2023, arXiv 2211.17192,
-        theorem 3.8), ``a`` the ``agreement``, ``c`` a draft pass, ``v`` the verify pass."""
+        theorem 3.8); ``a``: the ``agreement``, ``c``: a draft pass, ``v``: the verify pass.
+        """
         cost = self.draft(layer_set)
         best, expected, power = 0.0, 1.0, 1.0
         for drafted in range(1, most + 1):
@@ -50,16 +56,15 @@ class Costs:
     def cautious_speed(
         self, layer_set: LayerSet, matchness: float, tokens: int, most: int
     ) -> float:
-        """``speed`` where only so many ``tokens`` were seen, which say little of the last per cent:
-        the share is drawn towards a half by two more, one right and one wrong."""
+        """``speed`` by a ``matchness`` over few ``tokens``: two more are added, one right and one
+        wrong, which draws the share towards a half."""
         return self.speed(layer_set, (matchness * tokens + 1) / (tokens + 2), most)
 
 
 def measure(
     decoder: Decoder, cache: SlotCache, row: int, position: int, head: Matrix | None = None
 ) -> Costs:
-    """Time passes over a row's cache, in the spare slots behind it, of which there must be
-    ``VERIFIED``; ``head``: of drafts."""
+    """Time passes over a row's cache, in its ``VERIFIED`` next slots; ``head``: of drafts."""
     layers = decoder.shape.layers
     every, none = (True,) * layers, (False,) * layers
     whole = LayerSet(every, every)
@@ -80,7 +85,7 @@ def measure(
             step(LayerSet(none, none), 1, True),
         ],
     )
-    # of the two ways to see a sub-layer, alone and in company, the mean
+    # the mean of two estimates: the sub-layer alone, and beside all others
     one_attention = (attention - rest + drafted - mlp) / 2 / layers
     one_mlp = (mlp - rest + drafted - attention) / 2 / layers
     return Costs(
@@ -92,7 +97,7 @@ def measure(
 
 
 def timed(device: torch.device, passes: Sequence[Callable[[], object]]) -> list[float]:
-    """Median seconds of each, in turns; a GPU is waited for."""
+    """Median seconds of each pass, run in turns, a GPU synchronized."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     seconds: list[list[float]] = [[] for _ in passes]
     for _ in range(REPEATS):

@@ -1,7 +1,6 @@
-"""Gaussian process regression over 0/1 vectors (Rasmussen and Williams, 2006), small and at once.
+"""Gaussian process regression over 0/1 vectors (Rasmussen and Williams, 2006).
 
-Written out because it must cost less than what it saves: a candidate takes milliseconds, where
-importing a library for it takes as long as the whole search may in the first minute.
+Written out because a candidate takes milliseconds; the import of a library for it takes seconds.
 """
 
 from dataclasses import dataclass
@@ -9,13 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # lengths, of which the likeliest is taken
+SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # length scales; the likeliest one is taken
 
 
 @dataclass(frozen=True)
 class GaussianProcess:
-    """The posterior after ``n`` observations ``x``; ``weights`` and ``factor`` (Cholesky, lower) as
-    in algorithm 2.1; the mean and spread of the observed values are set apart."""
+    """The posterior after ``n`` observations (algorithm 2.1).
+
+    ``x [n, M]``: where they were made.
+    ``scale``: length scale of the covariance.
+    ``factor``, ``weights``: the lower Cholesky factor, and alpha.
+    ``mean``, ``spread``: of the observed values, which are normalised by them.
+    ``likelihood``: logarithm, without its constant.
+    """
 
     x: Float[np.ndarray, "n M"]
     scale: float

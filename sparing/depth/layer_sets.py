@@ -1,4 +1,4 @@
-"""Layer sets that were found before, kept by model and task."""
+"""Layer sets found before, kept by model and task."""
 
 import json
 from collections.abc import Mapping
@@ -16,8 +16,11 @@ SETS_FILE = "layer_sets.json"
 
 @dataclass(frozen=True)
 class TunedLayerSet:
-    """A layer set, the share of tokens on which it agreed with its model, and the tokens a plain
-    step's time that were to be expected of it."""
+    """A layer set and its measurements.
+
+    ``matchness``: share of tokens on which it agrees with its model.
+    ``speed``: expected tokens a plain step's time; 0 where it was not estimated.
+    """
 
     layer_set: LayerSet
     matchness: float
@@ -34,13 +37,13 @@ def as_dict(tuned: TunedLayerSet) -> dict[str, Any]:
 
 
 def as_tuned(content: Mapping[str, Any], layers: int) -> TunedLayerSet:
-    """From ``as_dict``, for a model of so many layers."""
+    """Inverse of ``as_dict``, for a model with that many layers."""
     layer_set = LayerSet.named(layers, content["skipped"])
     return TunedLayerSet(layer_set, float(content["matchness"]), float(content["speed"]))
 
 
 def sets_file(here: str) -> Path:
-    """Where this machine keeps the sets of a checkpoint, ``here`` its fingerprint."""
+    """The file of this machine's sets for a checkpoint; ``here``: its fingerprint."""
     return sets_folder() / f"{here}.json"
 
 
@@ -49,9 +52,9 @@ def sets_folder() -> Path:
 
 
 def read_sets(model: Path, tokenizer: Any) -> dict[str, TunedLayerSet]:
-    """By task, what was tuned on this machine before what the checkpoint brings along.
+    """Sets by task: tuned on this machine, then the checkpoint's own.
 
-    Raises ModelError where a file is broken, or was made for another model.
+    Raises ModelError where a file is broken or was made for another model.
     """
     if not sets_folder().exists() and not (model / SETS_FILE).exists():
         return {}
@@ -62,7 +65,7 @@ def read_sets(model: Path, tokenizer: Any) -> dict[str, TunedLayerSet]:
 
 
 def read_file(path: Path, here: str) -> dict[str, TunedLayerSet]:
-    """The sets of one file, for the model whose fingerprint is ``here``; none without a file."""
+    """The sets of one file, for the model with the fingerprint ``here``; none without a file."""
     if not path.exists():
         return {}
     try:
@@ -85,7 +88,7 @@ def read_file(path: Path, here: str) -> dict[str, TunedLayerSet]:
 
 
 def write_sets(path: Path, here: str, sets: Mapping[str, TunedLayerSet]) -> None:
-    """Write the sets, beside those of other tasks that are there already."""
+    """Write the sets; those of other tasks in the file stay."""
     together = read_file(path, here) | dict(sets)
     layers = len(next(iter(together.values())).layer_set.attention)
     content = {

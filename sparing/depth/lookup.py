@@ -1,76 +1,104 @@
 """Lookup: the text goes on as it did the last time (prompt lookup, Saxena 2023)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from sparing.depth.ngram_cache import Guess, NgramCache
-from sparing.engine.drafting import Draft
+from sparing.engine.draft import Draft
+from sparing.engine.drafter import BuiltInDrafter, Outcome
 from sparing.engine.events import Event
 from sparing.engine.row import Row
 
 
-class PromptLookup:
-    """Continue as the text went on the last time its last ``n`` tokens stood there.
+@dataclass
+class LookupState:
+    """What the drafter knows of a row.
 
-    Longest match of ``most`` to ``least`` tokens first. The draft doubles after one that was
-    accepted whole and halves after one that was not; where drafts of one token keep failing, more
-    and more matches are passed over. Between 1 and ``longest`` tokens.
+    ``index``: of the row's own text.
+    ``guess``: its last draft where that came from the n-gram cache, else None.
+    ``cached``: how many of its tokens the n-gram cache has seen, the prompt among them.
+    """
 
-    ``cache``: hear what is said, and are asked where there is no match; None: nothing is drafted
+    index: "NgramIndex"
+    guess: Guess | None = None
+    cached: int = 0
+
+
+class PromptLookup(BuiltInDrafter):
+    """Continue as the text did the last time its last ``n`` tokens occurred.
+
+    The longest match of ``most`` to ``least`` tokens wins. A draft that was accepted whole doubles
+    the next one, any other halves it, between 1 and ``longest`` tokens. Where drafts of one token
+    keep failing, more and more matches are passed over.
+
+    ``cache``: n-grams of all requests, used where the row's own text has no match; None: no draft
     there.
     """
 
-    name = "lookup"
+    name, label = "lookup", "text said before"
 
     def __init__(
         self, most: int = 4, least: int = 2, longest: int = 16, cache: NgramCache | None = None
     ) -> None:
         self.most, self.least, self.longest, self.cache = most, least, longest, cache
+        self.draft_state: WeakKeyDictionary[Row, LookupState] = WeakKeyDictionary()
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
-        return [self._propose(row, room) for row, room in zip(rows, rooms, strict=True)]
+        return [
+            self._propose(row, min(room, self.longest)) if room > 0 else Draft()
+            for row, room in zip(rows, rooms, strict=True)
+        ]
 
-    def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
-        guess = row.notes.pop("guess", None)
-        if guess and self.cache:
-            self.cache.learn(guess, accepted)
-        elif drafted and self.name in row.notes:
-            row.notes[self.name].learn(drafted, accepted, self.longest)
+    def learn(self, outcomes: Sequence[Outcome], seconds: float) -> Sequence[Event]:
+        for outcome in outcomes:
+            state = self.draft_state.get(outcome.row)
+            if state is None or not outcome.drafted:
+                continue
+            if state.guess and self.cache:
+                self.cache.learn(state.guess, outcome.accepted)
+            else:
+                state.index.learn(outcome.drafted, outcome.accepted, self.longest)
         return ()
 
     def _propose(self, row: Row, room: int) -> Draft:
-        if room < 1:
+        state, tokens = self._state(row), row.tokens
+        self._update_cache(state, tokens)
+        start, state.guess = state.index.find(tokens), None
+        if start is not None and not state.index.passes():
+            return Draft.chain(tokens[start : start + min(room, state.index.length)])
+        if self.cache is None:
             return Draft()
-        index = row.notes.get(self.name)
-        if index is None:
-            index = row.notes[self.name] = NgramIndex(self.most, self.least, self.longest // 2)
-        tokens, room = row.tokens, min(room, self.longest)
-        self._update_cache(row)
-        start = index.find(tokens)
-        if start is not None and not index.passes():
-            return Draft.chain(tokens[start : start + min(room, index.length)])
-        guess = self.cache.guess(tokens, room) if self.cache else Guess()
-        row.notes["guess"] = guess
-        return Draft.chain(guess.ids)
+        state.guess = self.cache.guess(tokens, room)
+        return Draft.chain(state.guess.ids)
 
-    def _update_cache(self, row: Row) -> None:
-        """Adds what the row has said since the last time."""
+    def _state(self, row: Row) -> LookupState:
+        state = self.draft_state.get(row)
+        if state is None:
+            index = NgramIndex(self.most, self.least, self.longest // 2)
+            state = self.draft_state[row] = LookupState(index)
+            if self.cache:
+                state.cached = row.transcript.question
+        return state
+
+    def _update_cache(self, state: LookupState, tokens: Sequence[int]) -> None:
+        """Add the row's new tokens to the n-gram cache."""
         if self.cache:
-            cached = row.notes.get("cached", row.transcript.question)
-            row.notes["cached"] = len(row.tokens)
-            self.cache.add(row.tokens, len(row.tokens) - cached)
+            self.cache.add(tokens, len(tokens) - state.cached)
+            state.cached = len(tokens)
 
 
 class NgramIndex:
-    """Where each n-gram of a growing text last went on; ``length``: of the next draft."""
+    """The latest continuation of each n-gram of a growing text; ``length``: of the next draft."""
 
     def __init__(self, most: int, least: int, length: int) -> None:
         self.sizes, self.length = range(most, least - 1, -1), max(length, 1)
         self._after: dict[tuple[int, ...], int] = {}
         self._known = 0
-        self._patience = self._passed = 0  # matches to pass over; passed since the last draft
+        self._patience = self._passed = 0  # matches to pass over, and passed since the last draft
 
     def find(self, tokens: Sequence[int]) -> int | None:
-        """The offset that followed the longest earlier match of the last tokens."""
+        """The offset behind the longest earlier match of the last tokens."""
         for end in range(self._known, len(tokens)):
             for size in self.sizes:
                 if end >= size:
@@ -89,7 +117,7 @@ class NgramIndex:
         return self._passed <= self._patience
 
     def learn(self, drafted: int, accepted: int, longest: int) -> None:
-        """A draft's luck decides the next one's length, and how soon it comes."""
+        """A draft's outcome decides the length of the next one, and how soon it comes."""
         self._passed = 0
         if accepted == drafted:
             self._patience = 0

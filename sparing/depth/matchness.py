@@ -1,4 +1,4 @@
-"""The last tokens of a row once more, through a layer set: matchness on the live context."""
+"""A row's last tokens run again through a layer set: matchness on the live context."""
 
 from dataclasses import dataclass
 
@@ -19,8 +19,11 @@ from sparing.model.matrix import Matrix
 
 @dataclass(frozen=True)
 class Replay:
-    """``new``: a row's last committed tokens, to be run in the spare slots behind it, over the live
-    cache before them; ``said``: what the full model picked after each, a latent not counted."""
+    """A row's last tokens, to be run again in spare slots behind the row.
+
+    ``new``: the tokens; they see the live cache before their first run.
+    ``said [W]``: the full model's pick after each; ``NO_TOKEN`` for a latent, which does not count.
+    """
 
     row: Row
     cache: SlotCache
@@ -29,8 +32,8 @@ class Replay:
 
     @classmethod
     def of(cls, row: Row, cache: SlotCache, window: int) -> "Replay | None":
-        """None where fewer tokens went by since the prompt and since the last eviction, before
-        which the context was another, or fewer slots are spare."""
+        """The last ``window`` tokens. None without that many since the prompt and since the last
+        eviction, which changed the context, or without the spare slots."""
         length = cache.lengths[row.index]
         spare = min(cache.limit, row.request.slots) - length
         if row.reading or min(spare, row.position - row.last_eviction) <= max(window, VERIFIED):
@@ -44,7 +47,7 @@ class Replay:
         new = RowInput(
             row.index,
             length,
-            [max(token, 0) for token in ids],  # what stands for a latent is not looked at
+            [max(token, 0) for token in ids],  # the id of a latent is never used
             positions,
             scored=window,
             visible=length - window,
@@ -53,13 +56,13 @@ class Replay:
         return cls(row, cache, new, torch.tensor(after))
 
     def costs(self, decoder: Decoder, head: Matrix | None) -> Costs:
-        """Of passes at this context length; ``head``: of drafts."""
+        """Costs of passes at this context length; ``head``: of drafts."""
         self.cache.reserve(self.new.cached + VERIFIED)
         return measure(decoder, self.cache, self.row.index, self.row.position, head)
 
     def matchness(self, decoder: Decoder, layer_set: LayerSet) -> float:
-        """Share of the tokens that the full model picked which the layer set picks as well, all
-        given the same past (SWIFT, arXiv 2410.06916, eq. 3), in one parallel pass."""
+        """Share of the full model's picks that the layer set picks too, given the same past, in one
+        parallel pass (SWIFT, arXiv 2410.06916, eq. 3)."""
         self.cache.reserve(self.new.cached + len(self.new.ids))
         logits = decoder([self.new], self.cache, layer_set).logits
         if self.row.sampled:

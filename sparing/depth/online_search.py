@@ -1,34 +1,35 @@
-"""A drafter and, beside it, the search for the layer set that it drafts with (figure 003)."""
+"""A drafter, and beside it the search for the layer set that it drafts with (figure 003)."""
 
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sparing.depth.search import LayerSearch
 from sparing.engine.cache import SlotCache
-from sparing.engine.drafting import Draft, Drafter
+from sparing.engine.draft import Draft
+from sparing.engine.drafter import Drafter, Outcome
 from sparing.engine.events import Event
 from sparing.engine.row import Row
 
 
-class OnTheFly:
-    """``drafter`` as it is; every step first gives the ``search`` its turn."""
+class OnlineSearch:
+    """``drafter`` as it is; after each step the ``search`` may try a candidate."""
 
     def __init__(self, drafter: Drafter, search: LayerSearch, cache: SlotCache) -> None:
         self.drafter, self.search, self.cache = drafter, search, cache
-        self.name = drafter.name
-        if not search.news:
-            search.tell()
+        search.announce()
+
+    @property
+    def name(self) -> str:
+        return self.drafter.name
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
-        self._since, before = time.perf_counter(), self.search.seconds
-        self.search.step(rows, self.cache)
-        for row in rows:
-            row.spent.search += self.search.seconds - before
         return self.drafter.propose(rows, rooms)
 
-    def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
-        told = self.drafter.learn(row, drafted, accepted)
-        now = time.perf_counter()
-        self.search.passed(now - self._since, accepted + 1)
-        self._since = now
-        return [*told, *self.search.told()]
+    def learn(self, outcomes: Sequence[Outcome], seconds: float) -> Sequence[Event]:
+        events = self.drafter.learn(outcomes, seconds)
+        rows = [outcome.row for outcome in outcomes]
+        live = [row for row in rows if row.transcript.finish_reason is None]
+        self.search.step(live, self.cache)
+        self.search.count(seconds, sum(outcome.tokens for outcome in outcomes))
+        tag = rows[0].request.tag
+        return [*events, *(replace(event, row=tag) for event in self.search.news())]

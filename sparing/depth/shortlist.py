@@ -1,4 +1,4 @@
-"""A head for drafts alone: frequent and recent words, not the whole vocabulary."""
+"""A head for drafts: frequent and recent words instead of the whole vocabulary."""
 
 from collections.abc import Iterable
 
@@ -12,11 +12,13 @@ SMALL = 4 * SIZE  # vocabularies up to it are scored whole
 
 
 class Shortlist:
-    """The words that drafts may use, ``ids``, and the ``head`` that scores them. Ours: SWIFT scores
-    the whole vocabulary.
+    """The words that drafts may use. Ours: SWIFT scores the whole vocabulary.
 
-    Tokenizers that merge give frequent words low ids, so the first ones are the start; a word that
-    is used takes the place of the one that has not been for longest.
+    The list begins with the lowest ids: tokenizers that merge give them to frequent words. A used
+    word takes the place of the least recently used one.
+
+    ``ids``: the words.
+    ``head``: scores them.
     """
 
     def __init__(self, full: Matrix, vocabulary: int, size: int = SIZE) -> None:
@@ -26,7 +28,7 @@ class Shortlist:
         self._places = {token: token for token in range(size - 1, -1, -1)}  # oldest use first
 
     def use(self, tokens: Iterable[int]) -> None:
-        """Take in words that were asked or said."""
+        """Take in words of prompts and output."""
         for token in tokens:
             place = self._places.pop(token, None)
             if place is None:
@@ -37,6 +39,6 @@ class Shortlist:
 
 
 def shortlist(decoder: Decoder) -> Shortlist | None:
-    """Where scoring all words costs enough to do without most of them."""
+    """A shortlist where scoring the whole vocabulary is expensive, else None."""
     vocabulary = decoder.shape.vocabulary
     return Shortlist(decoder.head, vocabulary) if vocabulary > SMALL else None

@@ -1,4 +1,4 @@
-"""What engines of a checkpoint have learned about drafting, on disk: the next one starts warm."""
+"""What engines have learned about drafting, on disk: the next one starts warm."""
 
 import contextlib
 import json
@@ -8,19 +8,20 @@ from sparing.files import state_folder, write_atomically
 
 
 class StateFile:
-    """A file a checkpoint, ``here`` what its files are like; what was measured under one
-    ``setting`` of machine, dtype and threads says nothing under another, so they stand side by
-    side.
+    """One file a checkpoint, one entry a setting.
 
-    All of it can be measured again: a file that is missing or broken is none, and a folder that
+    All of it can be measured again: a missing or broken file counts as empty, and a folder that
     cannot be written keeps nothing.
+
+    ``here``: fingerprint of the checkpoint's files.
+    ``setting``: machine, dtype, threads; measurements under one say nothing about another.
     """
 
     def __init__(self, here: str, setting: str) -> None:
         self.path, self.setting = state_folder() / "depth" / f"{here}.json", setting
 
     def read(self) -> dict[str, Any]:
-        """What was kept under the setting."""
+        """The entry of the setting."""
         found = self._all().get(self.setting)
         return found if isinstance(found, dict) else {}
 

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from sparing.engine.cache import SlotCache
-from sparing.engine.drafting import Draft, Drafter, NoDrafter
+from sparing.engine.draft import Draft
+from sparing.engine.drafter import Drafter, NoDrafter, Outcome
 from sparing.engine.events import DoneEvent, Event, EvictEvent, ScoreEvent, TokenEvent
 from sparing.engine.latent_switch import layer_of
 from sparing.engine.row import Predictor, Request, Row
@@ -70,46 +71,57 @@ class Loop:
         self.cache.reset(row.index)
 
     def resize(self, rows: int, limit: int) -> None:
-        """Room for so many rows of up to ``limit`` slots; the live ones move to the front."""
+        """Make room for ``rows`` of up to ``limit`` slots; live ones move to the front."""
         self.cache.resize(rows, limit, [row.index for row in self.live])
         for index, row in enumerate(self.live):
             row.index = index
 
     @with_few_threads
     def step(self, rows: Sequence[Row] | None = None) -> list[Event]:
-        """One pass of the full model over the live rows, or some; what it brought, row by row."""
+        """One pass of the full model over the live rows, or some of them; events row by row."""
         rows = list(self.live if rows is None else rows)
         if not rows:
             return []
+        begun = time.perf_counter()
         drafts = self._propose(rows)
-        new = [row.inputs(self.cache, d, self.chunk) for row, d in zip(rows, drafts, strict=True)]
-        self.cache.reserve(max(i.cached + len(i.ids) for i in new))
+        new = self._inputs(rows, drafts)
         output = self.decoder(new, self.cache, layer=layer_of(row.switch for row in rows))
         accepted = self._accept(rows, drafts, new, output)
         self._commit(rows, new, accepted, output)
         evicted = [row.evict(self.cache) for row in rows]
-        return self._emit(rows, drafts, accepted, evicted)
+        learned = self._learn(rows, drafts, accepted, time.perf_counter() - begun)
+        return self._emit(rows, drafts, accepted, evicted, learned)
 
     def _propose(self, rows: Sequence[Row]) -> list[Draft]:
-        """What each row shall verify: tokens it must say, else what the drafter thinks it will."""
+        """What each row verifies: forced tokens where there are any, else the drafter's."""
+        begun = time.perf_counter()
         forced = [row.forced_draft() for row in rows]
         rooms = [row.draft_room(self.cache) for row in rows]
-        asked = [0 if must else room for must, room in zip(forced, rooms, strict=True)]
-        drafts = self.drafter.propose(rows, asked)
+        free = [0 if must else room for must, room in zip(forced, rooms, strict=True)]
+        drafts = self.drafter.propose(rows, free)
+        seconds = time.perf_counter() - begun
+        for row in rows:
+            row.draft_time.draft += seconds
         return [
             (must or draft).cut(room)
             for must, draft, room in zip(forced, drafts, rooms, strict=True)
         ]
 
+    def _inputs(self, rows: Sequence[Row], drafts: Sequence[Draft]) -> list[RowInput]:
+        """The pass's new tokens, and slots for them."""
+        new = [row.inputs(self.cache, d, self.chunk) for row, d in zip(rows, drafts, strict=True)]
+        self.cache.reserve(max(i.cached + len(i.ids) for i in new))
+        return new
+
     def _accept(
         self, rows: Sequence[Row], drafts: Sequence[Draft], new: Sequence[RowInput], output: Output
     ) -> list[Accepted | None]:
-        """Each row's picks; None for rows that still read their prompt."""
+        """Each row's picks; None where it still reads its prompt."""
         hidden = output.hidden if output.layer_hidden is None else output.layer_hidden
         masked = [
             row.masked_token for row, i in zip(rows, new, strict=True) for _ in range(i.scored)
         ]
-        predictions = Predictions(output.logits, scored(hidden, new), masked)
+        predictions = Predictions(output.logits, scored(hidden, new), masked, output.top)
         firsts = accumulate((i.scored for i in new), initial=0)
         walks = [
             Walk(row.transcript, draft, predictions, first, row.switch) if i.scored else None
@@ -128,7 +140,7 @@ class Loop:
         accepted: Sequence[Accepted | None],
         output: Output,
     ) -> None:
-        """Committed tokens and their predicted importance enter the cache; nothing else does."""
+        """Put committed tokens and their predicted importance into the cache, nothing else."""
         none: list[Tensor | None] = [None] * len(rows)
         hidden = none if self.predictor is None else split(output.hidden, new)
         attention = output.attention or none
@@ -139,19 +151,43 @@ class Loop:
             if self.predictor is not None:
                 row.score(self.cache, self.predictor)
 
+    def _learn(
+        self,
+        rows: Sequence[Row],
+        drafts: Sequence[Draft],
+        accepted: Sequence[Accepted | None],
+        seconds: float,
+    ) -> Sequence[Event]:
+        """Tell the drafter what became of its drafts; ``seconds``: of the step until here."""
+        outcomes = [
+            Outcome(row, draft.drafted, min(len(done.path), draft.drafted))
+            for row, draft, done in zip(rows, drafts, accepted, strict=True)
+            if done is not None
+        ]
+        if not outcomes:
+            return ()
+        begun = time.perf_counter()
+        events = self.drafter.learn(outcomes, seconds)
+        seconds = time.perf_counter() - begun
+        for row in rows:
+            row.draft_time.search += seconds
+        return events
+
     def _emit(
         self,
         rows: Sequence[Row],
         drafts: Sequence[Draft],
         accepted: Sequence[Accepted | None],
         evicted: Sequence[list[int]],
+        learned: Sequence[Event],
     ) -> list[Event]:
-        """Tell what was said and what went, row by row; retire the rows that are done."""
+        """The events of the step, row by row; finished rows are retired."""
         events: list[Event] = []
         for row, draft, done, gone in zip(rows, drafts, accepted, evicted, strict=True):
             if done is None:
                 continue
             events += self._said(row, draft, done, self.cache.lengths[row.index] + len(gone))
+            events += [event for event in learned if event.row == row.request.tag]
             if gone:
                 slots = self.cache.lengths[row.index]
                 events.append(EvictEvent(gone, row.position, slots, row=row.request.tag))
@@ -161,32 +197,31 @@ class Loop:
         return events
 
     def _said(self, row: Row, draft: Draft, done: Accepted, slots: int) -> list[Event]:
-        """A row's tokens and latents, with what only the loop knows of them; ``slots``: in use
-        before an eviction."""
-        drafted = 0 if draft.forced else len(draft)
+        """A row's tokens and latents, completed with what the loop knows.
+
+        ``slots``: in use before an eviction.
+        """
         scored, row.scored = row.scored, {}
         tag, kv_bytes = row.request.tag, self.cache.nbytes // self.cache.rows
         told: list[Event] = []
         for at, event in enumerate(done.events):
-            more: dict[str, Any] = {"drafted": 0 if at else drafted}
+            more: dict[str, Any] = {"drafted": 0 if at else draft.drafted}
             if isinstance(event, TokenEvent):
                 more["score"] = scored.pop(event.position, None)
             used = slots - len(done.path) + at
             told.append(replace(event, row=tag, kv_bytes=kv_bytes, slots=used, **more))
-        told += [ScoreEvent(position, score, row=tag) for position, score in scored.items()]
-        learned = self.drafter.learn(row, drafted, len(done.path) if drafted else 0)
-        return [*told, *(replace(event, row=tag) for event in learned)]
+        return told + [ScoreEvent(position, score, row=tag) for position, score in scored.items()]
 
     def done(self, row: Row, *, interrupted: bool = False) -> DoneEvent:
-        """The event that ends a row, at its end or where its reader stopped listening."""
+        """The event that ends a row: finished, or interrupted by its reader."""
         return DoneEvent(
             "interrupted" if interrupted else str(row.transcript.finish_reason),
             text="" if interrupted else row.transcript.tail,
             seconds=time.perf_counter() - row.started,
             policy=row.request.policy.name if row.request.policy else "full",
             draft=self.drafter.name,
-            draft_seconds=row.spent.draft,
-            search_seconds=row.spent.search,
+            draft_seconds=row.draft_time.draft,
+            search_seconds=row.draft_time.search,
             error=None if row.error is None else message(row.error),
             row=row.request.tag,
         )

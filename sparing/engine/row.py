@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from sparing.engine.cache import Kind, SlotCache
-from sparing.engine.drafting import Draft, DraftTime
+from sparing.engine.draft import Draft
+from sparing.engine.drafter import DraftTime
 from sparing.engine.eviction import (
     NO_TOKEN,
     AttentionRecord,
@@ -33,9 +33,13 @@ Predictor = Callable[[Float[Tensor, "N E"]], Float[Tensor, "N K"]]
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt and all its options, resolved. ``tag`` marks its events; ``policy`` None: full;
-    ``switch``: one for each mode of a model, all with the same token and layer; ``kv``: how keys
-    and values must be stored, None: as the cache has them."""
+    """A prompt and its options, resolved for the model.
+
+    ``budget``, ``policy``: the two halves of ``Memory``; None keeps everything.
+    ``tag``: marks its events.
+    ``switch``: when to think a latent step. Those of a model share token and layer.
+    ``kv``: how keys and values must be stored; None: as the cache stores them.
+    """
 
     prompt: Prompt
     sampler: Sampler
@@ -48,7 +52,7 @@ class Request:
 
     @property
     def slots(self) -> int:
-        """The most slots that it can come to use."""
+        """The most slots that it can use."""
         whole = min(len(self.prompt.ids) + self.limits.max_new_tokens, self.limits.context)
         return whole if self.budget is None else min(whole, self.budget.slots)
 
@@ -58,8 +62,13 @@ class Row:
 
     ``index``: its row in the cache.
     ``switch``: its request's.
-    ``notes``: a place for drafters' own state.
-    ``error``: what ended it, where something went wrong.
+    ``pending``: what the next pass takes in first.
+    ``position``: of the first pending token.
+    ``last_eviction``: no eviction since this position.
+    ``watched``: attention, where the policy needs it.
+    ``vectors``: input vectors of latents, by position.
+    ``scored``: scores to be sent, by position.
+    ``error``: what ended the row, where something went wrong.
     """
 
     def __init__(self, index: int, request: Request, chat: ChatFormat, vocabulary: int) -> None:
@@ -68,16 +77,15 @@ class Row:
             chat, request.prompt, request.sampler, request.limits, vocabulary
         )
         self.pending = Pending(list(request.prompt.ids), Kind.PROMPT)
-        self.position = 0  # of the first pending token
-        self.last_eviction = len(request.prompt.ids)  # since this position nothing has been evicted
-        self.notes: dict[str, Any] = {}
-        self.spent = DraftTime()
+        self.position = 0
+        self.last_eviction = len(request.prompt.ids)
+        self.draft_time = DraftTime()
         watches = request.policy.watches if request.policy else 0
         self.watched = AttentionRecord(watches) if watches else None
-        self.vectors: dict[int, Tensor] = {}  # by position, of latents
-        self._ids: list[int] = []  # by position, NO_TOKEN where a latent stands
+        self.vectors: dict[int, Tensor] = {}
+        self._ids: list[int] = []  # by position; NO_TOKEN for a latent
         self._unscored = Unscored()
-        self.scored: dict[int, float] = {}  # by position, what is to be told
+        self.scored: dict[int, float] = {}
         self.error: Exception | None = None
         self.started = time.perf_counter()
 
@@ -88,12 +96,12 @@ class Row:
 
     @property
     def latent_token(self) -> int | None:
-        """A token that it never says."""
+        """The token of a latent step, which the row never says."""
         return self.switch.token
 
     @property
     def masked_token(self) -> int | None:
-        """A token that it never even picks."""
+        """The same token where it may not even be picked."""
         return self.switch.token if self.switch.silent else None
 
     @property
@@ -103,16 +111,16 @@ class Row:
 
     @property
     def sampled(self) -> bool:
-        """Whether its tokens are drawn."""
+        """Whether tokens are drawn."""
         return self.request.sampler.temperature > 0
 
     @property
     def reading(self) -> bool:
-        """Whether the prompt is still being taken in."""
+        """Whether the prompt is still being read."""
         return self.pending.kind == Kind.PROMPT
 
     def id_at(self, position: int) -> int:
-        """The token that stands there, committed or pending; ``NO_TOKEN`` for a latent."""
+        """The token at a position, committed or pending; ``NO_TOKEN`` for a latent."""
         if position < len(self._ids):
             return self._ids[position]
         return NO_TOKEN if self.pending.thought else self.pending.ids[position - len(self._ids)]
@@ -122,7 +130,7 @@ class Row:
         return Draft() if self.reading else Draft.chain(self.transcript.forced, forced=True)
 
     def draft_room(self, cache: SlotCache) -> int:
-        """How many nodes a draft may have: free slots before an eviction, tokens to come."""
+        """The most nodes of a draft: free slots before an eviction, tokens to come."""
         if self.reading:
             return 0
         slots = min(cache.limit, self.request.slots)
@@ -130,7 +138,7 @@ class Row:
         return max(min(free, self.transcript.room - 1), 0)
 
     def inputs(self, cache: SlotCache, draft: Draft, chunk: int) -> RowInput:
-        """The next pass's new tokens: a chunk of the prompt, or the pending one and a draft."""
+        """New tokens of the next pass: a chunk of the prompt, or the pending token and a draft."""
         ids = self.pending.ids[:chunk]
         last = self.position + len(ids) - 1
         whole = len(ids) == len(self.pending.ids)
@@ -153,11 +161,11 @@ class Row:
         hidden: Float[Tensor, "T E"] | None = None,
         attention: Float[Tensor, "m S"] | None = None,
     ) -> None:
-        """Put what was pending and the accepted path into the cache; the rest is rolled back.
+        """Put the pending tokens and the accepted path into the cache; roll the rest back.
 
         ``accepted``: None for a chunk that leaves some of the prompt to read.
-        ``hidden``: of the new tokens, for the predictor.
-        ``attention``: of those attended.
+        ``hidden``: states of the new tokens, for the predictor.
+        ``attention``: of the attended tokens.
         """
         taken = len(new.ids) if accepted is None else len(new.ids) - new.scored + 1
         path, kinds = (accepted.path, accepted.kinds) if accepted else ([], [])
@@ -180,8 +188,8 @@ class Row:
         self.pending = accepted.pending if accepted else rest
 
     def score(self, cache: SlotCache, predictor: Predictor) -> None:
-        """Predicted importance enters the cache, some tokens at a time: all of them before an
-        eviction and at the row's end."""
+        """Put predicted importance into the cache, a group of tokens at a time; before an eviction
+        and at the row's end all of them."""
         if self.error:
             return
         last = self.transcript.finish_reason is not None or self._full(cache)
@@ -194,13 +202,13 @@ class Row:
             self.scored |= {at: value for at, value in told if at >= self.transcript.question}
 
     def fail(self, error: Exception) -> None:
-        """End this row alone. What is held back of its text is lost."""
+        """End this row alone. Text held back is lost."""
         self.error, self.transcript.finish_reason = error, "error"
 
     def evict(self, cache: SlotCache) -> list[int]:
-        """The positions freed, if the row goes on and its budget is reached.
+        """Free slots if the row goes on and its budget is reached; returns their positions.
 
-        Where none can be freed, or its policy fails, the row ends.
+        The row ends where no slot can be freed, or its policy fails.
         """
         request = self.request
         if self.transcript.finish_reason is not None or not self._full(cache):
@@ -223,12 +231,12 @@ class Row:
         return cache.evict(self.index, keep)
 
     def _full(self, cache: SlotCache) -> bool:
-        """Whether its budget is reached."""
+        """Whether the budget is reached."""
         budget = self.request.budget if self.request.policy else None
         return budget is not None and cache.lengths[self.index] >= budget.slots
 
     def _view(self, cache: SlotCache) -> SlotView:
-        """This row's slots in use, as policies see them."""
+        """The slots in use, as policies see them."""
         length = cache.lengths[self.index]
         positions, kinds, scores = (
             values[self.index, :length] for values in (cache.positions, cache.kinds, cache.scores)

@@ -1,4 +1,4 @@
-"""Acceptance: a draft is walked through the very state that plain decoding goes through."""
+"""Acceptance: a draft goes through the same states as plain decoding, token by token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparing.engine.cache import Kind
-from sparing.engine.drafting import PENDING, Draft
+from sparing.engine.draft import PENDING, Draft
 from sparing.engine.events import LatentEvent, StepEvent, TokenEvent
 from sparing.engine.filters import rows_of
 from sparing.engine.latent_switch import Thought, ThoughtSwitch
 from sparing.engine.sampling import draw
-from sparing.engine.sums import top_probability
+from sparing.engine.sums import likeliest
 from sparing.engine.transcript import Transcript
 from sparing.errors import ModelError
 
@@ -22,7 +22,7 @@ PLACEHOLDER = 0  # the token id at a latent position; its embedding is never use
 
 @dataclass
 class Pending:
-    """What a row's next pass takes in first: prompt tokens, the token picked last, or a thought."""
+    """What a row's next pass takes in first: prompt tokens, the last picked token, or a thought."""
 
     ids: list[int]
     kind: Kind
@@ -31,9 +31,13 @@ class Pending:
 
 @dataclass
 class Accepted:
-    """A row's step: the draft's nodes that stay, their kinds, what comes next, what to tell.
+    """A row's step.
 
-    ``error``: what ended the row in this step; what it had picked before stays.
+    ``pending``: what the next pass takes in first.
+    ``path``: accepted nodes of the draft, in order.
+    ``kinds``: of their slots.
+    ``events``: of the picked tokens and latents.
+    ``error``: what ended the row in this step; earlier picks stay.
     """
 
     pending: Pending
@@ -44,10 +48,13 @@ class Accepted:
 
 
 class Predictions:
-    """The model's distributions after each scored token of a pass, and their confidence.
+    """The model's distributions after each scored token of a pass.
 
-    ``hidden``: of the layer that whoever thinks wants to see. ``confidence``: probability of the
-    likeliest token, at temperature 1, before any filter; ``masked``: by place one that has none.
+    ``logits [M, V]``: without the ``masked`` token of each place, where it has one.
+    ``hidden [M, E]``: states of the layer that the switches look at.
+    ``argmax``: the likeliest token.
+    ``confidence``: its probability at temperature 1, before any filter.
+    ``top``: both, where the pass has computed them.
     """
 
     def __init__(
@@ -55,22 +62,24 @@ class Predictions:
         logits: Float[Tensor, "M V"],
         hidden: Float[Tensor, "M E"],
         masked: Sequence[int | None] = (),
+        top: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         if places := [at for at, token in enumerate(masked) if token is not None]:
             logits = without(logits, places, [token for token in masked if token is not None])
+            top = None
         self.logits, self.hidden = logits, hidden
-        highest, argmax = logits.max(-1)
+        argmax, confidence = likeliest(logits) if top is None else top
         self.argmax: list[int] = argmax.tolist()
-        self.confidence: list[float] = top_probability(logits, highest).tolist()
+        self.confidence: list[float] = confidence.tolist()
 
 
 class Walk:
-    """A row's way down its draft, as long as the draft says what the model picks.
+    """A row's way down its draft, as far as draft and model agree.
 
-    Row ``first`` of the predictions follows the pending token, the next ones the draft's nodes.
-    The walk ends at the first pick that no child proposes, at a latent step, or with the row: a
-    stop, a limit or an end marker cuts there even where the next drafted token would match.
-    Whatever goes wrong ends this walk alone: ``done.error``.
+    Row ``first`` of the predictions follows the pending token, the next rows follow the draft's
+    nodes. The walk ends at the first pick that no child proposes, at a latent step, or with the
+    row: a stop, a limit or an end marker cuts there, even where the next drafted token matches.
+    An exception ends this walk alone: ``done.error``.
     """
 
     def __init__(
@@ -88,11 +97,11 @@ class Walk:
 
     @property
     def at(self) -> int:
-        """Which prediction is next."""
+        """The next prediction."""
         return self.first + 1 + self.node
 
     def step(self, token: int, forced: bool) -> None:
-        """One more position, for which ``token`` has been picked."""
+        """One more position, with ``token`` picked for it."""
         self.goes_on = False
         try:
             self._take(token, forced)
@@ -130,15 +139,15 @@ class Walk:
 
 
 def accept(walks: Sequence[Walk], predictions: Predictions) -> None:
-    """Walk down the drafts of all rows, a position of each at a time: its tokens are drawn at once,
-    and none that no draft leads to."""
+    """Walk down the drafts of all rows, one position at a time. The tokens of a position are drawn
+    together, and only where a draft leads."""
     while going := [walk for walk in walks if walk.goes_on]:
         for walk, pick in zip(going, picks(going, predictions), strict=True):
             walk.step(*pick)
 
 
 def picks(walks: Sequence[Walk], predictions: Predictions) -> list[tuple[int, bool]]:
-    """The next token of each walk, and whether it was forced."""
+    """The next token of each walk, and whether it is forced."""
     settled = [walk.transcript.settled(predictions.argmax[walk.at]) for walk in walks]
     drawn = [walk for walk, pick in zip(walks, settled, strict=True) if pick is None]
     if not drawn:
@@ -153,14 +162,14 @@ def picks(walks: Sequence[Walk], predictions: Predictions) -> list[tuple[int, bo
 def without(
     logits: Float[Tensor, "M V"], places: Sequence[int], tokens: Sequence[int]
 ) -> Float[Tensor, "M V"]:
-    """The logits with one token's at minus infinity at each of the places."""
+    """The logits, with one token at minus infinity at each of the places."""
     logits = logits.clone()
     logits[places, tokens] = float("-inf")
     return logits
 
 
 def checked(confidence: float, position: int) -> float:
-    """Raise ModelError where the logits behind a confidence were not finite."""
+    """The confidence; raises ModelError where its logits are not finite."""
     if not 0 <= confidence <= 1.001:
         raise ModelError(
             f"logits must be finite, got NaN or infinity in the step that gives position "

@@ -1,66 +1,77 @@
-"""Rows that draft in different ways, in one loop."""
+"""A drafter for each request, in one loop."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from weakref import WeakKeyDictionary
 
-from sparing.depth.find import DraftingState, find_drafter
+from sparing.depth.find import find_drafter
+from sparing.depth.state import DraftingState
 from sparing.engine.cache import SlotCache
-from sparing.engine.drafting import Draft, Drafter
+from sparing.engine.draft import Draft
+from sparing.engine.drafter import Drafter, Outcome
 from sparing.engine.events import Event
 from sparing.engine.row import Row
 from sparing.options import Depth, DraftName
 
-NOTE = "asks"  # where a row notes whom it asks
-# Tokens that all rows together draft in a step, and a row at most where they are many: steps stay
-# short for those who wait.
+# The most drafted tokens of a step in all rows together, and the least for each row: steps stay
+# short for waiting requests.
 SHARED_DRAFTS, SHARED_DRAFT = 64, 8
 
 
 class PerRequestDrafter:
-    """Each row asks the drafter that its request names; those of one kind draft together.
+    """Each row has the drafter of its request; rows with the same drafter draft together.
 
-    All share what the engine has ``known`` about drafting, and the other options of ``depth``. So
-    that a newcomer's first token comes soon, drafts are the shorter the more rows there are, and
-    nobody drafts in a pass that takes in a prompt too.
+    All drafters share the drafting ``state`` and the other options of ``depth``. To bring a new
+    row's first token soon, drafts get shorter with more rows, and a pass that reads a prompt has
+    none.
     """
 
     name = "by request"
 
-    def __init__(self, known: DraftingState, cache: SlotCache, depth: Depth) -> None:
-        """Raises OptionError where the model cannot draft as ``depth`` says."""
-        self.known, self.cache, self.depth = known, cache, depth
-        self._plain = False  # nobody drafts in this step
-        self._drafters: dict[str, Drafter] = {depth.draft: find_drafter(depth, known, cache)}
+    def __init__(self, state: DraftingState, cache: SlotCache, depth: Depth) -> None:
+        """Raises OptionError if the model does not support ``depth``."""
+        self.state, self.cache, self.depth = state, cache, depth
+        self._plain = False  # no drafts in this step
+        self._drafters: dict[str, Drafter] = {depth.draft: find_drafter(depth, state, cache)}
+        self._names: WeakKeyDictionary[Row, DraftName] = WeakKeyDictionary()
 
     def begin(self, row: Row, draft: DraftName, *, alone: bool) -> None:
-        """A row that was admitted. Where it is ``alone`` its drafter is a new one, as at the start
-        of any call: what was measured stays, who was slow is tried again sooner. Among others that
-        come and go all the time this would never end."""
+        """Add an admitted row.
+
+        A row ``alone`` in the loop gets a new drafter: timings are kept, trials start again. A row
+        that joins others shares their drafter; otherwise trials would never end.
+        """
         if alone or draft not in self._drafters:
             depth = self.depth.model_copy(update={"draft": draft})
-            self._drafters[draft] = find_drafter(depth, self.known, self.cache)
-        row.notes[NOTE] = draft
+            self._drafters[draft] = find_drafter(depth, self.state, self.cache)
+        self._names[row] = draft
 
     def of(self, row: Row) -> Drafter:
-        return self._drafters[row.notes.get(NOTE, self.depth.draft)]
+        return self._drafters[self._name(row)]
 
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
-        drafts = [Draft()] * len(rows)
+        drafts = {row: Draft() for row in rows}
         self._plain = len(rows) > 1 and any(row.reading for row in rows)
         if self._plain:
-            return drafts
+            return list(drafts.values())
         if len(rows) > 1:
             most = max(SHARED_DRAFTS // len(rows), SHARED_DRAFT)
             rooms = [min(room, most) for room in rooms]
-        order = sorted(range(len(rows)), key=lambda at: rows[at].notes[NOTE])
-        for draft, group in groupby(order, key=lambda at: rows[at].notes[NOTE]):
-            places = list(group)
-            found = self._drafters[draft].propose(
-                [rows[at] for at in places], [rooms[at] for at in places]
-            )
-            for at, proposed in zip(places, found, strict=True):
-                drafts[at] = proposed
-        return drafts
+        room_of = dict(zip(rows, rooms, strict=True))
+        for draft in dict.fromkeys(map(self._name, rows)):
+            group = [row for row in rows if self._name(row) == draft]
+            found = self._drafters[draft].propose(group, [room_of[row] for row in group])
+            drafts |= zip(group, found, strict=True)
+        return list(drafts.values())
 
-    def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
-        return () if self._plain else self.of(row).learn(row, drafted, accepted)
+    def learn(self, outcomes: Sequence[Outcome], seconds: float) -> Sequence[Event]:
+        """Each drafter learns from its own rows, with their share of the step's time."""
+        events: list[Event] = []
+        if self._plain:
+            return events
+        for draft in dict.fromkeys(self._name(outcome.row) for outcome in outcomes):
+            group = [outcome for outcome in outcomes if self._name(outcome.row) == draft]
+            events += self._drafters[draft].learn(group, seconds * len(group) / len(outcomes))
+        return events
+
+    def _name(self, row: Row) -> DraftName:
+        return self._names.get(row, self.depth.draft)

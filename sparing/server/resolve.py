@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparing.api import Engine
+from sparing.depth.find import DRAFTERS
 from sparing.engine.row import Request
 from sparing.errors import SparingError
 from sparing.latent.files import without_latents
@@ -62,8 +63,8 @@ class Resolver:
         return wanted
 
     def draft(self, asked: CommonRequest) -> DraftName:
-        """Who drafts. The other options of drafting belong to what the engine has learned from all
-        requests: they are the server's."""
+        """The drafter. The other options of drafting are the server's: they belong to what the
+        engine learns from all requests."""
         depth = asked.sparing.depth
         if depth is None:
             return self.defaults.depth.draft
@@ -80,7 +81,7 @@ class Resolver:
                 )
         if "draft" not in depth.model_fields_set:
             return self.defaults.depth.draft
-        if depth.draft in ("layers", "hybrid") and not self.engine.drafting.can_skip:
+        if DRAFTERS[depth.draft].skips_layers and not self.engine.drafting.can_skip:
             raise Refused(
                 400,
                 f"sparing.depth.draft {depth.draft} needs a model with skippable layers, "

@@ -6,26 +6,29 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from sparing.api import DEFAULT_NEW_TOKENS, Engine
+from sparing.depth.find import DRAFTERS
 from sparing.errors import SparingError
-from sparing.memory.find import find_policy
+from sparing.memory.find import POLICIES, find_policy
 from sparing.model.chat import ChatFormat
-from sparing.options import DraftName, Latent, LatentMode, Memory, PolicyName
+from sparing.options import POLICY_NAMES, DraftName, Latent, LatentMode, Memory
 from sparing.server.runs import Choice, LiveRun
 from sparing.server.settings import RequestDefaults
 
-LAYER_DRAFTS = ("layers", "hybrid")
-
 
 class Capabilities(BaseModel):
-    """What can be asked of the model here; ``why_not``: by saving, the reason where not all can.
+    """The options of this model on this server.
 
-    ``slot_bytes``: of the keys and values of one token, in all ``layers``; ``memory``, ``draft``,
-    ``latent`` and ``max_new_tokens``: what a request gets that does not say.
+    ``policies``, ``drafts``, ``latents``: the supported names
+    ``labels``: descriptions of policies and drafters, by saving and name
+    ``why_not``: by saving, why some of its options are not supported
+    ``slot_bytes``: bytes of the keys and values of a token in all ``layers``
+    ``memory``, ``draft``, ``latent``, ``max_new_tokens``: defaults of a request
     """
 
     policies: list[str]
     drafts: list[str]
     latents: list[str]
+    labels: dict[str, dict[str, str]]
     why_not: dict[str, str]
     slot_bytes: int
     layers: int
@@ -118,18 +121,19 @@ def spares(engine: Engine, defaults: RequestDefaults, slot_bytes: int) -> Capabi
     tokenizer, horizons = engine.chat.tokenizer, engine.horizons
     policies = tried(
         "memory",
-        [name for name in get_args(PolicyName) if name != "full"],
+        [name for name in POLICY_NAMES if name != "full"],
         lambda name: find_policy(Memory(budget=1, policy=name), tokenizer, horizons),
     )
     latents = tried("latent", get_args(LatentMode), lambda name: engine.switch(Latent(mode=name)))
     drafts = list(get_args(DraftName))
     if not engine.drafting.can_skip:
-        drafts = [name for name in drafts if name not in LAYER_DRAFTS]
+        drafts = [name for name in drafts if not DRAFTERS[name].skips_layers]
         why_not["depth"] = "skipping layers needs Sparing's own decoder and 3 layers or more"
     return Capabilities(
         policies=policies,
         drafts=drafts,
         latents=latents,
+        labels=labels(),
         why_not=why_not,
         slot_bytes=slot_bytes,
         layers=engine.decoder.shape.layers,
@@ -138,6 +142,15 @@ def spares(engine: Engine, defaults: RequestDefaults, slot_bytes: int) -> Capabi
         latent=defaults.latent.mode,
         max_new_tokens=most_new_tokens(engine, defaults),
     )
+
+
+def labels() -> dict[str, dict[str, str]]:
+    """The descriptions of policies and drafters, for the page."""
+    policies = {name: policy.label for name, policy in POLICIES.items()}
+    return {
+        "memory": {"auto": "the model's default"} | policies,
+        "depth": {name: drafter.label for name, drafter in DRAFTERS.items()},
+    }
 
 
 def most_new_tokens(engine: Engine, defaults: RequestDefaults) -> int:

@@ -9,7 +9,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sparing.api import Engine
-from sparing.depth.candidates import as_mask
 from sparing.depth.costs import Costs
 from sparing.depth.layer_sets import TunedLayerSet
 from sparing.depth.matchness import Replay
@@ -52,14 +51,14 @@ def knowing(model: Engine, layer_set: LayerSet | None = IDLE, matchness: float =
 
 def find(layer_set: LayerSet, search: LayerSearch, matchness: float = 1.0) -> None:
     """As if it were what the search has found."""
-    search._take(as_mask(layer_set), matchness, 2.0)
+    search.take(TunedLayerSet(layer_set, matchness, 2.0))
     search.phase = "acceleration"
 
 
 def unhurried(monkeypatch: pytest.MonkeyPatch, costs: Costs = LARGE) -> None:
     """Sets are looked for all the time, at the costs of a model that is large enough: by the clock,
     a planted one has nothing to gain."""
-    monkeypatch.setattr("sparing.depth.search.SHARE", 1e9)
+    monkeypatch.setattr("sparing.depth.speed_search.SHARE", 1e9)
     monkeypatch.setattr(Replay, "costs", lambda self, decoder, head: costs)
 
 

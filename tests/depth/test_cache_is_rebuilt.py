@@ -9,7 +9,7 @@ import torch
 
 from sparing import Depth, Memory, Sampling
 from sparing.engine.cache import SlotCache
-from sparing.engine.drafting import PENDING, Draft
+from sparing.engine.draft import PENDING, Draft
 from sparing.model.inputs import RowInput
 from tests.depth.planted import IDLE, WRONG, knowing, planted
 from tests.engine.drafters import Branching
@@ -61,12 +61,14 @@ class Mixed:
         self.drafts = {row.index: draft for row, draft in zip(rows, drafts, strict=True)}
         return drafts
 
-    def learn(self, row, drafted, accepted):
-        said = row.tokens[len(row.tokens) - 1 - accepted : -1]
-        [_, *path] = accumulate(said, self.drafts[row.index].child, initial=PENDING)
-        self.drafted[self.turn] += drafted
-        self.accepted[self.turn] += accepted
-        self.gaps[self.turn] += path != list(range(accepted))
+    def learn(self, outcomes, seconds):
+        for outcome in outcomes:
+            row, accepted = outcome.row, outcome.accepted
+            said = row.tokens[len(row.tokens) - 1 - accepted : -1]
+            [_, *path] = accumulate(said, self.drafts[row.index].child, initial=PENDING)
+            self.drafted[self.turn] += outcome.drafted
+            self.accepted[self.turn] += accepted
+            self.gaps[self.turn] += path != list(range(accepted))
         return ()
 
 

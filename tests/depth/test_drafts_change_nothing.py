@@ -7,8 +7,8 @@ import pytest
 
 from sparing import Depth, Memory, Sampling
 from sparing.depth.costs import Costs
-from sparing.depth.find import DraftingState
 from sparing.depth.shortlist import Shortlist
+from sparing.depth.state import DraftingState
 from sparing.engine.result import Result
 from tests.depth.planted import IDLE, WRONG, knowing, planted, unhurried
 from tests.engine.driving import said
@@ -131,14 +131,14 @@ def test_with_a_shortlist(family, temperature, monkeypatch):
     monkeypatch.setattr("sparing.depth.shortlist.SMALL", 0)
     monkeypatch.setattr(Shortlist.__init__, "__defaults__", (40,))
     monkeypatch.setattr(model, "drafting", DraftingState(model.decoder, model.drafting.sets))
-    assert len(model.drafting._shortlist.ids) == 40
+    assert len(model.drafting.shortlist.ids) == 40
     sampling = Sampling(temperature=temperature, seed=5, max_new_tokens=COUNT, ignore_eos=True)
     plain = answers(model, Depth(draft="off"), None, sampling)
     for draft, trees in itertools.product(["layers", "hybrid", "auto"], [False, True]):
         found = answers(model, drafting(draft, trees), None, sampling, batch_size=3)
         assert [said(a) for a in found] == [said(b) for b in plain], (draft, trees)
         assert draft == "auto" or sum(r.stats.accepted for r in found) > 0
-    words = model.drafting.layers(drafting("layers"), None).shortlist.ids.tolist()
+    words = model.drafting.shortlist.ids.tolist()
     assert set(words) - set(range(40)), "words that were said came in"
 
 

@@ -5,10 +5,9 @@ import torch
 
 from sparing import Depth, Sampling, load
 from sparing.depth.layer_sets import TunedLayerSet
-from sparing.depth.layers import LayerDrafter
-from sparing.depth.search import LayerSearch
-from sparing.depth.trees import tree_width
-from sparing.engine.drafting import PENDING
+from sparing.depth.layers import LayerDrafter, tree_width
+from sparing.depth.speed_search import SpeedSearch
+from sparing.engine.draft import PENDING
 from tests.depth.planted import IDLE, planted
 from tests.engine.driving import Recorder
 from tests.tiny import engine, unchecked
@@ -30,7 +29,7 @@ class Drafting:
         self.rows = [self.loop.admit(request) for request in requests]
         for _ in range(20):
             self.loop.step()
-        self.search = LayerSearch(self.model.decoder, known=TunedLayerSet(IDLE, 1.0, 2.0))
+        self.search = SpeedSearch(self.model.decoder, known=TunedLayerSet(IDLE, 1.0, 2.0))
 
     def propose(self, rooms, **options):
         recorder = Recorder(self.model.decoder)

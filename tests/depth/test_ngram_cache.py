@@ -1,11 +1,12 @@
-"""Phrases: what followed a context last, as long as contexts of its size are right often enough."""
+"""N-grams: what followed a context last, as long as contexts of its size are often right."""
 
 import pytest
 
 from sparing import Depth, Sampling
 from sparing.depth.lookup import PromptLookup
 from sparing.depth.ngram_cache import Guess, NgramCache
-from sparing.engine.drafting import Draft
+from sparing.engine.draft import Draft
+from sparing.engine.drafter import Outcome
 from tests.depth.planted import planted
 from tests.engine.driving import said
 from tests.tiny import engine, unchecked
@@ -19,7 +20,7 @@ class Row:
     transcript = Transcript()
 
     def __init__(self, tokens):
-        self.tokens, self.notes = tokens, {}
+        self.tokens = tokens
 
 
 def test_the_longest_context_that_was_ever_seen_decides():
@@ -80,12 +81,11 @@ def test_lookup_asks_them_where_the_text_has_no_match():
     lookup = PromptLookup(longest=4, cache=cache)
     one, other = Row([50, 51, 1, 2, 3, 4]), Row([50, 51, 60, 2, 3])
     assert lookup.propose([one, other], [8, 8]) == [Draft(), Draft.chain([4])]
-    lookup.learn(one, 0, 0)
-    lookup.learn(other, 1, 1)
+    lookup.learn([Outcome(one, 0, 0), Outcome(other, 1, 1)], 1.0)
     assert cache.rates[2] > 0.5
     one.tokens.append(70)
     assert lookup.propose([one], [8]) == [Draft()]
-    lookup.learn(one, 0, 0)
+    lookup.learn([Outcome(one, 0, 0)], 1.0)
     assert cache.guess([4], 1) == Guess([70], [1]), "what is new, and no prompt"
     assert cache.guess([50], 1) == Guess()
     assert PromptLookup(longest=4).propose([other], [8]) == [Draft()]

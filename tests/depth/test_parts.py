@@ -1,21 +1,34 @@
 """Lookup, hybrid, trees, the shortlist and the cost model, each by itself."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from sparing.depth.costs import Costs
+from sparing.depth.find import DRAFTERS
 from sparing.depth.hybrid import Hybrid
+from sparing.depth.layers import tree_width
 from sparing.depth.lookup import NgramIndex, PromptLookup
 from sparing.depth.shortlist import Shortlist
-from sparing.depth.trees import tree_width
-from sparing.engine.drafting import Draft
+from sparing.engine.draft import Draft
+from sparing.engine.drafter import Outcome
 from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import PlainMatrix
+from sparing.options import DraftName
 
 
 class Row:
     def __init__(self, tokens):
-        self.tokens, self.notes = tokens, {}
+        self.tokens = tokens
+
+
+def test_every_drafter_has_its_facts():
+    assert set(DRAFTERS) == set(get_args(DraftName))
+    assert {name for name, drafter in DRAFTERS.items() if drafter.skips_layers} == {
+        "layers", "hybrid"
+    }  # fmt: skip
+    assert all(drafter.label for drafter in DRAFTERS.values())
 
 
 def test_lookup_goes_on_as_before():
@@ -49,9 +62,9 @@ class Saying:
         self.rooms = rooms
         return [draft.cut(room) for draft, room in zip(self.drafts, rooms, strict=True)]
 
-    def learn(self, row, drafted, accepted):
-        self.told.append((row, drafted, accepted))
-        return (self,)
+    def learn(self, outcomes, seconds):
+        self.told += outcomes
+        return [self] * len(outcomes)
 
 
 def test_hybrid_asks_layers_where_lookup_found_nothing_and_tells_whom_it_asked():
@@ -60,14 +73,14 @@ def test_hybrid_asks_layers_where_lookup_found_nothing_and_tells_whom_it_asked()
     hybrid, rows = Hybrid(lookup, layers), [Row([]), Row([]), Row([])]
     assert hybrid.propose(rows, [4, 9, 8]) == [some, other, none]
     assert (lookup.rooms, layers.rooms) == ([4, 9, 8], [0, 9, 8])
-    told = [hybrid.learn(row, 2, at) for at, row in enumerate(rows)]
-    assert told == [(lookup,), (layers,), (layers,)]
-    assert lookup.told == [(rows[0], 2, 0)]
-    assert layers.told == [(rows[1], 2, 1), (rows[2], 2, 2)]
+    outcomes = [Outcome(row, 2, at) for at, row in enumerate(rows)]
+    assert hybrid.learn(outcomes, 1.0) == [lookup, layers, layers]
+    assert lookup.told == outcomes[:1]
+    assert layers.told == outcomes[1:]
     lookup.drafts = (none, some, none)
     assert hybrid.propose(rows, [2, 2, 2]) == [other.cut(2), some, none]
     assert layers.rooms == [2, 0, 2]
-    assert hybrid.learn(rows[1], 2, 2) == (lookup,)
+    assert hybrid.learn([Outcome(rows[1], 2, 2)], 1.0) == [lookup]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Layer sets are found on the live stream, from its own tokens, in time that is rationed."""
 
+import random
 from dataclasses import replace
 from itertools import groupby
 
@@ -8,13 +9,15 @@ import pytest
 import torch
 
 from sparing import Depth, Memory, Sampling
-from sparing.depth.candidates import RATIO, Proposals, as_layer_set, as_mask
+from sparing.depth.candidates import as_layer_set, as_mask, changed, every_second, later_half
 from sparing.depth.costs import Costs
-from sparing.depth.find import DraftingState, find_drafter
+from sparing.depth.find import find_drafter
 from sparing.depth.gaussian_process import GaussianProcess
 from sparing.depth.layer_sets import TunedLayerSet
 from sparing.depth.matchness import Replay
-from sparing.depth.search import LayerSearch, Schedule
+from sparing.depth.speed_search import SpeedSearch
+from sparing.depth.state import DraftingState
+from sparing.depth.swift import RATIO, Optimization
 from sparing.engine.events import LayersEvent
 from sparing.errors import OptionError
 from sparing.model.inputs import RowInput
@@ -99,8 +102,8 @@ def test_no_room_no_search():
 def test_finds_the_planted_set(objective, monkeypatch):
     """No-op sub-layers: what the search skips in the end changes no token, and is not little."""
     unhurried(monkeypatch)
-    monkeypatch.setattr("sparing.depth.search.CANDIDATES", 60)
-    monkeypatch.setattr("sparing.depth.candidates.RATIO", 5 / (2 * LAYERS))
+    monkeypatch.setattr("sparing.depth.speed_search.CANDIDATES", 60)
+    monkeypatch.setattr("sparing.depth.swift.RATIO", 5 / (2 * LAYERS))
     model = knowing(engine(planted()), None)
     depth = Depth(
         draft="layers", objective=objective, interval=16, blocks=2, window=64, max_draft=3
@@ -121,7 +124,7 @@ def test_blocks_of_candidates_stand_apart(monkeypatch):
     """Accumulation and optimization take turns, as in figure 003. Nothing is worth it, so that a
     step is a token: in each block one for the best set of before and one a candidate."""
     unhurried(monkeypatch, Costs(rest=9.0, attention=0.0, mlp=0.0, token=0.0))
-    monkeypatch.setattr("sparing.depth.search.CANDIDATES", 5)
+    monkeypatch.setattr("sparing.depth.speed_search.CANDIDATES", 5)
     model = knowing(engine(planted()), None)
     depth = Depth(draft="layers", interval=20, blocks=3, window=8)
     first, *found = turns(told_while(model, depth, 120))
@@ -133,27 +136,26 @@ def test_blocks_of_candidates_stand_apart(monkeypatch):
     assert starts[0] > 20
     assert [end - start for start, end in zip(starts, ends, strict=True)] == [5] * 3
     assert [start - end for start, end in zip(starts[1:], ends, strict=False)] == [20] * 2
-    assert model.drafting.search(depth)._tried == 15
+    assert model.drafting.search(depth).tried == 15
 
 
 @pytest.fixture
 def never_enough(monkeypatch):
-    """Whatever is found: it is not good enough, and no worse later on."""
-    monkeypatch.setattr("sparing.depth.search.ENOUGH", 2.0)
-    monkeypatch.setattr("sparing.depth.search.FALLEN", 2.0)
+    """No set is good enough."""
+    monkeypatch.setattr("sparing.depth.swift.ENOUGH", 2.0)
 
 
 @pytest.mark.parametrize(
-    ("limit", "counted"), [("NO_GAIN", "_without_gain"), ("MOST_TRIED", "_tried")]
+    ("limit", "counted"), [("NO_GAIN", "without_gain"), ("MOST_TRIED", "tried")]
 )
 @unchecked()
 def test_the_papers_schedule_gives_up(limit, counted, monkeypatch, never_enough):
-    monkeypatch.setattr(f"sparing.depth.search.{limit}", 9)
+    monkeypatch.setattr(f"sparing.depth.swift.{limit}", 9)
     model = knowing(engine(planted()), None)
     depth = Depth(draft="layers", objective="matchness", window=16)
     told = told_while(model, depth, 200)
     assert [phase for phase, _ in turns(told)] == ["accumulation", "optimization", "acceleration"]
-    assert getattr(model.drafting.search(depth), counted) == 9
+    assert getattr(model.drafting.search(depth).optimization, counted) == 9
 
 
 @pytest.mark.parametrize(("layers", "sets"), [(3, 1), (5, 15)])
@@ -164,14 +166,13 @@ def test_the_papers_schedule_ends_where_there_are_no_more_sets(layers, sets, nev
     depth = Depth(draft="layers", objective="matchness", window=16)
     told = told_while(model, depth, 250)
     assert [phase for phase, _ in turns(told)] == ["accumulation", "optimization", "acceleration"]
-    tried = model.drafting.search(depth)._proposals.scores
-    assert len({mask.tobytes() for mask, _ in tried}) == sets
+    assert model.drafting.search(depth).optimization.distinct == sets
 
 
 @unchecked()
 def test_looks_again_where_acceptance_falls_until_a_set_is_found(monkeypatch):
     unhurried(monkeypatch)
-    monkeypatch.setattr("sparing.depth.search.CANDIDATES", 60)
+    monkeypatch.setattr("sparing.depth.speed_search.CANDIDATES", 60)
     model = knowing(engine(planted()), WRONG, matchness=0.95)
     depth = Depth(draft="layers", interval=16, blocks=2, window=64, max_draft=3)
     told = told_while(model, depth, 600)
@@ -184,27 +185,31 @@ def test_looks_again_where_acceptance_falls_until_a_set_is_found(monkeypatch):
 
 
 def test_masks_and_layer_sets():
-    proposals = Proposals(LAYERS, near=False)
-    first = as_layer_set(proposals.first())
+    first = every_second(LAYERS)
     assert first == LayerSet.skipping(LAYERS, {1, 3}, {1, 3})
     assert first.names == ["attention.1", "mlp.1", "attention.3", "mlp.3"]
-    assert (as_mask(first) == proposals.first()).all()
+    assert as_mask(first).tolist() == [True, True, False, False, True, True, False, False]
+    assert as_layer_set(as_mask(first)) == first
+    assert later_half(LAYERS) == LayerSet.skipping(LAYERS, {4}, {4})
 
 
-@pytest.mark.parametrize("near", [False, True])
-def test_proposals(near):
-    """Drawn ones skip the paper's ratio; the Gaussian process takes turns; its picks are good."""
-    proposals, best = Proposals(12, near=near), Proposals(12, near=near).first()
-    hidden = np.random.default_rng(0).random(20)
+def test_a_change_turns_one_to_three_sub_layers_over():
+    source, start = random.Random(0), every_second(12)
+    turned = [int((as_mask(changed(start, source)) ^ as_mask(start)).sum()) for _ in range(200)]
+    assert set(turned) == {1, 2, 3}
+    assert turned.count(1) > turned.count(2)
+
+
+def test_the_papers_candidates():
+    """They skip the paper's ratio; every 25th is the Gaussian process's, and its picks are good."""
+    optimization, hidden = Optimization(12), np.random.default_rng(0).random(20)
     seen = []
     for _ in range(120):
-        mask = proposals.next(best)
-        if not near:
-            assert mask.sum() == min(round(24 * RATIO), 20)
-        score = float(hidden[mask].sum())
-        proposals.scores.append((mask, score))
-        seen.append(score)
-        best = max(proposals.scores, key=lambda pair: pair[1])[0]
+        mask = as_mask(optimization.next())
+        assert mask.sum() == min(round(24 * RATIO), 20)
+        seen.append(float(hidden[mask].sum()) / 20)
+        assert optimization.learn(seen[-1]) == (seen[-1] > max(seen[:-1], default=0.0))
+    assert optimization.matchness == max(seen)
     turns = seen[24::25]
     others = [score for at, score in enumerate(seen) if at % 25 != 24]
     assert np.mean(turns) > np.mean(others)
@@ -212,7 +217,7 @@ def test_proposals(near):
 
 def test_searches_again_when_acceptance_falls():
     model = engine(planted())
-    search = LayerSearch(model.decoder, Schedule(), known=TunedLayerSet(IDLE, 0.9, 2.0))
+    search = SpeedSearch(model.decoder, known=TunedLayerSet(IDLE, 0.9, 2.0))
     search.learn(10, 0)
     assert search.phase == "acceleration", "one bad draft says little"
     for _ in range(300):
@@ -269,15 +274,13 @@ def test_takes_no_more_than_its_share_and_goes_on(monkeypatch):
         loop.step()
     search = known.search(depth)
     assert 0.03 < search.seconds / clock.now <= 0.06
-    assert len(search._proposals.scores) > 10
+    assert search.tried > 10
 
 
-@pytest.mark.parametrize("objective", ["speed", "matchness"])
 @unchecked()
-def test_the_gaussian_process_is_part_of_the_search(objective, monkeypatch):
+def test_the_gaussian_process_is_part_of_the_search(monkeypatch):
     """Nothing else takes any time: all that is told as the search's is its."""
-    unhurried(monkeypatch)
-    monkeypatch.setattr("sparing.depth.candidates.EVERY", 3)
+    monkeypatch.setattr("sparing.depth.swift.EVERY", 3)
     model = knowing(engine(planted()), None)
     clock, fit, fits = Clock(model.decoder, monkeypatch), GaussianProcess.fit, []
 
@@ -287,7 +290,7 @@ def test_the_gaussian_process_is_part_of_the_search(objective, monkeypatch):
         return fit(*data)
 
     monkeypatch.setattr(GaussianProcess, "fit", slow)
-    depth = Depth(draft="layers", objective=objective, interval=8, window=16)
+    depth = Depth(draft="layers", objective="matchness", window=16)
     sampling = Sampling(temperature=0, max_new_tokens=100, ignore_eos=True)
     [result] = model.generate([PROMPT], depth=depth, sampling=sampling)
     assert len(fits) > 3
@@ -327,7 +330,7 @@ def test_a_task_has_its_own_set_and_the_papers_schedule_looks_for_one():
         ({"task": "planted"}, (IDLE.names, 1.0, "acceleration")),
         (
             {"objective": "matchness"},
-            (as_layer_set(Proposals(LAYERS, near=False).first()).names, 0.0, "accumulation"),
+            (every_second(LAYERS).names, 0.0, "accumulation"),
         ),
     ):
         depth = Depth(draft="layers", **options)

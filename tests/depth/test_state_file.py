@@ -24,8 +24,8 @@ def only_file(state):
 
 @pytest.fixture
 def taught(state, monkeypatch):
-    """An engine whose guard has seen something and whose search has found a set."""
-    monkeypatch.setattr("sparing.depth.find.KEEP_STEPS", 0)
+    """An engine with timings and a layer set that its search has found."""
+    monkeypatch.setattr("sparing.depth.state.KEEP_STEPS", 0)
     model = loaded()
     model.generate(["Q"], depth=Depth(), sampling=SAMPLING)
     find(IDLE, model.drafting.search(Depth()))
@@ -42,7 +42,7 @@ def test_the_next_engine_begins_with_set_and_record(taught):
 
 
 def test_a_set_that_was_found_with_layers_alone_is_kept():
-    """Nothing else was measured: no guard was there."""
+    """Nothing else was measured: without ``auto`` there are no timings."""
     model, depth = loaded(), Depth(draft="layers")
     find(IDLE, model.drafting.search(depth))
     model.generate(["Q"], depth=depth, sampling=SAMPLING)
@@ -75,11 +75,11 @@ def test_under_another_setting_nothing_is_known(taught, state):
 )  # fmt: skip
 def test_a_broken_file_is_none(taught, state, content):
     file = only_file(state)
-    file.write_text(content.replace("SETTING", taught.drafting.kept.setting))
+    file.write_text(content.replace("SETTING", taught.drafting.file.setting))
     again = loaded()
     assert again.drafting.search(Depth()).layer_set is None
     again.generate(["Q"], sampling=SAMPLING)
-    assert json.loads(file.read_text())[again.drafting.kept.setting]["records"]
+    assert json.loads(file.read_text())[again.drafting.file.setting]["records"]
 
 
 def test_a_folder_that_cannot_be_written_keeps_nothing(state):
@@ -93,12 +93,12 @@ def test_a_record_comes_back_as_it_was():
     record = Record()
     some = LayerSet.skipping(LAYERS, {1}, {2})
     for step in range(1, TRIAL + 3):
-        record.arm("layers", some, 3).add(0.5, 7, step)
-    record.arm("off", None, 1).due = 9.0
+        record.timing("layers", some, 3).add(0.5, 7, step)
+    record.timing("off", None, 1).due = 9.0
     record.seconds[0] = 4.0
     again = Record.of(json.loads(json.dumps(record.to_rows())), LAYERS)
-    assert again.arm("layers", some, 3).speed == record.arm("layers", some, 3).speed
-    assert again.arm("off", None, 1).due == 5.0
+    assert again.timing("layers", some, 3).speed == record.timing("layers", some, 3).speed
+    assert again.timing("off", None, 1).due == 5.0
 
 
 def test_plain_decoding_learns_nothing(state):

@@ -4,7 +4,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from sparing.engine.drafting import PENDING, Draft
+from sparing.engine.draft import PENDING, Draft
+from sparing.engine.drafter import Outcome
 from sparing.engine.events import Event
 from sparing.engine.row import Row
 
@@ -27,9 +28,11 @@ class Knowing:
     def propose(self, rows: Sequence[Row], rooms: Sequence[int]) -> list[Draft]:
         return [self.draft(self.future(list(row.tokens))) for row in rows]
 
-    def learn(self, row: Row, drafted: int, accepted: int) -> Sequence[Event]:
-        assert 0 <= accepted <= drafted
-        self.learned.append((drafted, accepted))
+    def learn(self, outcomes: Sequence[Outcome], seconds: float) -> Sequence[Event]:
+        assert seconds > 0
+        for outcome in outcomes:
+            assert 0 <= outcome.accepted <= outcome.drafted
+            self.learned.append((outcome.drafted, outcome.accepted))
         return ()
 
     def future(self, tokens: list[int]) -> list[int]:

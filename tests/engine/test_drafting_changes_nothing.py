@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparing.depth.lookup import PromptLookup
-from sparing.engine.drafting import NoDrafter
+from sparing.engine.drafter import NoDrafter
 from sparing.engine.events import scores_by_position
 from sparing.engine.eviction import SlotView
 from sparing.options import Memory, Sampling

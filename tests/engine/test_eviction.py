@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparing.engine.cache import Kind, SlotCache
-from sparing.engine.drafting import NoDrafter
+from sparing.engine.drafter import NoDrafter
 from sparing.engine.events import EvictEvent, TokenEvent, scores_by_position
 from sparing.engine.eviction import Budget, SlotView, select
 from sparing.errors import PromptError

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparing.depth.lookup import PromptLookup
-from sparing.engine.drafting import NoDrafter
+from sparing.engine.drafter import NoDrafter
 from sparing.engine.events import EvictEvent
 from sparing.engine.result import Result
 from sparing.options import Memory, Sampling

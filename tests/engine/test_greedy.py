@@ -8,7 +8,7 @@ import torch
 
 from sparing.api import load
 from sparing.depth.lookup import PromptLookup
-from sparing.engine.drafting import NoDrafter
+from sparing.engine.drafter import NoDrafter
 from sparing.engine.result import Result
 from tests.engine.drafters import Branching, all_drafters
 from tests.engine.driving import greedy, run

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparing.api import Engine
 from sparing.depth.lookup import PromptLookup
-from sparing.engine.drafting import NoDrafter
+from sparing.engine.drafter import NoDrafter
 from sparing.engine.events import EvictEvent, LatentEvent, TokenEvent
 from sparing.engine.latent_switch import Latents, Thought
 from sparing.engine.result import Result

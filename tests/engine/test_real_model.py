@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sparing.api import load
-from sparing.engine.drafting import NoDrafter
+from sparing.engine.drafter import NoDrafter
 from sparing.engine.events import EvictEvent
 from sparing.model.checkpoint import read_model
 from sparing.model.sources import find_model

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from sparing import Depth, Latent, Memory, Sampling
 from sparing.api import Engine
 from sparing.depth.layer_sets import TunedLayerSet
-from sparing.engine.drafting import NoDrafter
+from sparing.engine.drafter import NoDrafter
 from sparing.engine.events import EvictEvent, LatentEvent, TokenEvent
 from sparing.errors import OptionError, PromptError
 from sparing.latent.attention import NAME
@@ -140,7 +140,7 @@ def test_rows_of_one_batch_think_each_in_its_own_way(draft):
 @unchecked()
 def test_while_a_layer_set_is_looked_for(objective, monkeypatch):
     """Candidates are tried on the last tokens, latents with their vectors among them."""
-    monkeypatch.setattr("sparing.depth.search.SHARE", 1e9)
+    monkeypatch.setattr("sparing.depth.speed_search.SHARE", 1e9)
     engine = thinker(thinking(source=planted()))
     engine.drafting.forget()
     engine.drafting.sets = {}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sparing.api import load
-from sparing.engine.drafting import NoDrafter
+from sparing.engine.drafter import NoDrafter
 from sparing.engine.events import ScoreEvent, TokenEvent, scores_by_position
 from sparing.engine.eviction import Budget
 from sparing.engine.unscored import TOGETHER

@@ -10,6 +10,7 @@ import torch
 from sparing import Depth, Latent, Memory, Sampling
 from sparing.api import Engine
 from sparing.depth.layer_sets import TunedLayerSet
+from sparing.depth.state import DraftingState
 from sparing.engine.result import Result
 from sparing.memory.find import POLICIES
 from tests.depth.planted import IDLE, planted
@@ -85,8 +86,8 @@ def engine(family: str) -> Engine:
     """In float64, with a predictor of random weights and the set of the idle sub-layers."""
     bare = thinker(checkpoint(family))
     predictor = random_predictor(bare.decoder.shape.width, dtype=torch.float64)
-    sets = {"planted": TunedLayerSet(IDLE, 1.0, 2.0)}
-    return Engine(bare.decoder, bare.chat, family, predictor, sets, bare.latents)
+    drafting = DraftingState(bare.decoder, {"planted": TunedLayerSet(IDLE, 1.0, 2.0)})
+    return Engine(bare.decoder, bare.chat, family, predictor, drafting, bare.latents)
 
 
 def memories(cell: Cell) -> list[Memory]:

@@ -176,9 +176,10 @@ def add(said: list[list[str]], chunk: dict[str, Any]) -> None:
 def test_64_clients_at_once(monkeypatch):
     drafts, learn = Counter(), LayerDrafter.learn
 
-    def noted(drafter: Any, row: Any, drafted: int, accepted: int) -> Any:
-        drafts.update(drafted=drafted, accepted=accepted)
-        return learn(drafter, row, drafted, accepted)
+    def noted(drafter: Any, outcomes: Any, seconds: float) -> Any:
+        for outcome in outcomes:
+            drafts.update(drafted=outcome.drafted, accepted=outcome.accepted)
+        return learn(drafter, outcomes, seconds)
 
     monkeypatch.setattr(LayerDrafter, "learn", noted)
     knowing(model())

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparing.api import load
-from sparing.engine.drafting import NoDrafter
+from sparing.engine.drafter import NoDrafter
 from sparing.engine.events import DoneEvent, TokenEvent
 from sparing.errors import OptionError
 from sparing.options import Depth, Memory, Sampling

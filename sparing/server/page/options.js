@@ -2,11 +2,6 @@
 
 import { count, megabytes } from "./format.js";
 
-const POLICIES = { auto: "as suits the model", learned: "learned importance", window: "most recent",
-  streaming: "first and recent", h2o: "H2O", snapkv: "SnapKV", rkv: "R-KV", sepllm: "SepLLM",
-  random: "at random", bottom: "least important (upside down)" };
-const DRAFTS = { auto: "the fastest of all", layers: "fewer layers", lookup: "text said before",
-  hybrid: "text, else layers" };
 const MODES = { learned: "where the model chooses", confidence: "where it is unsure" };
 export const OFF = { memory: {}, depth: { draft: "off" }, latent: { mode: "off" } };
 
@@ -22,8 +17,8 @@ export class Switches {
   /** `spares`: the model's `sparing` field of /v1/models. */
   constructor(spares) {
     this.spares = spares;
-    fill("policy", spares.policies, POLICIES);
-    fill("draft", spares.drafts.filter((name) => name !== "off"), DRAFTS);
+    fill("policy", spares.policies, spares.labels.memory);
+    fill("draft", spares.drafts.filter((name) => name !== "off"), spares.labels.depth);
     const modes = spares.latents.filter((name) => name !== "off");
     fill("mode", modes, MODES);
     if (spares.memory.budget) find("budget").value = spares.memory.budget;

@@ -1,27 +1,22 @@
-"""Drafts: tokens proposed for the full model to verify. A wrong one costs time, never a token."""
+"""A draft: tokens proposed for the full model to verify. A wrong one costs time, never a token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-
-from sparing.engine.events import Event
-
-if TYPE_CHECKING:
-    from sparing.engine.row import Row
 
 PENDING = -1  # the parent of a draft's first nodes: the token before the draft
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A tree of proposed tokens in an order that puts parents first; a chain is the usual case.
+    """A tree of proposed tokens, parents before children; usually a chain.
 
-    ``parents[i]`` is the node before node i, or ``PENDING``. ``forced``: the loop put it there, to
-    be accepted whatever the model says.
+    ``ids``: the token of each node.
+    ``parents``: the node before each node, or ``PENDING``.
+    ``forced``: made by the loop itself, accepted whatever the model picks.
     """
 
     ids: tuple[int, ...] = ()
@@ -43,8 +38,13 @@ class Draft:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def drafted(self) -> int:
+        """Nodes that a drafter proposed: none of a forced draft."""
+        return 0 if self.forced else len(self)
+
     def cut(self, room: int) -> "Draft":
-        """The first ``room`` nodes; with their parents before them they are a draft too."""
+        """The first ``room`` nodes. Parents come first, so this is a draft as well."""
         if len(self) <= room:
             return self
         room = max(room, 0)
@@ -59,7 +59,7 @@ class Draft:
 
     @property
     def depths(self) -> list[int]:
-        """How many tokens after the pending one each node stands: 1 for the first."""
+        """Distance of each node from the pending token: 1 for the first."""
         depths: list[int] = []
         for parent in self.parents:
             depths.append(1 if parent == PENDING else depths[parent] + 1)
@@ -79,36 +79,3 @@ class Draft:
         for node, parent in enumerate(self.parents):
             sees[before + node] |= sees[before + parent] if parent != PENDING else sees[before - 1]
         return sees
-
-
-@dataclass
-class DraftTime:
-    """Seconds of the steps that a row took part in: on drafts, and on the search for layer sets."""
-
-    draft: float = 0.0
-    search: float = 0.0
-
-
-@runtime_checkable
-class Drafter(Protocol):
-    """Proposes for all rows at once; ``rooms`` bounds each row's nodes. May return empty drafts."""
-
-    name: str
-
-    def propose(self, rows: "Sequence[Row]", rooms: Sequence[int]) -> list[Draft]: ...
-
-    def learn(self, row: "Row", drafted: int, accepted: int) -> Sequence[Event]:
-        """How a row's last draft fared, an empty one too; what there is to tell about it."""
-        ...
-
-
-class NoDrafter:
-    """Plain decoding."""
-
-    name = "off"
-
-    def propose(self, rows: "Sequence[Row]", rooms: Sequence[int]) -> list[Draft]:
-        return [Draft() for _ in rows]
-
-    def learn(self, row: "Row", drafted: int, accepted: int) -> Sequence[Event]:
-        return ()
