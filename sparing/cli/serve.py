@@ -78,24 +78,30 @@ def serve(
         sampling=decoding.sampling,
         no_think=decoding.no_think,
     )
-    find_here(loading.model)
-    check_latent(loading.model, decoding.latent)
-    from sparing.server.run import bind, serve
+    from sparing.server.listener import bind
 
     with bind(host, port) as listener:
+        find_here(loading.model)
+        check_latent(loading.model, decoding.latent)
         engine = loaded(loading)
         address = f"[{host}]" if ":" in host else host
         where = f"http://{address}:{listener.getsockname()[1]}"
         if host not in LOOPBACK and serving.api_key is None:
-            typer.echo("note: whoever reaches this address may use it; --api-key asks", err=True)
+            typer.echo(
+                "note: this address is open to the network; --api-key asks for a key", err=True
+            )
         typer.echo(f"{loading.model} at {where}/v1", err=True)
+        from sparing.server.run import serve
+
         serve(engine, listener, serving, defaults)
 
 
 def loaded(loading: LoadingFlags) -> Any:
-    """The engine, loaded on a thread that ends with it. The threads that torch computes with belong
-    to the one that first asked for them: were they the main thread's, who only listens, the
-    engine's own would have to share the cores with them, and a step would take twice as long."""
+    """The engine, loaded on a thread of its own.
+
+    torch's thread pool belongs to the first thread that uses it. Loading here keeps it off the
+    HTTP thread, where it would share the cores with the engine's pool.
+    """
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(loading.load).result()
 

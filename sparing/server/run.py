@@ -11,33 +11,14 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sparing.api import Engine
-from sparing.errors import OptionError
 from sparing.server.app import build_app
 from sparing.server.service import Service
 from sparing.server.settings import RequestDefaults, ServerConfig
 
-BACKLOG = 1024
 SPARE_CONNECTIONS = 128  # beyond two for each possible request
 FAREWELL_S = 5  # beyond the grace period, to send the last responses
 
 log = logging.getLogger("sparing")
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Open a listening socket; port 0 takes a free one. Raises OptionError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise OptionError(
-            f"host and port must be free to listen on, got {host}:{port}: {error}; "
-            "pass another --host or --port"
-        ) from None
-    listener.listen(BACKLOG)
-    return listener
 
 
 def with_head_timeout(head_s: float) -> type[H11Protocol]:

@@ -12,7 +12,8 @@ from typing import Any
 import openai
 
 from sparing.api import Engine
-from sparing.server.run import Server, bind
+from sparing.server.listener import bind
+from sparing.server.run import Server
 from sparing.server.service import Service
 from sparing.server.settings import RequestDefaults, ServerConfig
 

@@ -256,7 +256,7 @@ def test_what_it_learned_about_drafting_is_kept(when, monkeypatch):
     """For the next process: once nobody is here, and where that never was, in the end."""
     monkeypatch.setattr("sparing.server.scheduler.REST_S", 0.01 if when == "idle" else 1e6)
     learning, again = (load(str(planted()), dtype="float64") for _ in range(2))
-    kept = learning.drafting.kept
+    kept = learning.drafting.file
     find(IDLE, learning.drafting.search(Depth()))
     driven = Driven(learning)
     ticket = driven.ticket([1, 2], greedy(100), draft="layers")
