@@ -9,6 +9,7 @@ namespace {
 
 constexpr float NONE = -std::numeric_limits<float>::infinity();
 constexpr int QUERIES = 3;  // times 4 keys, or times 32 dimensions: 12 sums, all in registers
+constexpr int FEW = 2 * QUERIES;  // queries that read keys and values as they lie
 
 int spans_of(int count) { return (count + SPAN - 1) / SPAN; }
 
@@ -63,8 +64,6 @@ void score_all(const float* q, int queries, const Vectors& keys, int64_t first, 
     for (int j = 0; j < count; j += 4) {
         int64_t slots[4];
         for (int n = 0; n < 4; n++) slots[n] = first + std::min(j + n, count - 1);
-        if (queries <= 2 * QUERIES)
-            for (int n = 0; n < 4; n++) keys.fetch<STORED>(first + j + n + CHUNK);
         for (int i = 0; i < queries; i += QUERIES) {
             const float* of = q + (int64_t)i * keys.dim;
             float* to = out + (int64_t)i * SPAN + j;
@@ -128,26 +127,20 @@ void as_stored(int32_t stored, const Do& what) {
     }
 }
 
-Vectors vectors(const KeyValues& kv, int64_t run) {
-    const int size = kv.stored == KV_F32 ? 4 : kv.stored == KV_F16 ? 2 : 1;
-    return {(const char*)kv.data + run * kv.dim * size, kv.scales ? kv.scales + run : nullptr, kv.dim};
-}
-
-// Copies the visible slots begin .. end - 1 of a token, as floats.
-void gather(const KeyValues& kv, int64_t run, const Row& row, int token, int begin, int end, float* to) {
-    const Vectors from = vectors(kv, run);
+// Calls ``what(stored, vectors, first)`` for the visible slots begin .. end - 1 of a token, at most CHUNK: where they lie, or
+// copied as floats first, for a draft tree and where many queries share the conversion. Fetches the next chunk meanwhile.
+template <class Do>
+void read_chunk(const KeyValues& kv, int64_t run, const Row& row, int token, int queries, int begin, int end, float* floats, const Do& what) {
     as_stored(kv.stored, [&](auto stored) {
-        for (int i = begin; i < end; i++, to += kv.dim) {
-            if (row.plain(end)) from.fetch<stored>(i + CHUNK);
-            const int64_t slot = row.slot(token, i);
-            for (int d = 0; d < kv.dim; d += 8) store(to + d, from.eight<stored>(slot, d));
-        }
+        const int size = Vectors::size<stored>();
+        const Vectors from{(const char*)kv.data + run * kv.dim * size, kv.scales ? kv.scales + run : nullptr, kv.dim};
+        const bool plain = row.plain(end);
+        for (int i = begin; i < end && plain; i++) from.fetch<stored>(i + CHUNK);
+        if (plain && (queries <= FEW || stored == KV_F32)) return what(stored, from, begin);
+        for (int i = begin; i < end; i++)
+            for (int d = 0; d < kv.dim; d += 8) store(floats + (int64_t)(i - begin) * kv.dim + d, from.eight<stored>(row.slot(token, i), d));
+        what(std::integral_constant<int, KV_F32>(), Vectors{floats, nullptr, kv.dim}, 0);
     });
-}
-
-// Whether to copy slots as floats first: for a draft tree, and where many queries share the conversion.
-bool gathers(const KeyValues& kv, const Row& row, int queries, int end) {
-    return !row.plain(end) || (queries > 2 * QUERIES && kv.stored != KV_F32);
 }
 
 }  // namespace
@@ -159,16 +152,8 @@ void KeyValues::write(int which, int row, int head, int64_t slot, const float* f
     } else if (stored == KV_F16) {
         for (int d = 0; d < dim; d += 8) store_halves((uint16_t*)data + at * dim + d, load<f8>(from + d));
     } else {
-        i8 most = all(0);
-        for (int d = 0; d < dim; d += 8) {
-            const i8 magnitude = (i8)absolute(load<f8>(from + d));
-            most = most > magnitude ? most : magnitude;
-        }
-        const float top = largest((f8)most), inverse = 127.0f / top;
-        const f8 by = all(inverse <= 3.0e38f ? inverse : 0.0f);
-        scales[at] = top * (1.0f / 127.0f);
-        for (int d = 0; d < dim; d += 8)
-            store_signed_bytes((int8_t*)data + at * dim + d, to_int(load<f8>(from + d) * by));
+        int8_t* to = (int8_t*)data + at * dim;
+        scales[at] = to_8_bits(from, dim / 8, [&](int i, i8 eight) { store_signed_bytes(to + 8 * i, eight); });
     }
 }
 
@@ -290,12 +275,9 @@ void Attention::scores(const Row& row, int head, int first, int end, int begin, 
     for (int chunk = begin; chunk < until; chunk += CHUNK) {
         const int count = std::min(CHUNK, until - chunk);
         float* to = s.scores.data() + chunk - begin;
-        if (gathers(kv, row, queries, chunk + count)) {
-            gather(kv, run, row, end - 1, chunk, chunk + count, s.keys.data());
-            score_all<KV_F32>(s.queries.data(), queries, {s.keys.data(), nullptr, dim_}, 0, count, to);
-        } else {
-            as_stored(kv.stored, [&](auto stored) { score_all<stored>(s.queries.data(), queries, vectors(kv, run), chunk, count, to); });
-        }
+        read_chunk(kv, run, row, end - 1, queries, chunk, chunk + count, s.keys.data(), [&](auto stored, const Vectors& keys, int from) {
+            score_all<stored>(s.queries.data(), queries, keys, from, count, to);
+        });
     }
 }
 
@@ -327,12 +309,9 @@ void Attention::span(const Row& row, int head, int first, int end, int span, con
         const int count = std::min(CHUNK, until - chunk);
         const auto here = [&](int i) { return std::clamp(seen(i) - (chunk - begin), 0, count); };
         const float* p = s.scores.data() + chunk - begin;
-        if (gathers(kv, row, queries, chunk + count)) {
-            gather(kv, run, row, end - 1, chunk, chunk + count, s.keys.data());
-            add_all<KV_F32>(p, queries, {s.keys.data(), nullptr, dim_}, 0, here, s.sums.data());
-        } else {
-            as_stored(kv.stored, [&](auto stored) { add_all<stored>(p, queries, vectors(kv, run), chunk, here, s.sums.data()); });
-        }
+        read_chunk(kv, run, row, end - 1, queries, chunk, chunk + count, s.keys.data(), [&](auto stored, const Vectors& values, int from) {
+            add_all<stored>(p, queries, values, from, here, s.sums.data());
+        });
     }
 }
 

@@ -238,6 +238,21 @@ INLINE void store_signed_bytes(int8_t* to, i8 v) {
 #endif
 }
 
+// Rounds 8 * count floats to 8 bits: d = max |x| / 127, a = round(x (127 / max |x|)). ``put(i, a)`` takes eight at a time.
+// Returns d; a NaN makes it one.
+template <class Put>
+INLINE float to_8_bits(const float* x, int count, const Put& put) {
+    i8 most = all(0);  // magnitudes have the same order as integers, and a NaN comes last, so it is kept
+    for (int i = 0; i < count; i++) {
+        const i8 magnitude = (i8)absolute(load<f8>(x + 8 * i));
+        most = most > magnitude ? most : magnitude;
+    }
+    const float top = largest((f8)most), inverse = 127.0f / top;
+    const f8 by = all(inverse <= 3.0e38f ? inverse : 0.0f);
+    for (int i = 0; i < count; i++) put(i, to_int(load<f8>(x + 8 * i) * by));
+    return top * (1.0f / 127.0f);
+}
+
 INLINE f8 bfloats(const uint16_t* from) { return (f8)(words(from) << 16); }
 
 // Logical shifts within 16 bits; ``masked`` then clears the bits of the neighbouring byte

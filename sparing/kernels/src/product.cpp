@@ -117,17 +117,17 @@ void some(const uint8_t* w, const Activations& x, int token, f8* out) {
     }
 }
 
-template <int FORMAT>
-void packed(const uint8_t* w, const Activations& x, int token, int tokens, f8* out) {
+template <class Do>
+void with_tokens(int tokens, const Do& what) {
     switch (tokens) {
-        case 1: return some<FORMAT, 1>(w, x, token, out);
-        case 2: return some<FORMAT, 2>(w, x, token, out);
-        case 3: return some<FORMAT, 3>(w, x, token, out);
-        case 4: return some<FORMAT, 4>(w, x, token, out);
-        case 5: return some<FORMAT, 5>(w, x, token, out);
-        case 6: return some<FORMAT, 6>(w, x, token, out);
-        case 7: return some<FORMAT, 7>(w, x, token, out);
-        default: return some<FORMAT, 8>(w, x, token, out);
+        case 1: return what(std::integral_constant<int, 1>());
+        case 2: return what(std::integral_constant<int, 2>());
+        case 3: return what(std::integral_constant<int, 3>());
+        case 4: return what(std::integral_constant<int, 4>());
+        case 5: return what(std::integral_constant<int, 5>());
+        case 6: return what(std::integral_constant<int, 6>());
+        case 7: return what(std::integral_constant<int, 7>());
+        default: return what(std::integral_constant<int, 8>());
     }
 }
 
@@ -138,7 +138,7 @@ void packed_panels(const Product& p, const Activations& x, int64_t first, int64_
     for (int token = 0; token < x.tokens; token += TILE) {
         const int tokens = std::min(TILE, x.tokens - token);
         for (int64_t panel = first; panel < end; panel++) {
-            packed<FORMAT>(w.panel(panel), x, token, tokens, y);
+            with_tokens(tokens, [&](auto count) { some<FORMAT, count>(w.panel(panel), x, token, y); });
             for (int m = 0; m < tokens; m++) put(y[m], w, panel * ROWS, p, token + m);
         }
     }
@@ -224,26 +224,12 @@ void some_panels(const Product& p, const Activations& x, int64_t first, int64_t 
 
 namespace {
 
-// Rounds COUNT vectors of eight to ``a`` and returns d.
-template <int COUNT>
-INLINE float round_to(const float* x, i8* a) {
-    i8 most = all(0);  // magnitudes have the same order as integers, and a NaN comes last, so it is kept
-    for (int i = 0; i < COUNT; i++) {
-        const i8 magnitude = (i8)absolute(load<f8>(x + 8 * i));
-        most = most > magnitude ? most : magnitude;
-    }
-    const float top = largest((f8)most), inverse = 127.0f / top;
-    const f8 by = all(inverse <= 3.0e38f ? inverse : 0.0f);
-    for (int i = 0; i < COUNT; i++) a[i] = to_int(load<f8>(x + 8 * i) * by);
-    return top * (1.0f / 127.0f);
-}
-
 template <int TOKENS>
 void quantize_blocks(const float* x, int columns, uint8_t* tile, int m) {
     auto* to = (Quantized<TOKENS>*)tile;
     for (const float* end = x + columns; x < end; to++, x += BLOCK) {
         i8 a[4];
-        to->d[m] = round_to<4>(x, a);
+        to->d[m] = to_8_bits(x, 4, [&](int i, i8 eight) { a[i] = eight; });
         for (int i = 0; i < 4; i++) store_signed_bytes(to->a[m] + 8 * i, a[i]);
         to->sum[m] = to->d[m] * (float)sum(a[0] + a[1] + a[2] + a[3]);
     }
@@ -254,7 +240,7 @@ void quantize_groups(const float* x, int columns, uint8_t* tile, int m) {
     auto* to = (QuantizedGroup<TOKENS>*)tile;
     for (const float* end = x + columns; x < end; to++, x += GROUP) {
         i8 a[GROUP / 8];
-        to->d[m] = round_to<GROUP / 8>(x, a);
+        to->d[m] = to_8_bits(x, GROUP / 8, [&](int i, i8 eight) { a[i] = eight; });
         for (int b = 0; b < GROUP / BLOCK; b++) {
             for (int i = 0; i < 4; i++) store_signed_bytes(to->a[b][m] + 8 * i, a[4 * b + i]);
             for (int half = 0; half < 2; half++)
@@ -284,16 +270,7 @@ Activations::Activations(const float* x, int tokens, int columns, uint8_t* quant
 
 void Activations::quantize(int token) const {
     const int m = token % TILE;
-    switch (std::min(TILE, tokens - (token - m))) {
-        case 1: return quantize_token<1>(*this, token, m);
-        case 2: return quantize_token<2>(*this, token, m);
-        case 3: return quantize_token<3>(*this, token, m);
-        case 4: return quantize_token<4>(*this, token, m);
-        case 5: return quantize_token<5>(*this, token, m);
-        case 6: return quantize_token<6>(*this, token, m);
-        case 7: return quantize_token<7>(*this, token, m);
-        default: return quantize_token<8>(*this, token, m);
-    }
+    with_tokens(std::min(TILE, tokens - (token - m)), [&](auto count) { quantize_token<count>(*this, token, m); });
 }
 
 void multiply(Pool& pool, const Activations& x, const Product* products, int count) {
