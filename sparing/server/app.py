@@ -21,10 +21,10 @@ from sparing.server.refusals import of_status, of_validation
 from sparing.server.requests import ChatRequest, CommonRequest, CompletionRequest
 from sparing.server.responses import (
     ChatCompletion,
-    ChatTeller,
+    ChatWriter,
     Completion,
     ResponseWriter,
-    TextTeller,
+    TextWriter,
 )
 from sparing.server.runs import LiveRun
 from sparing.server.schemas import (
@@ -152,7 +152,7 @@ def add_completion_routes(app: FastAPI, service: Service) -> None:
     )
     async def chat(body: ChatRequest, request: Request) -> Response:
         run = await service.open(body, body.prompts(), "chatcmpl")
-        return await answer(service, request, body, run, ChatTeller)
+        return await answer(service, request, body, run, ChatWriter)
 
     @app.post(
         "/v1/completions",
@@ -160,7 +160,7 @@ def add_completion_routes(app: FastAPI, service: Service) -> None:
     )
     async def complete(body: CompletionRequest, request: Request) -> Response:
         run = await service.open(body, body.prompts(), "cmpl")
-        return await answer(service, request, body, run, TextTeller)
+        return await answer(service, request, body, run, TextWriter)
 
 
 async def answer(

@@ -118,6 +118,7 @@ class ResponseWriter:
     ``usage_too``: add a last chunk with the numbers of tokens
     """
 
+    body: type[ChatCompletion] | type[Completion]
     chunk_object: str
 
     def __init__(self, run: LiveRun, chat: ChatFormat, model: str, n: int, usage_too: bool) -> None:
@@ -128,7 +129,14 @@ class ResponseWriter:
 
     def whole(self) -> dict[str, Any]:
         """The body of a response without streaming."""
-        raise NotImplementedError
+        body = self.body(
+            id=self.run.id,
+            created=self.run.created,
+            model=self.model,
+            choices=[self._choice(choice) for choice in self.run.choices],
+            usage=self.usage(),
+        )
+        return body.model_dump()
 
     def opening(self) -> Iterator[dict[str, Any]]:
         """The first chunks, before any token."""
@@ -166,6 +174,10 @@ class ResponseWriter:
             ),
         )
 
+    def _choice(self, choice: Choice) -> Any:
+        """A finished choice."""
+        raise NotImplementedError
+
     def _nothing(self) -> Any:
         """The state of a choice before the first chunk."""
         raise NotImplementedError
@@ -196,32 +208,20 @@ class ResponseWriter:
         return self._head() | {"choices": [fields]}
 
 
-class ChatTeller(ResponseWriter):
+class ChatWriter(ResponseWriter):
     """Thoughts in ``reasoning_content``, answers in ``content``."""
 
-    chunk_object = "chat.completion.chunk"
+    body, chunk_object = ChatCompletion, "chat.completion.chunk"
 
-    def whole(self) -> dict[str, Any]:
-        choices = []
-        for choice in self.run.choices:
-            thinking, answer = choice.parts
-            choices.append(
-                ChatChoice(
-                    index=choice.index,
-                    message=Answer(content=answer, reasoning_content=thinking or None),
-                    logprobs=self._logprobs(choice, choice.tokens),
-                    finish_reason=finish_reason(choice),
-                    sparing=spared(choice),
-                )
-            )
-        body = ChatCompletion(
-            id=self.run.id,
-            created=self.run.created,
-            model=self.model,
-            choices=choices,
-            usage=self.usage(),
+    def _choice(self, choice: Choice) -> ChatChoice:
+        thinking, answer = choice.parts
+        return ChatChoice(
+            index=choice.index,
+            message=Answer(content=answer, reasoning_content=thinking or None),
+            logprobs=self._logprobs(choice, choice.tokens),
+            finish_reason=finish_reason(choice),
+            sparing=spared(choice),
         )
-        return body.model_dump()
 
     def opening(self) -> Iterator[dict[str, Any]]:
         for choice in self.run.choices:
@@ -266,30 +266,19 @@ class ChatTeller(ResponseWriter):
         return {"token": text, "logprob": logprob, "bytes": whole}
 
 
-class TextTeller(ResponseWriter):
+class TextWriter(ResponseWriter):
     """All generated text, thoughts and markers included."""
 
-    chunk_object = "text_completion"
+    body, chunk_object = Completion, "text_completion"
 
-    def whole(self) -> dict[str, Any]:
-        choices = [
-            TextChoice(
-                index=choice.index,
-                text=choice.text,
-                logprobs=self._logprobs(choice, choice.tokens, 0),
-                finish_reason=finish_reason(choice),
-                sparing=spared(choice),
-            )
-            for choice in self.run.choices
-        ]
-        body = Completion(
-            id=self.run.id,
-            created=self.run.created,
-            model=self.model,
-            choices=choices,
-            usage=self.usage(),
+    def _choice(self, choice: Choice) -> TextChoice:
+        return TextChoice(
+            index=choice.index,
+            text=choice.text,
+            logprobs=self._logprobs(choice, choice.tokens, 0),
+            finish_reason=finish_reason(choice),
+            sparing=spared(choice),
         )
-        return body.model_dump()
 
     def _nothing(self) -> tuple[int, int, int]:
         return 0, 0, 0
