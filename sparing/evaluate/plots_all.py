@@ -1,4 +1,4 @@
-"""The picture of `sparing bench all`: what is left of transformers' time, KV bytes and words."""
+"""The picture of `sparing bench all`: time, KV bytes and words as shares of transformers'."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
