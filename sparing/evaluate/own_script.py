@@ -1,5 +1,6 @@
 """Sparing as ``baselines/scripts/serve.py`` runs it: another engine in another process."""
 
+import gc
 import resource
 import sys
 import time
@@ -10,6 +11,7 @@ import psutil
 
 from sparing.api import load
 from sparing.evaluate.own import Own
+from sparing.malloc import give_back
 
 CLEAR = Path("/proc/self/clear_refs")
 
@@ -22,6 +24,8 @@ class OwnEngine(Own):
 
     def load(self, model: str, threads: int, **options: Any) -> dict[str, float]:
         """Seconds, and bytes of memory before it and at the peak."""
+        gc.collect()
+        give_back()  # freed memory of the packages would hide what the load takes
         before = psutil.Process().memory_info().rss
         if CLEAR.exists():
             CLEAR.write_text("5")  # the peak starts anew: it was the parent's too

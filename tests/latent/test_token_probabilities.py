@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparing.latent import token_probabilities
 from sparing.latent.insertion import insert
 from sparing.latent.settings import StageSettings
 from sparing.latent.token import FAR, RIDGE, aim_row
@@ -94,13 +95,13 @@ def test_the_token_s_row_is_the_ridge_regression_of_where_it_belongs(near):
 def test_kept_for_the_same_model_and_examples_alone(tmp_path, monkeypatch):
     """A resumed run reads them; other examples, or another model, are scored anew."""
     counted = []
-    as_it_is = scores.gold_probabilities
+    as_it_is = token_probabilities.gold_probabilities
 
     def counting(*given):
         counted.append(given)
         return as_it_is(*given)
 
-    monkeypatch.setattr(scores, "gold_probabilities", counting)
+    monkeypatch.setattr(token_probabilities, "gold_probabilities", counting)
     path, examples, model = tmp_path / "gold.safetensors", ExampleSet(ROWS), small_model()
     first = kept_probabilities(path, model, "a", examples, SETTINGS)
     assert np.array_equal(kept_probabilities(path, model, "a", examples, SETTINGS), first)
