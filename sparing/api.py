@@ -2,9 +2,7 @@
 
 import platform
 import secrets
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -17,15 +15,16 @@ from sparing.depth.state import DraftingState
 from sparing.depth.state_file import StateFile
 from sparing.engine.cache import SlotCache
 from sparing.engine.drafter import Drafter
-from sparing.engine.events import DoneEvent, Event
+from sparing.engine.events import Event
 from sparing.engine.eviction import Budget
 from sparing.engine.latent_switch import ThoughtSwitch
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
-from sparing.engine.row import Request, Row
+from sparing.engine.row import Request
+from sparing.engine.run import Run, Stream, results_of
 from sparing.engine.sampling import Sampler
 from sparing.engine.transcript import Limits
-from sparing.errors import OptionError, PromptError, message
+from sparing.errors import OptionError, PromptError
 from sparing.latent.config import LatentConfig, load_latents
 from sparing.latent.fusion import LatentVector
 from sparing.latent.switch import find_switch
@@ -214,7 +213,7 @@ class Engine:
         *,
         template_options: Mapping[str, Any] | None = None,
         drafting: DraftingState | None = None,
-    ) -> "Stream":
+    ) -> Stream:
         """One prompt's events as they come; an iterator that may be closed at any time.
 
         Its ``result()`` is what has been produced so far, finished or not. Where the row fails its
@@ -353,74 +352,6 @@ class Engine:
     def _with_defaults(self, sampling: Sampling, names: Sequence[str]) -> dict[str, Any]:
         given = {n: getattr(sampling, n) for n in names if getattr(sampling, n) is not None}
         return {n: v for n, v in self.chat.defaults.sampling.items() if n in names} | given
-
-
-class Run:
-    """Requests through a loop, waiting where it is full: an iterator over all their events."""
-
-    def __init__(
-        self,
-        loop: Loop,
-        requests: Iterable[Request],
-        on_end: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.loop, self.rows, self.on_end = loop, list[Row](), on_end
-        self._waiting = deque(requests)
-
-    def __iter__(self) -> Iterator[Event]:
-        try:
-            while self._waiting or self.loop.live:
-                while self._waiting and self.loop.free_rows:
-                    self.rows.append(self.loop.admit(self._waiting.popleft()))
-                yield from self.loop.step()
-        finally:
-            for row in list(self.loop.live):
-                self.loop.retire(row)
-            self.on_end()
-
-
-class Stream:
-    """An iterator over one prompt's events, with the result so far; ``notice`` as in Result."""
-
-    def __init__(self, run: Run, notice: str | None = None) -> None:
-        self._run, self._events, self.notice = run, list[Event](), notice
-        self._iterator = iter(run)
-
-    def __iter__(self) -> "Stream":
-        return self
-
-    def __next__(self) -> Event:
-        event = next(self._iterator)
-        self._events.append(event)
-        if isinstance(event, DoneEvent) and (error := self._run.rows[0].error):
-            self.close()
-            raise error
-        return event
-
-    def close(self) -> None:
-        """Stop; the row's memory is freed. Iterating on finds nothing more."""
-        self._iterator.close()  # type: ignore[attr-defined]
-
-    def result(self) -> Result:
-        """What has been produced; ``finish_reason`` "interrupted" before the end."""
-        if not self._run.rows:
-            raise ValueError("a stream must have been iterated before it has a result; call next()")
-        row = self._run.rows[0]
-        ended = self._events and isinstance(self._events[-1], DoneEvent)
-        events = (
-            self._events if ended else [*self._events, self._run.loop.done(row, interrupted=True)]
-        )
-        return Result.of(row.transcript, events)
-
-
-def results_of(rows: Sequence[Row], events: Sequence[Sequence[Event]]) -> list[Result]:
-    """What rows have said; raises the first error where they all failed, else warns of each."""
-    errors = {number: row.error for number, row in enumerate(rows) if row.error}
-    if rows and len(errors) == len(rows):
-        raise errors[0]
-    for number, error in errors.items():
-        warnings.warn(f"prompt {number} was not answered: {message(error)}", stacklevel=3)
-    return [Result.of(row.transcript, told) for row, told in zip(rows, events, strict=True)]
 
 
 def each(option: Each[T], prompts: Sequence[Any]) -> Sequence[T | None]:

@@ -1,8 +1,7 @@
 """Problems through the engine: many rows at a time, a new one in as soon as one is done."""
 
 import json
-import time
-from collections import deque
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -14,6 +13,7 @@ from sparing.engine.events import DoneEvent, Event
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
 from sparing.engine.row import Request, Row
+from sparing.engine.run import Run
 from sparing.errors import PromptError
 from sparing.options import Depth, Latent, Memory, Sampling
 from sparing.tasks.problem import Problem
@@ -116,25 +116,17 @@ def finished(
 
     Raises the error of a row that fails: what it would have answered counts in no figure.
     """
-    waiting = deque(wanted)
-    rows: dict[int, Row] = {}
-    events: dict[int, list[Event]] = {}
-    seconds: dict[int, float] = {}
-    while waiting or loop.live:
-        while waiting and loop.free_rows:
-            index = waiting.popleft()
-            rows[index], events[index], seconds[index] = loop.admit(requests[index]), [], 0.0
-        live = [row.request.tag for row in loop.live]
-        start = time.perf_counter()
-        happened = loop.step()
-        share = (time.perf_counter() - start) / len(live)
-        for index in live:
-            seconds[index] += share
-        for event in happened:
+    events: defaultdict[int, list[Event]] = defaultdict(list)
+    seconds: defaultdict[int, float] = defaultdict(float)
+    for step in Run(loop, [requests[index] for index in wanted]).steps():
+        rows = {row.request.tag: row for row in step.rows}
+        for index in rows:
+            seconds[index] += step.seconds / len(rows)
+        for event in step.events:
             index = event.row
             events[index].append(event)
             if isinstance(event, DoneEvent):
-                row = rows.pop(index)
+                row = rows[index]
                 if row.error:
                     raise row.error
                 result = Result.of(row.transcript, events.pop(index))
@@ -149,7 +141,7 @@ def own_bytes(cache: SlotCache, row: Row) -> int:
     """
     slots = row.request.slots
     if row.request.budget is None:
-        # What the last pass brought forth has not been through the model: it takes no slot.
+        # The last token has not been through the model: it takes no slot.
         used = max(row.transcript.position - 1, 1)
         slots = min(-(-used // BLOCK_SLOTS) * BLOCK_SLOTS, slots)
     return cache.nbytes // (cache.rows * cache.capacity) * slots

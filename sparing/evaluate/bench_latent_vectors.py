@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparing.api import Engine, Run
+from sparing.api import Engine
 from sparing.engine.latent_switch import Thought
+from sparing.engine.run import Run
 from sparing.evaluate.batch_generate import Settings
 from sparing.latent.switch import LearnedSwitch, Thinker
 from sparing.tasks.problem import Problem

@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from sparing.api import Engine, Run, each, results_of
+from sparing.api import Engine, each
 from sparing.engine.events import Event
 from sparing.engine.eviction import EvictionPolicy
 from sparing.engine.latent_switch import ThoughtSwitch
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
+from sparing.engine.run import Run, results_of
 from sparing.model.inputs import Output, RowInput
 from sparing.options import Depth, Latent, Sampling
 

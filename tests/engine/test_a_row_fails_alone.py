@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from sparing.api import Run, results_of
 from sparing.engine.events import DoneEvent
 from sparing.engine.latent_switch import NoSwitch
+from sparing.engine.run import Run, results_of
 from sparing.errors import ModelError, OptionError
 from sparing.options import Depth, Memory, Sampling
 from tests.depth.planted import knowing, planted
