@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sparing.api import Engine, Result, load
     from sparing.options import Depth, Latent, Memory, Sampling
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Depth", "Engine", "Latent", "Memory", "Result", "Sampling", "__version__", "load"]
 

@@ -44,10 +44,18 @@ POCKET_LATENT, POCKET_COT = POCKET.with_name("weights-latent"), POCKET.with_name
 
 def shipped(name: str, folder: Path, description: str) -> Embedded:
     """A model with its weights in this package."""
+
+    def path() -> Path:
+        if not folder.is_dir():
+            raise ModelError(
+                f"{name} is not in this installation: it comes with a checkout of the repository"
+            )
+        return _complete(folder, name)
+
     return Embedded(
         licence="Apache-2.0",
         description=description,
-        path=lambda: _complete(folder, name),
+        path=path,
         present=lambda: folder if folder.is_dir() else None,
     )
 

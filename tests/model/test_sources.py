@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 import sparing
 from sparing.errors import ModelError, SparingError
 from sparing.model.hub import type_of
-from sparing.model.sources import find_gguf, find_model, list_models
+from sparing.model.sources import find_gguf, find_model, list_models, shipped
 
 
 def _write_model(folder: Path, *, without: str = "") -> Path:
@@ -83,6 +83,11 @@ def test_an_unreadable_index_is_named(tmp_path, text):
     folder = _write_model(tmp_path / "m")
     (folder / "model.safetensors.index.json").write_text(text)
     assert "no readable model.safetensors.index.json" in _message(str(folder))
+
+
+def test_a_model_that_only_the_repository_has(tmp_path):
+    with pytest.raises(ModelError, match="pocket-cot is not in this installation"):
+        shipped("pocket-cot", tmp_path / "weights-cot", "").path()
 
 
 def test_a_misspelt_name_gets_the_nearest():
