@@ -76,7 +76,7 @@ def known_policies() -> list[str]:
 
 
 def is_policy(value: Any) -> bool:
-    """Whether it has what an ``EvictionPolicy`` must have; a class is none yet."""
+    """Whether it is an ``EvictionPolicy``: an object, not its class."""
     parts = (getattr(value, name, None) for name in ("name", "watches", "score"))
     name, watches, score = (None,) * 3 if isinstance(value, type) else parts
     return isinstance(name, str) and isinstance(watches, int) and watches >= 0 and callable(score)

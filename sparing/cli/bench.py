@@ -87,12 +87,9 @@ def decode(
     from sparing.evaluate.report import report
 
     check_one(task, prompts)
-    baselines.check()
     chosen = read_prompts(prompts) if prompts else PROMPTS
     if task:
         chosen = questions(task, len(PROMPTS))
-    out.check()
-    picture.check()
     written = read_text(text) if text else None
     engine = loading.load()
     other = in_transformers(loading.model, engine, transformers)
@@ -166,7 +163,6 @@ def pocket(
     from sparing.model.sources import find_model
     from sparing.tasks.find import family_tasks
 
-    out.check()
     engine = loading.load()
     other = ReferenceDecoder.load(find_model(loading.model), engine.decoder.dtype).model
     named = {"with": short_with, "without": short_without}

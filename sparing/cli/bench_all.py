@@ -100,9 +100,6 @@ def all_(
     from sparing.latent.files import has_latents
     from sparing.model.sources import find_model
 
-    baselines.check()
-    out.check()
-    picture.check()
     directory = find_model(loading.model)
     experiment = asking.experiment((), directory)
     with baselines.start(loading.model, experiment.budget, loading.threads) as started:
@@ -174,7 +171,6 @@ def headline(
     from sparing.evaluate.headline import read_headlines
     from sparing.evaluate.plots_all import draw_headline
 
-    picture.check()
     contents = read_headlines(files)
     show_headline(contents)
     picture.draw(draw_headline, contents)

@@ -41,8 +41,6 @@ def depth(
     from sparing.model.reference import ReferenceDecoder
     from sparing.model.sources import find_model
 
-    out.check()
-    picture.check()
     options = Depth(trees=trees, confidence=confidence)
     chosen = chosen_drafters(drafters)
     if picture.plot and "layers" not in chosen:
@@ -85,7 +83,7 @@ def groups(task: str | None, prompts: Path | None, n: int, seed: int) -> dict[st
 
 
 def chosen_drafters(given: str) -> list[str]:
-    """Raises OptionError for one that is none."""
+    """Raises OptionError for an unknown name."""
     names = list(dict.fromkeys(name.strip() for name in given.split(",")))
     known = [name for name in get_args(DraftName) if name != "off"]
     if wrong := [name for name in names if name not in known]:

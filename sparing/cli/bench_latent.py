@@ -24,7 +24,7 @@ def latent(
     n: Annotated[int, flag("problems of each task", "--n", min=1)] = 200,
     seed: Annotated[int, flag("which problems", min=0)] = 0,
     split: Annotated[str, flag("test or validation")] = "test",
-    max_new_tokens: Annotated[int, flag("end after so many new tokens", min=1)] = 1400,
+    max_new_tokens: Annotated[int, flag("new tokens at most", min=1)] = 1400,
     batch_size: Annotated[int, flag("problems at a time, in each process", min=1)] = 64,
     dtype: Annotated[str, flag("float32, bfloat16 or float16")] = "float32",
     threads: Annotated[int | None, flag("threads of torch", min=1)] = None,
@@ -43,8 +43,6 @@ def latent(
     from sparing.model.sources import find_model
     from sparing.tasks.find import find_tasks
 
-    out.check()
-    picture.check()
     named = [name.strip() for name in arms.split(",")] if arms else None
     models, tasks = read_trained(from_, named), find_tasks(task)
     if model:

@@ -44,7 +44,7 @@ class ProblemFlags:
     ] = "0.1,0.25,0.5"
     local: Annotated[Any, number("most recent tokens, protected from eviction")] = None
     selection: Annotated[Any, number("how many of the unprotected survive an eviction")] = None
-    max_new_tokens: Annotated[int, flag("end after so many new tokens", min=1)] = 1400
+    max_new_tokens: Annotated[int, flag("new tokens at most", min=1)] = 1400
     batch_size: Annotated[int, flag("problems at a time, in each process", min=1)] = 64
 
     def experiment(self, task: str, predicts: bool) -> Any:
@@ -66,10 +66,10 @@ class ProblemFlags:
 class ClockFlags:
     """What is timed: fields of Clock."""
 
-    budget: Annotated[Any, number("what is timed: slots, or a share of the new tokens")] = 768
-    new_tokens: Annotated[int, flag("what is timed: tokens a prompt", min=1)] = 4096
-    rounds: Annotated[int, flag("what is timed: so many times, in turns", min=1)] = 2
-    prompts: Annotated[Path | None, flag("what is timed: these prompts, one a line")] = None
+    budget: Annotated[Any, number("of the timing: slots, or a share of the new tokens")] = 768
+    new_tokens: Annotated[int, flag("new tokens of the timing, for each prompt", min=1)] = 4096
+    rounds: Annotated[int, flag("repetitions of the timing, all arms in turns", min=1)] = 2
+    prompts: Annotated[Path | None, flag("prompts of the timing, one a line")] = None
 
     def clock(self, experiment: Any, local: Any, selection: Any) -> Any:
         """On the prompts given, else on the first problem, else on one of our own."""
@@ -109,8 +109,6 @@ def memory(
     from sparing.model.reference import ReferenceDecoder
     from sparing.model.sources import find_model
 
-    out.check()
-    picture.check()
     if trace_plot:
         check_drawable(trace_plot)
     directory = find_model(loading.model)
@@ -153,7 +151,7 @@ def is_summary(name: str) -> bool:
 
 
 def draw_or_say(trace: Any, path: Path) -> None:
-    """Draw a trace, or say why there is none."""
+    """Draw a trace, or say why it is missing."""
     from sparing.evaluate.plots_trace import draw_trace
 
     if trace:

@@ -35,7 +35,6 @@ def serve(
     from sparing.tasks.find import find_tasks
 
     needs_extra()
-    out.check()
     task = needed_task(task, prompts, find_model(loading.model))
     questions = read_prompts(prompts) if prompts else []
     if task:

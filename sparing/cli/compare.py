@@ -22,7 +22,6 @@ def compare(
     """
     from sparing.evaluate.compare import compare as compare_files
 
-    out.check()
     content = compare_files(a, b)
     show_cells([HEADER, *rows(content)])
     out.write(content)

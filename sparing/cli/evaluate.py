@@ -9,7 +9,6 @@ from sparing.cli.output import RowsFlag, kept_rows, model_fingerprint, wide_cons
 from sparing.cli.progress import Progress
 from sparing.cli.view import megabytes
 from sparing.latent.files import check_latent
-from sparing.model.sources import find_here
 
 
 def evaluate(
@@ -22,16 +21,14 @@ def evaluate(
     n: Annotated[int, flag("problems of each task", "--n", min=1)] = 100,
     seed: Annotated[int, flag("which problems; any seed is of the test split", min=0)] = 0,
     sample_seed: Annotated[int, flag("of the noise, where it is sampled", min=0)] = 0,
-    raw: Annotated[bool, flag("no chat template: the question as it stands", "--raw")] = False,
+    raw: Annotated[bool, flag("without the chat template", "--raw")] = False,
     batch_size: Annotated[int, flag("problems at a time", min=1)] = 8,
 ) -> None:
     """Solve problems and grade the answers, with 95 % intervals."""
     from sparing.tasks.find import find_tasks
 
     check_latent(loading.model, decoding.latent)
-    out.check()
     tasks = find_tasks(task)
-    find_here(loading.model)
     from sparing.evaluate import accuracy
     from sparing.evaluate.batch_generate import Settings
 

@@ -161,7 +161,7 @@ Take = Callable[[dict[str, Any]], Any]  # a group out of the values of its flags
 
 
 def group_of(hint: Any) -> tuple[list[Parameter], Take] | None:
-    """The flags of a parameter that is a group, and how it is made of them; None: it is none."""
+    """The flags of a parameter that is a group, and how to build it; None for a plain parameter."""
     base, *metadata = get_args(hint) if get_origin(hint) is Annotated else [hint]
     how = flags_in(metadata)
     options = how.of or base
@@ -184,7 +184,11 @@ def group_of(hint: Any) -> tuple[list[Parameter], Take] | None:
 
 
 def takes_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command have groups of flags as parameters: the command line sees each flag."""
+    """Let a command have groups of flags as parameters: the command line sees each flag.
+
+    A group that has a ``check`` is asked before the command runs, and so before anything slow is
+    imported: it raises what is wrong with what was given.
+    """
     hints = hints_of(command, include_extras=True)
     takes: dict[str, Take] = {}
     parameters: list[Parameter] = []
@@ -201,6 +205,9 @@ def takes_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def run(**values: Any) -> Any:
         groups = {name: take(values) for name, take in takes.items()}
+        for group in groups.values():
+            if check := getattr(group, "check", None):
+                check()
         return command(**values, **groups)
 
     run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]

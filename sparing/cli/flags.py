@@ -29,6 +29,10 @@ class Named(Options):
 class ModelFlags(Loading, Named):
     """How a model is loaded that is to have no predictor: it is yet to be trained."""
 
+    def check(self) -> None:
+        """Raise ModelError where the model is not there; one on the hub is looked for later."""
+        find_here(self.model)
+
     def load(self) -> Any:
         """The engine."""
         return load_quietly(self, False)
@@ -41,16 +45,19 @@ class LoadingFlags(ModelFlags):
         default=None, description="directory of an importance predictor; by default the model's own"
     )
 
+    def check(self) -> None:
+        """The same, and where there is no such predictor."""
+        here = find_here(self.model)
+        if here and self.predictor:
+            find_predictor(self.predictor, here)
+
     def load(self) -> Any:
         """The engine."""
         return load_quietly(self, self.predictor)
 
 
 def load_quietly(flags: ModelFlags, predictor: Any) -> Any:
-    """The engine. What is not there is refused first, for the import of torch takes seconds."""
-    here = find_here(flags.model)
-    if here and predictor:
-        find_predictor(predictor, here)
+    """The engine, without a word from transformers."""
     quiet_transformers()
     from sparing.api import load
 

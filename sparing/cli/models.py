@@ -31,9 +31,7 @@ def models(
         )
     console = Console()
     console.print(table)
-    console.print(
-        "pocket and its kin answer questions of these families, and are at a loss with any other:"
-    )
+    console.print("pocket, pocket-latent and pocket-cot answer questions of these families only:")
     for name, family in FAMILIES.items():
         console.print(f"  {name}: {family.about}", highlight=False)
 

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal, now and then a line where there is none."""
+"""Progress of long work: a bar on a terminal, else a line now and then."""
 
 import time
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What is asked of a model: a file of prompts, a task's questions, pocket's own."""
+"""Prompts: from a file, a task's questions, or pocket's own."""
 
 import json
 from pathlib import Path

@@ -18,7 +18,7 @@ def run(
     prompt: Annotated[str, typer.Argument(help="the question")],
     loading: LoadingFlags,
     decoding: DecodingFlags,
-    raw: Annotated[bool, flag("no chat template: the prompt as it stands", "--raw")] = False,
+    raw: Annotated[bool, flag("without the chat template", "--raw")] = False,
     json_: Annotated[bool, flag("print one JSON object instead of text", "--json")] = False,
     events: Annotated[bool, flag("with --json: the events too", "--events")] = False,
 ) -> None:
@@ -43,7 +43,7 @@ def run(
 
 
 def follow(stream: Any, view: LiveView | None) -> bool:
-    """Show a stream to its end, what is to be said of it first; True where Ctrl-C ended it."""
+    """Show a stream to its end, its notice first; True where Ctrl-C ended it."""
     if stream.notice:
         typer.echo(f"note: {stream.notice}", err=True)
     try:

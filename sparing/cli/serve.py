@@ -11,7 +11,6 @@ from sparing.cli.fields import flag
 from sparing.cli.flags import LoadingFlags, SeedlessFlags
 from sparing.errors import OptionError
 from sparing.latent.files import check_latent
-from sparing.model.sources import find_here
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 PACKAGES = ("fastapi", "prometheus_client", "uvicorn")  # the extra "serve"
@@ -81,7 +80,6 @@ def serve(
     from sparing.server.listener import bind
 
     with bind(host, port) as listener:
-        find_here(loading.model)
         check_latent(loading.model, decoding.latent)
         engine = loaded(loading)
         address = f"[{host}]" if ":" in host else host

@@ -70,7 +70,7 @@ def ablations(
     def source(seed: int) -> Any:
         return Questions(staging["task"], seed, staging["share"])
 
-    source(now[0])  # a task that is none is refused first
+    source(now[0])  # refuses an unknown task first
     with TrainingBar(sum(settings.steps for _, settings, _, _ in todo), out) as shown:
         done = train_ablations(
             wanted,

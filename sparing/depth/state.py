@@ -64,7 +64,7 @@ class DraftingState:
         return self._records[key]
 
     def search(self, depth: Depth) -> LayerSearch:
-        """The search under these options, begun where there is none.
+        """The search under these options, begun at the first call.
 
         Raises OptionError for a task without a known set.
         """

@@ -149,7 +149,7 @@ class BaselineArm:
 
 @dataclass
 class LoadedArms:
-    """Arms by name, and those that are ``warm``; ``engine``: with everything kept, for lengths."""
+    """Arms by name, the names of the warm ones, and an engine to measure lengths of thoughts."""
 
     engine: Engine
     arms: Mapping[str, SparingArm | BaselineArm]

@@ -20,10 +20,10 @@ from sparing.options import Depth, Memory, Sampling
 from sparing.tasks.problem import Problem, Task
 
 TEMPERATURE, TOP_P = 0.8, 0.95
-GRAM = 4  # tokens, of which those that are new are counted
+GRAM = 4  # tokens; the share of new ones tells whether a text repeats itself
 LENGTH = ""  # the arm of rows that only say how much is thought with everything kept
 WARM_UP_TOKENS = 16
-WARM_DRAFTS = 512  # tokens a question, as drafts need more to get warm on
+WARM_DRAFTS = 512  # tokens a question: drafters need more to warm up
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class SavingsExperiment(Experiment[str]):
         answers(loaded.engine, self.questions, settings, [])
 
     def before(self, arm: str, places: Sequence[int], found: Rows) -> list[Row]:
-        """How much is thought of a problem, and of those to get warm on."""
+        """The lengths of a problem's thought and of the warm-up problems' thoughts."""
         if arm == LENGTH or not self.needs_lengths:
             return []
         problems = [*(self.measured[place] for place in places), *self.warm_up]
@@ -211,7 +211,7 @@ class SavingsExperiment(Experiment[str]):
 def draw_with_warm_up(
     tasks: Sequence[Task], n: int, seed: int
 ) -> tuple[list[Problem], list[Problem]]:
-    """``n`` problems of each task, and one more of each to get warm on; raises OptionError."""
+    """``n`` problems of each task, and one more of each as a warm-up; raises OptionError."""
     problems: list[Problem] = []
     warm_up: list[Problem] = []
     for task in tasks:
@@ -226,8 +226,8 @@ def draw_with_warm_up(
 def prompt_problems(
     prompts: Sequence[str], n: int, others: Sequence[str]
 ) -> tuple[list[Problem], list[Problem]]:
-    """``n`` times a prompt, the same one with other noise where there are fewer, and those of the
-    ``others`` that are not among them to get warm on."""
+    """``n`` prompts, in turn where there are fewer, each time with other noise; and as a warm-up
+    the ``others`` that are not among them."""
     asked = [prompts[at % len(prompts)] for at in range(n)]
     named = {"prompts": asked, "warm-up": [prompt for prompt in others if prompt not in asked]}
     measured, warm_up = (

@@ -14,7 +14,7 @@ from sparing.evaluate.timing import alternating
 from sparing.model.chat import PromptLike
 from sparing.options import Depth, Sampling
 
-COLD_TOKENS = 512  # of which the search's share and the speed are told
+COLD_TOKENS = 512  # over which the speed and the search's share are taken
 BEYOND = 384  # tokens, at least, that the timeline shows of acceleration
 LONGEST = 4096  # tokens after which it ends in any case
 STRETCH = 96  # tokens over which a speed is taken
@@ -105,8 +105,7 @@ def cold_start(
     sampling: Sampling,
 ) -> tuple[list[Figure], dict[str, Any]]:
     """Each of ``drafters`` from nothing, on prompts of all groups in turn; ``layers`` goes on until
-    it accelerates, for the timeline. The share of the search is told of ``auto``, where it is one
-    of them."""
+    it accelerates, for the timeline. The search's share is that of ``auto``."""
     mixed = alternating(groups)
     runs: dict[str, ColdRun] = {}
     for draft in ("off", *drafters):

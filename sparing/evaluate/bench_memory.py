@@ -101,7 +101,7 @@ class MemoryResults(Results[PolicyArm]):
         return figures
 
     def best_other(self, share: float, group: str) -> PolicyArm | None:
-        """The most accurate policy but learned; None where there is none, or no learned."""
+        """The most accurate policy other than learned; None without another, or without learned."""
         if (LEARNED, share) not in self.rows:
             return None
         others = [arm for arm in self.spared if arm[1] == share and arm[0] != LEARNED]

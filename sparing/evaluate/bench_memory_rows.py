@@ -158,7 +158,7 @@ def budget_of(share: float, question: int, thinking: int, local: int | float | N
 def chosen_policies(names: Sequence[str] | None, predicts: bool) -> list[str]:
     """The policies asked for; None: all that a model can use that ``predicts`` importance or not.
 
-    Raises OptionError where one needs a predictor and there is none.
+    Raises OptionError for a policy whose predictor is missing.
     """
     if names is None:
         return [name for name in POLICIES if predicts or name not in PREDICTED]

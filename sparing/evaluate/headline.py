@@ -105,7 +105,7 @@ def arm_label(arm: str) -> str:
 
 
 def share_of(row: Mapping[str, Any] | None) -> str:
-    """A ratio in per cent; empty where there is none."""
+    """A ratio in per cent; empty for None."""
     if row is None:
         return ""
     return f"{100 * row['value']:.0f} %" if row["value"] >= 0.1 else f"{100 * row['value']:.1f} %"

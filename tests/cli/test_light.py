@@ -18,6 +18,7 @@ for command in json.load(sys.stdin):
     heavy = [name for name in {HEAVY} if name in sys.modules]
     print(json.dumps([command, code, heavy]), file=sys.stderr)
 """
+BENCHES = ("decode", "pocket", "memory", "depth", "serve", "all")
 FINE = [
     ["--help"],
     ["-h"],
@@ -64,7 +65,12 @@ WRONG = [
     ["train", "ablations", "--out", "nowhere", "--arms", "all"],
     ["train", "ablations", "--base", "pokcet", "--out", "nowhere"],
     ["tune", "depth", "--model", "pokcet"],
+    ["train", "predictor", "--out", "nowhere", "--model", "pokcet"],
     ["bench", "decode", "--nn", "1"],
+    *(["bench", name, "--model", "pokcet"] for name in BENCHES),
+    *(["bench", name, "--predictor", "nowhere"] for name in BENCHES),
+    *(["bench", name, "--json", "."] for name in BENCHES),
+    ["bench", "decode", "--llama-cpp", "nowhere"],
 ]
 
 

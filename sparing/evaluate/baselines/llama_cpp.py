@@ -79,7 +79,7 @@ class LlamaCpp:
         self.drop("generate")
 
     def __call__(self, request: Request) -> BaselineAnswer:
-        """With the settings of ``tune``; without it those that suit the first prompt."""
+        """With the settings of ``tune``; without it, with the best for the first prompt."""
         if "generate" not in self.trials:
             self.tune(request.prompt.ids)
         given = asked(request) | {"settings": self.settings("generate")}
