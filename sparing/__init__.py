@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparing.api import Engine, Result, load
+    from sparing.api import Engine, load
+    from sparing.engine.result import Result
     from sparing.options import Depth, Latent, Memory, Sampling
 
 __version__ = "0.2.0"
@@ -20,7 +21,7 @@ __all__ = ["Depth", "Engine", "Latent", "Memory", "Result", "Sampling", "__versi
 
 _HOMES = {
     "Engine": "sparing.api",
-    "Result": "sparing.api",
+    "Result": "sparing.engine.result",
     "load": "sparing.api",
     "Depth": "sparing.options",
     "Latent": "sparing.options",
@@ -39,4 +40,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -2,7 +2,10 @@
 
 import platform
 import secrets
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -33,13 +36,14 @@ from sparing.memory.files import find_predictor
 from sparing.memory.find import find_policy
 from sparing.memory.predictor import ImportancePredictor, load_predictor
 from sparing.model.assemble import load_decoder
-from sparing.model.chat import ChatFormat, PromptLike, check_markers
+from sparing.model.chat import ChatFormat, Prompt, PromptLike, shortened
 from sparing.model.checkpoint import read_config, reading
 from sparing.model.decoder import Decoder
 from sparing.model.fingerprint import files_fingerprint
+from sparing.model.markers import check_markers
 from sparing.model.reference import ReferenceDecoder
 from sparing.model.sources import find_model
-from sparing.options import Depth, Latent, Loading, Memory, Sampling
+from sparing.options import Depth, Latent, Loading, Memory, Sampling, as_options
 
 DTYPES = {
     "float32": torch.float32,
@@ -56,29 +60,35 @@ Each: TypeAlias = T | Sequence[T] | None
 def load(
     name_or_path: str | Path,
     weights: str = "auto",
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     device: str = "cpu",
     threads: int | None = None,
     decoder: str = "auto",
     *,
     markers: tuple[str, str] | None = None,
     predictor: str | Path | Literal[False] | None = None,
+    kind: str | None = None,
 ) -> "Engine":
     """A model ready to decode: an embedded name, a GGUF file, a directory, or a hub id.
 
     ``weights``: their precision; auto keeps what the file has.
-    ``dtype``: what is computed in; another one than float32 is torch's to compute. ``threads``: of
-    torch and of the kernels. ``decoder`` "hub" runs the model through transformers, slowly,
-    whatever its architecture; "fast" and "auto" run it by ours.
+    ``dtype``: what is computed in, a name or torch's own; auto and None are float32, any other is
+    torch's to compute. ``threads``: of torch and of the kernels. ``decoder`` "hub" runs the model
+    through transformers, slowly, whatever its architecture; "fast" and "auto" run it by ours.
     ``markers``: start and end of a thought, where they are not found by themselves. ``predictor``:
     directory of an importance predictor; by default the model's own, if it has one; False: none.
+    ``kind``: gone since 0.2, when layouts were chosen by it; a warning, and of no effect.
 
     Raises OptionError for wrong arguments, before anything is read, then ModelError where the model
     cannot be found or used.
     """
+    if kind is not None:
+        why = f"kind has no effect any more, got {kind!r}; see weights and decoder"
+        warnings.warn(why, DeprecationWarning, stacklevel=2)
+    decoder = "hub" if decoder == "reference" else decoder  # its name in 0.1
     wanted = LoadArguments(
         weights=weights,  # type: ignore[arg-type]
-        dtype=dtype or "float32",  # type: ignore[arg-type]
+        dtype=dtype_name(dtype),  # type: ignore[arg-type]
         threads=threads,
         decoder=decoder,  # type: ignore[arg-type]
         device=device,
@@ -100,6 +110,11 @@ def load(
     file = StateFile(files_fingerprint(directory), setting)
     drafting = DraftingState(decoder_, read_sets(directory, chat.tokenizer), file)
     return Engine(decoder_, chat, str(name_or_path), learned, drafting, latents)
+
+
+def dtype_name(dtype: str | torch.dtype | None) -> str:
+    name = "auto" if dtype is None else str(dtype).removeprefix("torch.")
+    return "float32" if name == "auto" else name
 
 
 class LoadArguments(Loading):
@@ -155,33 +170,48 @@ class Engine:
         self.latents = latents
         self.drafting = drafting or DraftingState(decoder)
 
+    def __repr__(self) -> str:
+        shape = self.decoder.shape
+        return f"Engine({self.name!r}, {shape.layers} layers, context {shape.context})"
+
     @property
     def horizons(self) -> tuple[int, ...] | None:
         """For which the predictor scores a token; None without one."""
         return self.predictor.horizons if self.predictor else None
 
+    @property
+    def default_new_tokens(self) -> int:
+        """New tokens at most, where neither a request nor the model says: a thought may take all of
+        the context."""
+        return DEFAULT_NEW_TOKENS if self.chat.markers is None else self.decoder.shape.context
+
     def generate(
         self,
-        prompts: Sequence[PromptLike],
+        prompts: Sequence[PromptLike] | PromptLike,
         memory: Each[Memory] = None,
         depth: Depth | None = None,
         latent: Each[Latent] = None,
         sampling: Each[Sampling] = None,
         *,
+        raw: bool | None = None,
         batch_size: int = 8,
         template_options: Mapping[str, Any] | None = None,
         drafting: DraftingState | None = None,
     ) -> list[Result]:
-        """Answer prompts: strings as they stand, lists of token ids, or lists of chat messages.
+        """Answer prompts: strings, lists of token ids, or lists of chat messages; or one of them.
 
-        ``memory``, ``latent`` and ``sampling`` are one for all, or a list with one each. At most
-        ``batch_size`` rows are live at a time; what a row says does not depend on the others.
+        ``raw``: whether strings stand as they are; with False they are questions, through the chat
+        template. None is as True, with a warning where the model has a template.
+        ``memory``, ``latent`` and ``sampling`` are one for all, or a list with one each; ``depth``
+        is one for all. A dict stands for options as well.
+        ``batch_size``: rows that are live at a time, at most. What a row says does not depend on
+        the others.
 
         Raises PromptError or OptionError before anything runs. A row that fails then, as on logits
         that are no numbers, ends alone: ``finish_reason`` "error", the message in ``error``, and a
         warning. Where every row failed the first one's error is raised.
         """
-        check_prompts(prompts)
+        prompts = list(map(partial(self._as_asked, raw=raw), as_prompts(prompts)))
         requests = [
             self.request(
                 prompt,
@@ -211,16 +241,17 @@ class Engine:
         latent: Latent | None = None,
         sampling: Sampling | None = None,
         *,
+        raw: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
         drafting: DraftingState | None = None,
     ) -> Stream:
         """One prompt's events as they come; an iterator that may be closed at any time.
 
         Its ``result()`` is what has been produced so far, finished or not. Where the row fails its
-        error is raised in the place of the last event.
+        error is raised in the place of the last event. ``raw``: as in ``generate``.
         """
         request = self.request(
-            prompt,
+            self._as_asked(prompt, raw),
             memory=memory,
             latent=latent,
             sampling=sampling,
@@ -241,7 +272,8 @@ class Engine:
         template_options: Mapping[str, Any] | None = None,
     ) -> Request:
         """A prompt with its options resolved for this model; raises what ``generate`` raises."""
-        memory, sampling = self.with_model_defaults(memory or Memory()), sampling or Sampling()
+        memory = self.with_model_defaults(as_options("memory", memory, Memory))
+        sampling = as_options("sampling", sampling, Sampling)
         policy = find_policy(memory, self.chat.tokenizer, self.horizons)
         encoded = self.chat.encode(prompt, template_options)
         if self.latents and self.latents[0].id in encoded.ids:
@@ -254,11 +286,24 @@ class Engine:
             raise PromptError(
                 f"a prompt must be shorter than the context of {context} tokens, got {question}"
             )
-        limits = self._limits(sampling)
-        budget = Budget.of(memory, question, limits.max_new_tokens)
-        switch = self.switch(latent or Latent())
+        limits = self._limits(sampling, encoded)
+        most = min(limits.max_new_tokens, context - question)
+        budget = Budget.of(memory, question, most)
+        switch = self.switch(as_options("latent", latent, Latent))
         kv = None if memory.kv == "auto" else memory.kv
         return Request(encoded, self._sampler(sampling), limits, budget, policy, tag, switch, kv)
+
+    def _as_asked(self, prompt: PromptLike, raw: bool | None) -> PromptLike:
+        """A prompt of ``generate`` or ``stream``, through the template where that is wanted."""
+        if raw is False and isinstance(prompt, str):
+            return self.chat.question(prompt)
+        if raw is None and isinstance(prompt, str) and self.chat.is_bare(prompt):
+            warnings.warn(
+                f"a string stands as it is, without the chat template of {self.name}; pass "
+                "messages, or raw=False for a question through the template, or raw=True",
+                stacklevel=3,
+            )
+        return prompt
 
     def loop(
         self,
@@ -285,7 +330,8 @@ class Engine:
             limit=max((r.slots for r in requests), default=0),
             kv=next(iter(wanted), kv),
         )
-        drafter = find_drafter(depth or Depth(), drafting or self.drafting, cache)
+        options = as_options("depth", depth, Depth)
+        drafter = find_drafter(options, drafting or self.drafting, cache)
         return self.loop_over(cache, drafter)
 
     def loop_over(self, cache: SlotCache, drafter: Drafter) -> Loop:
@@ -333,7 +379,7 @@ class Engine:
             chosen["seed"] = secrets.randbits(63) if sampling.seed is None else sampling.seed
         return Sampler(**chosen, logprobs=sampling.logprobs)
 
-    def _limits(self, sampling: Sampling) -> Limits:
+    def _limits(self, sampling: Sampling, prompt: Prompt) -> Limits:
         chosen = self._with_defaults(sampling, ("max_new_tokens",))
         if sampling.think_budget is not None and self.chat.markers is None:
             raise OptionError(
@@ -341,11 +387,15 @@ class Engine:
                 "pass markers=(start, end) to load, or limit max_new_tokens"
             )
         ends = frozenset() if sampling.ignore_eos else self.chat.defaults.end_ids
+        named = map(self.chat.special_id, sampling.stop)
+        special = {token for token in named if token is not None}
+        stop_in = sampling.stop_in or ("answer" if prompt.chat else "text")
         return Limits(
-            max_new_tokens=chosen.get("max_new_tokens", DEFAULT_NEW_TOKENS),
+            max_new_tokens=chosen.get("max_new_tokens", self.default_new_tokens),
             context=self.decoder.shape.context,
-            end_ids=ends | set(sampling.stop_token_ids),
+            end_ids=ends | set(sampling.stop_token_ids) | special,
             stop=sampling.stop,
+            stop_in_thought=stop_in == "text",
             think_budget=sampling.think_budget,
         )
 
@@ -365,9 +415,14 @@ def each(option: Each[T], prompts: Sequence[Any]) -> Sequence[T | None]:
     return option
 
 
-def check_prompts(prompts: Sequence[PromptLike]) -> None:
-    """Refuse the lone prompt that was meant as a list of one."""
-    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int | dict)):
+def as_prompts(prompts: Any) -> Sequence[PromptLike]:
+    """Prompts as a list: a single one is a list of one."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if not isinstance(prompts, Sequence) or isinstance(prompts, bytes):
         raise PromptError(
-            "prompts must be a list of prompts, got a single one; pass [prompt] or use stream"
+            f"prompts must be strings, lists of token ids or lists of messages, got "
+            f"{shortened(prompts)}"
         )
+    single = bool(prompts) and isinstance(prompts[0], Integral | Mapping)
+    return [prompts] if single else prompts

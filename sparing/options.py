@@ -4,8 +4,9 @@ A field's description is the help of its flag. ``None`` leaves the choice to the
 method. Nothing here imports torch.
 """
 
+from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -35,6 +36,7 @@ WeightsName = Literal[
 ]
 DtypeName = Literal["float32", "bfloat16", "float16", "float64"]
 DecoderName = Literal["auto", "fast", "hub"]
+Given = TypeVar("Given", bound="Options")
 
 
 class Options(BaseModel):
@@ -42,11 +44,33 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, *given: Any, **values: Any) -> None:
+        if given:
+            first = next(iter(type(self).model_fields))
+            raise OptionError(
+                f"{type(self).__name__} takes its options by name, as in {type(self).__name__}"
+                f"({first}=...), got {given[0]!r} without one"
+            )
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise OptionError(one_line(type(self), error)) from None
+
+
+def as_options(name: str, value: Any, of: type[Given]) -> Given:
+    """``value`` as options: the options themselves, a dict of them, or None for the defaults.
+
+    Raises OptionError for anything else, naming the argument.
+    """
+    if value is None:
+        return of()
+    if isinstance(value, Mapping):
+        return of(**value)
+    if not isinstance(value, of):
+        kind = type(value).__name__
+        advice = f"pass it as {kind.lower()}=" if isinstance(value, Options) else "see its fields"
+        raise OptionError(f"{name} must be a {of.__name__} or a dict, got a {kind}; {advice}")
+    return value
 
 
 def one_line(options: type[BaseModel], error: ValidationError) -> str:
@@ -106,7 +130,7 @@ class Loading(Options):
 
 
 class Memory(Options):
-    """KV memory: what a row may hold, and what stays (spec/memory.md, DynTS).
+    """KV memory: what a row may hold, and what stays (DynTS, arXiv 2601.18383).
 
     A budget share ``s`` means ``question + s * max_new_tokens``; without a budget everything is
     kept. ``local`` and ``selection`` are by default what the model's importance predictor says,
@@ -181,9 +205,9 @@ class Memory(Options):
 class Depth(Options):
     """Drafting: cheap tokens that the full model verifies. Drafting never changes a token.
 
-    ``lookup`` continues as the text did before. ``layers`` leaves sub-layers out (spec/depth.md,
-    SWIFT). ``hybrid`` is lookup where it finds something, else layers. ``auto`` is the fastest by
-    the clock. A layer set that is not known for ``task`` is searched for while decoding.
+    ``lookup`` continues as the text did before. ``layers`` leaves sub-layers out (SWIFT, arXiv
+    2410.06916). ``hybrid`` is lookup where it finds something, else layers. ``auto`` is the fastest
+    by the clock. A layer set that is not known for ``task`` is searched for while decoding.
     """
 
     draft: DraftName = Field(default="auto", description="drafter; drafting never changes a token")
@@ -224,7 +248,7 @@ class Depth(Options):
 
 
 class Latent(Options):
-    """Thinking without words, for models that have learned it (spec/latent.md, LT-Tuning).
+    """Thinking without words, for models that have learned it (LT-Tuning, arXiv 2602.10229).
 
     ``learned``: a latent step where the model says so. ``confidence``: where its likeliest word has
     a probability below ``tau``. The other fields are by default as the model was trained.
@@ -281,13 +305,19 @@ class Sampling(Options):
         default=None, description="of the noise; the same seed draws the same tokens"
     )
     max_new_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="end after this many new tokens"
+        default=None,
+        description="end after this many new tokens; by default as the model says, else what the "
+        "context leaves for a thinking model, and 1024 for others",
     )
     stop: list[str] = Field(
         default_factory=list, description="end where this text appears (repeatable)"
     )
     stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(
         default_factory=list, description="end at this token id (repeatable)"
+    )
+    stop_in: Literal["answer", "text"] | None = Field(
+        default=None,
+        description="where stop strings count: in the answer (default for chats) or in all text",
     )
     ignore_eos: bool = Field(default=False, description="continue after the end token")
     think_budget: Annotated[int, Field(ge=0)] | None = Field(

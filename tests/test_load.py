@@ -15,7 +15,6 @@ from tests.tiny import tiny, unchecked
 WRONG = [
     ({"dtype": "float8"}, "dtype"),
     ({"dtype": "fp32"}, "dtype"),
-    ({"dtype": torch.float32}, "dtype"),
     ({"dtype": ["float32"]}, "dtype"),
     ({"decoder": "transformers"}, "decoder"),
     ({"decoder": None}, "decoder"),
@@ -59,12 +58,21 @@ def test_a_wrong_argument(without_weights, arguments, name):
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", torch.float64])
 def test_dtypes(dtype):
     engine = sparing.load(str(tiny("llama")), dtype=dtype)
-    assert engine.decoder.dtype == getattr(torch, dtype)
-    (result,) = engine.generate(["hi"], sampling=Sampling(max_new_tokens=3, ignore_eos=True))
+    assert str(engine.decoder.dtype).endswith(str(dtype))
+    sampling = Sampling(max_new_tokens=3, ignore_eos=True)
+    [result] = engine.generate([[1, 2]], sampling=sampling)
     assert len(result.token_ids) == 3
+
+
+def test_names_of_version_0_1_still_load():
+    with pytest.warns(DeprecationWarning, match="kind has no effect any more, got 'plain'"):
+        engine = sparing.load(str(tiny("llama")), dtype="auto", kind="plain")
+    assert engine.decoder.dtype == torch.float32
+    assert "llama" in repr(engine)
+    assert "3 layers" in repr(engine)
 
 
 def test_threads():

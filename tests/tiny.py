@@ -43,7 +43,8 @@ SMALL = {
 
 
 def tokenizer(markers: str | None = "single") -> PreTrainedTokenizerFast:
-    """One token a byte, an end token, and think markers of one token, of several, or none."""
+    """One token a byte, an end token, and think markers: ``single`` tokens with a text of their
+    own, ``special`` ones without, ``several`` tokens each, or None."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -51,6 +52,10 @@ def tokenizer(markers: str | None = "single") -> PreTrainedTokenizerFast:
     backend.add_special_tokens([AddedToken(END, special=True)])
     if markers == "single":
         backend.add_tokens([AddedToken("<think>"), AddedToken("</think>")])
+    if markers == "special":
+        backend.add_special_tokens(
+            [AddedToken("<think>", special=True), AddedToken("</think>", special=True)]
+        )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token=END, clean_up_tokenization_spaces=False
     )

@@ -123,4 +123,5 @@ def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int)
         return settings.accept == "any" or by_name[problem.task].grade(problem, result.answer)
 
     thinks = switch.thinker if isinstance(switch, LearnedSwitch) else None
-    return TraceSource(problems, sample, accept, engine.decoder, settings.horizons, thinks)
+    marked = engine.chat.markers is not None
+    return TraceSource(problems, sample, accept, engine.decoder, settings.horizons, thinks, marked)

@@ -1,4 +1,4 @@
-"""A drafter, and beside it the search for the layer set that it drafts with (figure 003)."""
+"""A drafter, and beside it the search for its layer set (SWIFT, arXiv 2410.06916, sec. 4.1)."""
 
 from collections.abc import Sequence
 from dataclasses import replace

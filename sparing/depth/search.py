@@ -13,7 +13,7 @@ from sparing.engine.row import Row
 from sparing.model.decoder import Decoder
 from sparing.model.layer_set import LayerSet
 
-Phase = Literal["accumulation", "optimization", "acceleration"]  # as in figure 003
+Phase = Literal["accumulation", "optimization", "acceleration"]  # SWIFT, arXiv 2410.06916, sec. 4.1
 
 
 class LayerSearch(ABC):

@@ -22,7 +22,7 @@ TRUST = 64  # judged tokens that a set's matchness counts for at first
 
 
 class SpeedSearch(LayerSearch):
-    """Blocks of candidates, ``depth.interval`` tokens before each of ``depth.blocks`` (figure 003).
+    """Blocks of candidates, ``depth.interval`` tokens before each of ``depth.blocks``.
 
     A candidate is the best set with a few sub-layers turned over, scored by the expected tokens a
     plain step's time (``Costs.cautious_speed``), so the number of skipped sub-layers is free. The

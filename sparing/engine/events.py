@@ -124,6 +124,7 @@ class DoneEvent(Event):
     ``finish_reason``: stop, length, budget, context, interrupted or error
     ``text``: the text held back until now
     ``draft_seconds``, ``search_seconds``: parts of ``seconds``, shared with other rows
+    ``slot_bytes``: bytes of a slot's keys and values
     ``error``: the error that ended this row alone, or None
     """
 
@@ -135,6 +136,7 @@ class DoneEvent(Event):
     draft: str = "off"
     draft_seconds: float = 0.0
     search_seconds: float = 0.0
+    slot_bytes: int = 0
     error: str | None = None
 
 
@@ -142,7 +144,8 @@ class DoneEvent(Event):
 class Stats:
     """A row's totals.
 
-    ``kv_bytes_peak``: measured from storages
+    ``kv_bytes_peak``: reserved for keys and values, measured from storages
+    ``slots_peak``, ``kv_bytes_used_peak``: the most slots in use, and their bytes
     ``seconds``: since admission, ``draft_seconds`` and ``search_seconds`` included
     """
 
@@ -152,6 +155,8 @@ class Stats:
     seconds: float = 0.0
     tokens_per_second: float = 0.0
     kv_bytes_peak: int = 0
+    slots_peak: int = 0
+    kv_bytes_used_peak: int = 0
     evictions: int = 0
     evicted_tokens: int = 0
     drafted: int = 0
@@ -166,6 +171,7 @@ class Stats:
         if isinstance(event, StepEvent):
             self.drafted += event.drafted
             self.kv_bytes_peak = max(self.kv_bytes_peak, event.kv_bytes)
+            self.slots_peak = max(self.slots_peak, event.slots)
         if isinstance(event, TokenEvent):
             self.new_tokens += 1
             self.thinking_tokens += event.kind == "thought"
@@ -178,6 +184,7 @@ class Stats:
         elif isinstance(event, DoneEvent):
             for name in ("seconds", "policy", "draft", "draft_seconds", "search_seconds"):
                 setattr(self, name, getattr(event, name))
+            self.kv_bytes_used_peak = self.slots_peak * event.slot_bytes
             self.tokens_per_second = self.new_tokens / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:

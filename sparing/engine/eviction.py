@@ -18,7 +18,8 @@ from sparing.errors import OptionError, PromptError
 from sparing.options import Memory
 
 DEFAULT_RATIO = 0.4  # local: of the budget without the question; selection: of unprotected slots
-LEAST_FREED = 0.05  # of the budget, at every eviction
+LEAST_FREED = 0.05  # of the budget without the question, at every eviction
+LARGEST_MISS = 100_000  # slots, within which a larger budget is looked for
 NO_TOKEN = -1  # the id of a latent's slot
 
 
@@ -41,24 +42,42 @@ class Budget:
     def of(cls, memory: Memory, question: int, thinking: int) -> "Budget | None":
         """The budget of a row with a prompt of ``question`` tokens; None without a budget.
 
-        A share s means ``question + s * thinking`` slots. Raises PromptError with the smallest
-        possible budget if the prompt does not fit.
+        A share s means ``question + s * thinking`` slots. Raises PromptError if the prompt does not
+        fit, with the smallest budget under which something can be evicted.
         """
         if memory.budget is None:
             return None
         share = isinstance(memory.budget, float)
         slots = question + int(memory.budget * thinking) if share else int(memory.budget)
-        counted = isinstance(memory.local, int)
+        budget = cls.sized(memory, question, slots)
+        if budget.fits:
+            return budget
+        larger = range(question + 2, question + LARGEST_MISS)
+        least = next((n for n in larger if cls.sized(memory, question, n).evicts), larger.stop)
+        raise PromptError(
+            f"budget must be at least {least} slots for this prompt of {question} tokens, got "
+            f"{slots}; pass --budget {least} or more, or a shorter prompt"
+        )
+
+    @classmethod
+    def sized(cls, memory: Memory, question: int, slots: int) -> "Budget":
+        """A budget of ``slots``, whether anything could be evicted under it or not."""
         ratio = DEFAULT_RATIO if memory.local is None else memory.local
+        counted = isinstance(memory.local, int)
         local = int(ratio) if counted else max(1, int(ratio * (slots - question)))
-        if question + local + 1 > slots:
-            least = question + (local if counted else 1) + 1
-            raise PromptError(
-                f"budget must be at least question + local + 1 = {least} slots, got {slots}; "
-                f"pass --budget {least} or more, or a shorter prompt"
-            )
         selection = DEFAULT_RATIO if memory.selection is None else memory.selection
         return cls(slots, question, local, selection)
+
+    @property
+    def fits(self) -> bool:
+        """Whether a slot behind the question is unprotected."""
+        return self.question + self.local + 1 <= self.slots
+
+    @property
+    def evicts(self) -> bool:
+        """Whether an eviction frees enough."""
+        unprotected = self.slots - self.question - self.local
+        return self.fits and unprotected - self.survivors(unprotected) >= self.least_freed
 
     def survivors(self, unprotected: int) -> int:
         """Number of unprotected slots to keep."""
@@ -68,7 +87,7 @@ class Budget:
 
     @property
     def least_freed(self) -> float:
-        return max(1.0, LEAST_FREED * self.slots)
+        return max(1.0, LEAST_FREED * (self.slots - self.question))
 
 
 def select(

@@ -222,6 +222,7 @@ class Loop:
             draft=self.drafter.name,
             draft_seconds=row.draft_time.draft,
             search_seconds=row.draft_time.search,
+            slot_bytes=self.cache.slot_bytes,
             error=None if row.error is None else message(row.error),
             row=row.request.tag,
         )

@@ -8,7 +8,7 @@ from sparing.engine.events import DoneEvent, Event, Stats, TokenEvent, replay
 from sparing.engine.transcript import Transcript
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """The answer to one prompt.
 
@@ -30,6 +30,13 @@ class Result:
     notice: str | None = None
     error: str | None = None
     events: list[Event] = field(default_factory=list, repr=False)
+
+    def __repr__(self) -> str:
+        stats = self.stats
+        return (
+            f"Result(answer={self.answer!r}, finish_reason={self.finish_reason!r}, "
+            f"{stats.thinking_tokens} of {stats.new_tokens} tokens thought, {stats.seconds:.1f} s)"
+        )
 
     @classmethod
     def of(cls, transcript: Transcript, events: Sequence[Event]) -> "Result":

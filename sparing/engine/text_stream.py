@@ -15,23 +15,38 @@ class TextStream:
     def __init__(self, tokenizer: Any, stops: list[str]) -> None:
         self._detokenizer, self._stops = Detokenizer(tokenizer), stops
         self.decoded, self.released = "", 0
+        self._watched: int | None = 0
+        self._skips_newlines = False
+
+    def watch(self, begin: int | None, *, skip_newlines: bool = False) -> None:
+        """Say from which character of ``decoded`` stop strings count; None: nowhere.
+
+        ``skip_newlines``: behind the newlines there
+        """
+        self._watched, self._skips_newlines = begin, skip_newlines
 
     @property
     def text(self) -> str:
         return self.decoded[: self.released]
 
-    def push(self, token: int) -> tuple[str, bool]:
-        """The text released by this token, and whether a stop string (not released) ended it."""
+    def push(self, token: int) -> str:
+        """Add a token; returns the text it decoded."""
         piece = self._detokenizer.push(token)
-        if not piece:
-            return "", False
         self.decoded += piece
+        return piece
+
+    def release(self) -> tuple[str, bool]:
+        """The text that is final now, and whether a stop string (not released) ended it."""
         cut = self._stop_at()
         return self._release(self._safe() if cut is None else cut), cut is not None
 
-    def finish(self) -> str:
-        """Release the text held back, at the end of the row: incomplete bytes become U+FFFD."""
+    def flush(self) -> None:
+        """Decode what is held back as it is: incomplete bytes become U+FFFD."""
         self.decoded += self._detokenizer.finish()
+
+    def finish(self) -> str:
+        """Release all text, at the end of the row."""
+        self.flush()
         return self._release(len(self.decoded))
 
     def _release(self, until: int) -> str:
@@ -39,14 +54,27 @@ class TextStream:
         self.released = until
         return piece
 
+    def _begin(self) -> int | None:
+        """Where a stop string may begin."""
+        begin = self._watched
+        if begin is None:
+            return None
+        while self._skips_newlines and self.decoded.startswith("\n", begin):
+            begin += 1
+        return max(self.released, begin)
+
     def _stop_at(self) -> int | None:
         """The offset of the first stop string."""
-        found = [self.decoded.find(stop, self.released) for stop in self._stops]
+        begin = self._begin()
+        if begin is None:
+            return None
+        found = [self.decoded.find(stop, begin) for stop in self._stops]
         return min((at for at in found if at >= 0), default=None)
 
     def _safe(self) -> int:
         """The end of the text in which no stop string can have begun."""
-        tail = self.decoded[self.released :]
+        begin = self._begin()
+        tail = "" if begin is None else self.decoded[begin:]
         held = 0
         for stop in self._stops:
             for size in range(min(len(stop) - 1, len(tail)), held, -1):

@@ -1,5 +1,6 @@
 """The text and tokens of a row and its end: every picked token goes through it, drafted or not."""
 
+import re
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +23,7 @@ class Limits:
     ``context``: trained positions
     ``end_ids``: tokens that end the row
     ``stop``: strings that end the row
+    ``stop_in_thought``: whether they do so in a thought too
     ``think_budget``: the most tokens of thinking; None: no limit
     """
 
@@ -29,7 +31,26 @@ class Limits:
     context: int
     end_ids: frozenset[int] = frozenset()
     stop: list[str] = field(default_factory=list)
+    stop_in_thought: bool = True
     think_budget: int | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """A thought or an answer in a row's text.
+
+    ``begin``: its first character
+    ``marker``: first character of the marker before it
+    ``thought``: whether it is a thought
+    """
+
+    begin: int
+    marker: int
+    thought: bool
+
+
+BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
+SPACES = re.compile(r"\A[^\S\n]+")
 
 
 class Transcript:
@@ -39,6 +60,7 @@ class Transcript:
     ``position``: of the next token or latent
     ``forced``: the next tokens, in place of the model's choice
     ``finish_reason``: None until the row ends
+    ``evictable_tokens``: of the thought; without markers of all that was said
     """
 
     def __init__(
@@ -56,9 +78,10 @@ class Transcript:
         self.tail = ""
         self.forced: list[int] = []
         self.thinking, self.notice = prompt.thinking, prompt.notice
-        self.thinking_tokens = 0
+        self.evictable_tokens = 0
         self._text = TextStream(chat.tokenizer, limits.stop)
-        self._spans: list[tuple[int, bool]] = [(0, self.thinking)]  # first character, is a thought
+        self._spans = [Span(0, 0, self.thinking)]
+        self._watch()
         self._searched = 0  # end of the text searched for the next marker
         self._seen = self._ids_seen(vocabulary) if sampler.repetition_penalty != 1.0 else None
         self._close_thought_in_time()
@@ -68,6 +91,10 @@ class Transcript:
         return len(self.tokens) - self.question
 
     @property
+    def thinking_tokens(self) -> int:
+        return 0 if self._markers is None else self.evictable_tokens
+
+    @property
     def room(self) -> int:
         """The number of tokens until a limit."""
         by_context = self._limits.context - self.position
@@ -75,8 +102,12 @@ class Transcript:
 
     @property
     def kind(self) -> Kind:
-        """The kind of the next token; without markers every token is a thought (spec/memory.md)."""
+        """The kind of the next slot; without markers every slot may be evicted, as a thought's."""
         return Kind.THOUGHT if self._markers is None or self.thinking else Kind.ANSWER
+
+    def told(self, kind: Kind) -> str:
+        """A slot's kind for readers: without markers all text is the answer."""
+        return "answer" if self._markers is None else kind.name.lower()
 
     @property
     def text(self) -> str:
@@ -107,9 +138,10 @@ class Transcript:
         self.latents = Latents(0, self.latents.total)
         if self._seen is not None:
             self._seen[token] = True
-        text, stopped = self._text.push(token)
-        kind = self._follow_markers(token, kind)
-        self.thinking_tokens += kind == Kind.THOUGHT
+        piece = self._text.push(token)
+        kind = self._follow_markers(token, kind, piece)
+        text, stopped = self._text.release()
+        self.evictable_tokens += kind == Kind.THOUGHT
         self._finish(token, stopped)
         if self.finish_reason is None:
             self._close_thought_in_time()
@@ -133,52 +165,66 @@ class Transcript:
     def split(self, text: str, *, so_far: bool = False) -> tuple[str, str]:
         """Split ``text``, the row's text or its beginning, into thinking and answer.
 
-        Markers are removed; without markers all text is the answer. ``so_far`` leaves out an end
-        that may be the beginning of a marker, so that both parts only grow. May be called from
-        another thread than ``append``.
+        Markers are removed, and blank lines in front of an answer or the spaces between it and a
+        marker on the same line: its indentation stays. Without markers all text is the answer.
+
+        ``so_far`` leaves out an end that may be the beginning of a marker, so that both parts only
+        grow. May be called from another thread than ``append``.
         """
         if self._markers is None:
             return "", text
         spans = self._spans
-        ends = [start for start, _ in spans[1:]] + [len(text)]
+        ends = [span.marker for span in spans[1:]] + [len(text)]
         parts: dict[bool, list[str]] = {True: [], False: []}
-        for (start, thought), end in zip(spans, ends, strict=True):
-            part = text[start:end]
+        for span, end in zip(spans, ends, strict=True):
+            part = text[span.begin : end]
             if so_far and end >= len(text):
-                part = self._markers.without_begun(part, thought)
-            part = part.strip()
-            if thought:
-                part = part.removeprefix(self._markers.start).removesuffix(self._markers.end)
-            parts[thought].append(part.strip())
+                part = self._markers.without_begun(part, span.thought)
+            if span.thought:  # a model may open a thought that its prompt has opened
+                part = part.strip().removeprefix(self._markers.start).strip()
+            elif BLANK_LINES.match(part) or span is spans[0]:
+                part = BLANK_LINES.sub("", part).rstrip()
+            else:
+                part = SPACES.sub("", part).rstrip()
+            parts[span.thought].append(part)
         return "\n".join(filter(None, parts[True])), "\n".join(filter(None, parts[False]))
 
-    def _follow_markers(self, token: int, kind: Kind) -> Kind:
-        """Open or close the thought at a complete marker; markers belong to the thought."""
+    def _follow_markers(self, token: int, kind: Kind, piece: str) -> Kind:
+        """Open or close the thought at a complete marker; markers belong to the thought.
+
+        ``piece``: the token's text
+        """
         if self._markers is None:
             return kind
-        if not self.thinking and self._ends_with(
-            token, self._markers.start, self._markers.start_ids
-        ):
-            start = len(self._text.decoded)
-            found = self._text.decoded.rfind(self._markers.start, self._spans[-1][0])
-            self._begin(start if found < 0 else found)
-            return Kind.THOUGHT
-        if self.thinking and self._ends_with(token, self._markers.end, self._markers.end_ids):
-            found = self._text.decoded.rfind(self._markers.end, self._spans[-1][0])
-            end = found + len(self._markers.end) if found >= 0 else len(self._text.decoded)
-            self._begin(end)
-        return kind
+        marker, ids = self._markers.next(self.thinking)
+        if not self._ends_with(token, marker, ids):
+            return kind
+        if not piece:
+            self._text.flush()
+        decoded = self._text.decoded
+        # The same letters may have been typed before a marker that is one token.
+        begin = len(decoded) - len(piece) if len(ids) == 1 else self._spans[-1].begin
+        found = decoded.rfind(marker, begin)
+        self._begin(*((found, found + len(marker)) if found >= 0 else (len(decoded),) * 2))
+        return Kind.THOUGHT
 
-    def _begin(self, start: int) -> None:
-        """Begin a span at a character: a thought after an answer, an answer after a thought."""
-        self.thinking, self._searched = not self.thinking, start
-        self._spans = [*self._spans, (start, self.thinking)]
+    def _begin(self, marker: int, begin: int) -> None:
+        """Begin a span: a thought after an answer, an answer after a thought."""
+        self.thinking, self._searched = not self.thinking, begin
+        self._spans = [*self._spans, Span(begin, marker, self.thinking)]
+        self._watch()
+
+    def _watch(self) -> None:
+        """Say where stop strings count: by default not in thoughts."""
+        if not self._limits.stop_in_thought:
+            begin = None if self.thinking else self._spans[-1].begin
+            self._text.watch(begin, skip_newlines=len(self._spans) > 1)
 
     def _ends_with(self, token: int, marker: str, ids: tuple[int, ...]) -> bool:
         """Whether this token completed a marker: by its id, or by text for a marker of several."""
         if len(ids) == 1:
             return token == ids[0]
-        begin = max(self._spans[-1][0], self._searched - len(marker) + 1)
+        begin = max(self._spans[-1].begin, self._searched - len(marker) + 1)
         self._searched = len(self._text.decoded)
         if tuple(self.tokens[-len(ids) :]) == ids:
             return True
@@ -197,7 +243,7 @@ class Transcript:
             if self.tokens[-begun:] == rest[:begun] and self.new_tokens >= begun:
                 rest = rest[begun:]
                 break
-        if self.thinking_tokens + len(self._markers.end_ids) >= budget:
+        if self.evictable_tokens + len(self._markers.end_ids) >= budget:
             self.forced = rest
 
     def _finish(self, token: int, stopped: bool) -> None:

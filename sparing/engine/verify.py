@@ -126,7 +126,7 @@ class Walk:
         text, kind = transcript.append(token)
         child = self.draft.child(self.node, token)
         origin = "forced" if forced else "model" if child is None else "draft"
-        name = kind.name.lower()
+        name = transcript.told(kind)
         event = TokenEvent(position, token, text, name, origin, confidence, logprobs=logprobs)
         done.events.append(event)
         if child is None or transcript.finish_reason is not None:

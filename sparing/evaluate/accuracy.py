@@ -62,7 +62,7 @@ class AccuracyExperiment(BatchExperiment[str]):
         return {"task": names, "n": self.n, "seed": self.seed, **self.how.to_dict()}
 
     def measured(self, problem: Problem, finished: FinishedRow, before: Row | None) -> Row:
-        """The answer and what it took; without think markers all tokens are thoughts."""
+        """The answer and what it took."""
         result, stats = finished.result, finished.result.stats
         return {
             "question": problem.question,

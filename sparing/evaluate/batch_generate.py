@@ -72,10 +72,16 @@ class Settings:
 
 @dataclass
 class FinishedRow:
-    """A finished row. ``index``: of its problem; the rest as ``answers`` says."""
+    """A finished row.
+
+    ``index``: of its problem
+    ``evictable_tokens``: of the thought; of all text where thoughts are not marked
+    ``seconds``, ``kv_bytes_peak``: as ``answers`` says
+    """
 
     index: int
     result: Result
+    evictable_tokens: int
     seconds: float
     kv_bytes_peak: int
 
@@ -130,7 +136,8 @@ def finished(
                 if row.error:
                     raise row.error
                 result = Result.of(row.transcript, events.pop(index))
-                yield FinishedRow(index, result, seconds[index], own_bytes(loop.cache, row))
+                evictable, kv_bytes = row.transcript.evictable_tokens, own_bytes(loop.cache, row)
+                yield FinishedRow(index, result, evictable, seconds[index], kv_bytes)
 
 
 def own_bytes(cache: SlotCache, row: Row) -> int:

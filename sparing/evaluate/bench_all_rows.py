@@ -170,7 +170,7 @@ class SavingsExperiment(Experiment[str]):
         """How much is thought of each problem with everything kept."""
         problems = [self.questions[place] for place in job.places]
         for finished in answers(loaded.engine, problems, self.settings):
-            thinking = {"thinking_tokens": finished.result.stats.thinking_tokens}
+            thinking = {"thinking_tokens": finished.evictable_tokens}
             row = self.new_row(LENGTH, problems[finished.index]) | thinking
             yield LENGTH, job.places[finished.index], row
 

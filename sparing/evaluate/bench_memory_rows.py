@@ -116,7 +116,7 @@ class MemoryExperiment(BatchExperiment[PolicyArm]):
         kv_bytes = finished.kv_bytes_peak
         return {
             "prompt_tokens": len(result.prompt_token_ids),
-            "thinking_tokens": stats.thinking_tokens,
+            "thinking_tokens": finished.evictable_tokens,
             "new_tokens": stats.new_tokens,
             "seconds": round(finished.seconds, 4),
             "kv_bytes_peak": kv_bytes,

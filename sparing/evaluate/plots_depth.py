@@ -1,4 +1,4 @@
-"""The picture of `sparing bench depth`: figure 003's timeline, from what really happened."""
+"""The picture of `sparing bench depth`: the search of layer sets over time, as measured."""
 
 from collections.abc import Mapping
 from pathlib import Path

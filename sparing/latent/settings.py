@@ -1,4 +1,4 @@
-"""The settings of a training stage (spec/latent.md): the paper's, and our own additions."""
+"""The settings of a training stage: those of LT-Tuning (arXiv 2602.10229), and our own."""
 
 import math
 from typing import Annotated, ClassVar, Literal

@@ -1,4 +1,4 @@
-"""The curriculum (spec/latent.md): stage after stage, each a resumable run."""
+"""The curriculum (LT-Tuning, arXiv 2602.10229): stage after stage, each a resumable run."""
 
 import os
 import shutil

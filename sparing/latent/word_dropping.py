@@ -29,7 +29,8 @@ from sparing.latent.spans import Span, bar_for, choose, droppable, shorten
 from sparing.latent.word_classes import kinds_of
 from sparing.memory.files import find_predictor
 from sparing.memory.predictor import ImportancePredictor, load_predictor
-from sparing.model.chat import ChatFormat, GenerationDefaults
+from sparing.model.chat import ChatFormat
+from sparing.model.generation_defaults import GenerationDefaults
 from sparing.train.attention import NAME as CAUSAL
 from sparing.train.batches import bucketed
 from sparing.train.examples import SHOWN, Encoded, ExampleSet

@@ -41,6 +41,7 @@ class TraceSource:
     ``accept``: whether to keep an answer.
     ``horizons``: as in ``targets.importance``.
     ``thinks``: makes latents, for a model that has them.
+    ``marked``: whether thoughts are marked; else all text counts as one.
     """
 
     problems: Sequence[Problem]
@@ -49,6 +50,7 @@ class TraceSource:
     decoder: Any
     horizons: Sequence[int]
     thinks: Thinks | None = None
+    marked: bool = True
 
     @property
     def shards(self) -> int:
@@ -59,7 +61,7 @@ class TraceSource:
         problems = self.problems[index * SHARD : (index + 1) * SHARD]
         results = self.sample(problems)
         pairs = zip(problems, results, strict=True)
-        kept = [(p, r) for p, r in pairs if thought(r) >= LEAST_THINKING and self.accept(p, r)]
+        kept = [(p, r) for p, r in pairs if self._long(r) and self.accept(p, r)]
         measured = [self._measure(result) for _, result in kept]
         told = {
             "sampled": len(problems),
@@ -68,9 +70,12 @@ class TraceSource:
         }
         return save(packed(measured), {"told": json.dumps(told)})
 
+    def _long(self, result: Result) -> bool:
+        return thought(result, self.marked) >= LEAST_THINKING
+
     def _measure(self, result: Result) -> Importance:
         begin = len(result.prompt_token_ids)
-        end = begin + thought(result)
+        end = begin + thought(result, self.marked)
         return importance(
             self.decoder, positions(result), begin, end, self.horizons, thinks=self.thinks
         )
@@ -82,13 +87,12 @@ def positions(result: Result) -> list[int]:
     return [*result.prompt_token_ids, *said]
 
 
-def thought(result: Result) -> int:
-    """Length of the first thought, with its latents and its end marker."""
-    said = enumerate(steps(result))
-    return next(
-        (at for at, e in said if isinstance(e, TokenEvent) and e.kind != "thought"),
-        len(steps(result)),
-    )
+def thought(result: Result, marked: bool = True) -> int:
+    """Length of the first thought, with its latents and its end marker; of all text where thoughts
+    are not ``marked``."""
+    said = steps(result)
+    answers = (at for at, e in enumerate(said) if isinstance(e, TokenEvent) and e.kind == "answer")
+    return next(answers, len(said)) if marked else len(said)
 
 
 def steps(result: Result) -> list[TokenEvent | LatentEvent]:

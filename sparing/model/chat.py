@@ -1,58 +1,21 @@
 """Prompts to token ids and back: chat template, think markers, end tokens, defaults."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from sparing.errors import ModelError, OptionError, PromptError, reason
-from sparing.files import read_json
-from sparing.model.checkpoint import inference_tokenizer, open_gguf
-from sparing.model.gguf_files import is_gguf
-from sparing.model.gguf_tokenizer import Vocabulary, gguf_sampling
+from sparing.model.checkpoint import inference_tokenizer
+from sparing.model.generation_defaults import GenerationDefaults, read_defaults
+from sparing.model.markers import Markers, check_markers, known_markers
 from sparing.model.scope import Scope
-from sparing.options import Sampling
 
-# Start and end of a thought; the first pair in a model's vocabulary or template counts.
-THINK, THINK_END = "<think>", "</think>"  # in most models, and in all models trained here
-KNOWN_MARKERS = (
-    (THINK, THINK_END),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("[THINK]", "[/THINK]"),
-    ("<seed:think>", "</seed:think>"),
-    ("◁think▷", "◁/think▷"),
-)
-MARKED = "{{# thinks between {} and {} #}}"  # a comment for a template; it renders to nothing
+STAND_IN = "a-message"  # in place of one
 NO_TOKENS = "a prompt must have a token or more, got none; pass some text"
 Message = Mapping[str, Any]
 PromptLike = str | Sequence[int] | Sequence[Message]
-
-
-@dataclass(frozen=True)
-class Markers:
-    """The start and end of a thought, each as text and as one or more token ids."""
-
-    start: str
-    end: str
-    start_ids: tuple[int, ...]
-    end_ids: tuple[int, ...]
-
-    def left_open(self, text: str) -> bool:
-        """Whether the text ends inside a thought."""
-        return text.rfind(self.start) > text.rfind(self.end)
-
-    def without_begun(self, part: str, thought: bool) -> str:
-        """A part of the text without an end that may be the beginning of the next marker."""
-        if thought and self.start.startswith(part.strip()):
-            return ""
-        marker = self.end if thought else self.start
-        sizes = range(min(len(marker) - 1, len(part)), 0, -1)
-        held = next((size for size in sizes if part.endswith(marker[:size])), 0)
-        return part[: len(part) - held]
 
 
 @dataclass(frozen=True)
@@ -60,20 +23,14 @@ class Prompt:
     """An encoded prompt.
 
     ``thinking``: whether it ends inside a thought
+    ``chat``: whether it is a conversation, through the chat template
     ``notice``: a warning about the answer, for a question outside of the model's scope
     """
 
     ids: list[int]
     thinking: bool = False
+    chat: bool = False
     notice: str | None = None
-
-
-@dataclass(frozen=True)
-class GenerationDefaults:
-    """A model's end tokens and default sampling, from ``generation_config.json`` or a GGUF."""
-
-    end_ids: frozenset[int]
-    sampling: dict[str, Any] = field(default_factory=dict)
 
 
 class ChatFormat:
@@ -136,8 +93,14 @@ class ChatFormat:
         encoded = self._encode(prompt, template_options or {})
         if self.scope is None:
             return encoded
-        asked = self.tokenizer.decode(encoded.ids, skip_special_tokens=True)
-        return replace(encoded, notice=self.scope.outside(asked))
+        return replace(encoded, notice=self.scope.outside(self._asked(prompt, encoded)))
+
+    def _asked(self, prompt: PromptLike, encoded: Prompt) -> str:
+        """The last question of a conversation, or all text of another prompt."""
+        if encoded.chat:
+            said = [m for m in prompt if isinstance(m, Mapping) and m.get("role") == "user"]
+            return str(as_text(said[-1].get("content"))) if said else ""
+        return self.tokenizer.decode(encoded.ids, skip_special_tokens=True)
 
     def _encode(self, prompt: PromptLike, template_options: Mapping[str, Any]) -> Prompt:
         if isinstance(prompt, str):
@@ -158,6 +121,17 @@ class ChatFormat:
     def token_text(self, token: int) -> str:
         """The text of one token, special or not; U+FFFD for a part of a character."""
         return self.tokenizer.decode([token], skip_special_tokens=False)
+
+    def is_bare(self, text: str) -> bool:
+        """Whether a text lacks what the model's chat template would add to it."""
+        added = self.tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
+        written = any(token.special and token.content in text for token in added)
+        return self.has_template and not written
+
+    def special_id(self, text: str) -> int | None:
+        """The id of a special token, which leaves no text of its own; None for any other text."""
+        token: int | None = self.tokenizer.backend_tokenizer.token_to_id(text)
+        return None if token is None or self.decode([token]) else token
 
     def _encode_text(self, text: str) -> Prompt:
         bos = self.tokenizer.bos_token
@@ -193,27 +167,33 @@ class ChatFormat:
         for message in messages:
             if "role" not in message or not {"content", "tool_calls"} & set(message):
                 raise PromptError(f"a message must have role and content, got {shortened(message)}")
-        bare = self._render(messages, options, add_generation_prompt=False)
-        text = self._render(messages, options, add_generation_prompt=True)
-        return Prompt(self._tokens(text, special=False), self._opened_behind(bare, text))
+        messages = [
+            {**message, "content": as_text(message["content"])} if "content" in message else message
+            for message in messages
+        ]
+        text = self._render(messages, options)
+        opened = self._opens_a_thought(messages, options)
+        return Prompt(self._tokens(text, special=False), opened, chat=True)
 
-    def _render(self, messages: Sequence[Message], options: Mapping[str, Any], **more: Any) -> str:
+    def _render(self, messages: Sequence[Message], options: Mapping[str, Any]) -> str:
         try:
             return self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, **options, **more
+                list(messages), tokenize=False, add_generation_prompt=True, **options
             )
         except Exception as error:  # from jinja, or raised by the template on purpose
             raise PromptError(
                 f"messages must be valid for the chat template, got: {reason(error)}"
             ) from None
 
-    def _opened_behind(self, bare: str, text: str) -> bool:
-        """Whether the template's generation prompt (not a message) opens a thought."""
+    def _opens_a_thought(self, messages: Sequence[Message], options: Mapping[str, Any]) -> bool:
+        """Whether what the template writes behind the last message (not a message) opens a thought.
+
+        Another text in its place shows where that begins.
+        """
         if self.markers is None:
             return False
-        pairs = enumerate(zip(bare, text, strict=False))
-        parted = next((at for at, (a, b) in pairs if a != b), min(len(bare), len(text)))
-        return self._left_open(text[max(parted - len(self.markers.start) + 1, 0) :])
+        text = self._render([*messages[:-1], {**messages[-1], "content": STAND_IN}], options)
+        return self._left_open(text.rpartition(STAND_IN)[2])
 
     def _left_open(self, text: str) -> bool:
         return self.markers is not None and self.markers.left_open(text)
@@ -228,87 +208,23 @@ class ChatFormat:
         return Markers(pair[0], pair[1], tuple(ids[0]), tuple(ids[1]))
 
 
-def known_markers(tokenizer: Any) -> tuple[str, str] | None:
-    """The first known pair in the vocabulary, else in the template."""
-    vocabulary = tokenizer.get_vocab()
-    template = str(tokenizer.chat_template or "")
-    for pair in KNOWN_MARKERS:
-        if all(marker in vocabulary for marker in pair):
-            return pair
-    for pair in KNOWN_MARKERS:
-        if pair[1] in template:
-            return pair
-    return None
-
-
-def mark_thoughts(tokenizer: Any) -> None:
-    """Note the think markers in the template of a model about to learn them, if it has none.
-
-    The rendered text does not change; `known_markers` finds the pair at the next load.
-    """
-    if known_markers(tokenizer) is None and isinstance(tokenizer.chat_template, str):
-        template = tokenizer.chat_template.removesuffix("\n")  # Jinja ignores the last newline
-        tokenizer.chat_template = template + MARKED.format(THINK, THINK_END)
-
-
-def check_markers(pair: Any) -> None:
-    """Raise OptionError unless ``pair`` is the start and the end of a thought, or None."""
-    two = isinstance(pair, tuple) and len(pair) == 2
-    texts = two and all(isinstance(marker, str) and marker for marker in pair)
-    if pair is not None and not (texts and pair[0] != pair[1]):
-        raise OptionError(
-            f"markers must be two different strings, a thought's start and end, got {pair!r}"
-        )
+def as_text(content: Any) -> Any:
+    """A message's content: its parts joined, "" for None; raises PromptError for an image."""
+    if not isinstance(content, list):
+        return "" if content is None else content
+    for part in content:
+        if (
+            not isinstance(part, Mapping)
+            or part.get("type", "text") != "text"
+            or "text" not in part
+        ):
+            raise PromptError(
+                f"a message's parts must be of text, got {shortened(part)}; leave it out"
+            )
+    return "".join(part["text"] for part in content)
 
 
 def shortened(value: Any) -> str:
     """A value's repr, at most 80 characters of it."""
     shown = repr(value).replace("\n", " ")
     return shown if len(shown) <= 80 else shown[:80] + "..."
-
-
-SAMPLED = ("top_k", "top_p", "min_p")
-
-
-def read_defaults(path: Path, tokenizer: Any) -> GenerationDefaults:
-    """End tokens and sampling of a checkpoint; ``generation_config.json`` may be missing."""
-    if is_gguf(path):
-        gguf, where = open_gguf(path), path
-        ends, sampling = Vocabulary.of(gguf).end_ids(), gguf_sampling(gguf)
-    else:
-        where = path / "generation_config.json"
-        generation = read_json(where)
-        ends, sampling = end_ids(path, generation, tokenizer), generation_sampling(generation)
-    try:
-        Sampling(**sampling)
-    except OptionError as error:
-        raise ModelError(f"in {where} {error}; correct it") from None
-    return GenerationDefaults(ends, sampling)
-
-
-def end_ids(directory: Path, generation: Mapping[str, Any], tokenizer: Any) -> frozenset[int]:
-    ends = as_ids(generation.get("eos_token_id"))
-    if not ends:
-        config = read_json(directory / "config.json")
-        ends = as_ids(config.get("eos_token_id")) | as_ids(tokenizer.eos_token_id)
-    return frozenset(ends)
-
-
-def generation_sampling(generation: Mapping[str, Any]) -> dict[str, Any]:
-    sampling: dict[str, Any] = {}
-    if generation.get("do_sample"):
-        given = generation.get("temperature")
-        sampling["temperature"] = 1.0 if given is None else given
-        sampling |= {name: generation[name] for name in SAMPLED if generation.get(name)}
-    for name in ("repetition_penalty", "max_new_tokens"):
-        if generation.get(name):
-            sampling[name] = generation[name]
-    return sampling
-
-
-def as_ids(value: Any) -> set[int]:
-    """End tokens from a config file: an id, a list of ids, or null."""
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(token, int) for token in ids):
-        raise ModelError(f"eos_token_id must be a token id or a list of them, got {value!r}")
-    return set(ids)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sparing.model.chat import THINK, THINK_END
+from sparing.model.markers import THINK, THINK_END
 from sparing.pocket.traces import countdown, legs, sums, times
 from sparing.pocket.traces.trace import Trace
 from sparing.tasks.families import FAMILIES, PRACTICE, STANDARD, TRAINED

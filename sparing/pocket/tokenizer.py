@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from sparing.model.chat import THINK, THINK_END
+from sparing.model.markers import THINK, THINK_END
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = [PAD, START, END, THINK, THINK_END]

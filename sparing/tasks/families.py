@@ -83,6 +83,7 @@ FAMILIES = {
         practice={"task_types": ["date"], "max_date_difference_days": 500},
         hard={"task_types": ["date"], "max_date_difference_days": 500},
         about="the time between two times of day or two dates, in plain English",
-        question=r"(?s)\d.* (?:to|and|at) .*\d.*(?:in HH:MM|in D days)",
+        # atomic groups: a long prompt of digits is read once
+        question=r"(?s)\A(?>.*?\d)(?>.*? (?:to|and|at) )(?>.*?\d).*(?:in HH:MM|in D days)",
     ),
 }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparing.model.chat import THINK
+from sparing.model.markers import THINK
 
 SHOWN, TAUGHT, RECALL = 0, 1, 2  # not in the loss; in the loss; in it and copied from far back
 OPENINGS = (f"{THINK}\n", THINK)  # begin the reply in some chat templates, such as DeepSeek-R1's
@@ -58,7 +58,7 @@ def encode(tokenizer: Any, example: Example) -> Encoded:
     """Tokenize the prompt, the pieces and the end token separately, as inference does, and join
     them.
 
-    The question is not in the loss, the end token is (spec/latent.md, stage 1).
+    The question is not in the loss, the end token is (LT-Tuning, arXiv 2602.10229, stage 1).
     """
     prompt = tokenizer.apply_chat_template(
         list(example.messages), add_generation_prompt=True, tokenize=False

@@ -1,4 +1,4 @@
-"""Stage 1 (spec/latent.md): supervised fine-tuning on question, thinking, answer."""
+"""Stage 1 (LT-Tuning, arXiv 2602.10229): supervised fine-tuning on question, thinking, answer."""
 
 import os
 import shutil
@@ -11,10 +11,10 @@ from accelerate import PartialState
 
 from sparing.errors import ModelError, OptionError, reason
 from sparing.files import read_json
-from sparing.model.chat import mark_thoughts
 from sparing.model.checkpoint import read_config, read_model, read_tokenizer
 from sparing.model.config import FAMILIES
 from sparing.model.gguf_files import is_gguf
+from sparing.model.markers import mark_thoughts
 from sparing.model.sources import INDEX, find_model
 from sparing.train import checkpoint
 from sparing.train.examples import Corpus

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from sparing.model.chat import THINK, THINK_END
+from sparing.model.markers import THINK, THINK_END
 from sparing.tasks.solutions import Solution
 from sparing.train.examples import Corpus, Example, ExampleSet, Piece, encode
 

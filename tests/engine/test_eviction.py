@@ -122,7 +122,7 @@ def oracle(scores: list[float], kinds: list[Kind], budget: Budget) -> list[bool]
             stay = min(budget.selection, len(evictable))
         else:
             stay = int(budget.selection * len(evictable))
-        if len(evictable) - stay >= max(1, 0.05 * budget.slots):
+        if len(evictable) - stay >= max(1, 0.05 * (budget.slots - budget.question)):
             break
         if not answers:
             return None
@@ -221,15 +221,34 @@ def test_a_prompt_that_does_not_fit_names_the_smallest_budget_that_does(question
     with pytest.raises(PromptError, match=r"pass --budget \d+ or more") as caught:
         model.generate([prompt], memory=Memory(budget=question % 250, local=local, policy=policy))
     least = int(re.search(r"--budget (\d+)", str(caught.value)).group(1))
-    assert least == len(prompt) + (local or 1) + 1
+    assert least == len(prompt) + (local or 1) + 1  # room for one slot that may go
     with pytest.raises(PromptError, match=str(least)):
         model.request(prompt, Memory(budget=least - 1, local=local))
     [result] = run(model, [prompt], greedy(30), Memory(budget=least, local=local, policy=policy))
-    if least <= 20:  # one slot is a twentieth of it
-        assert result.finish_reason == "length"
-        assert result.stats.evictions == 30 - (least - len(prompt) + 1) + 0
-    else:
-        assert result.finish_reason == "budget"
+    assert result.finish_reason == "length"
+    assert result.stats.evictions == 30 - (least - len(prompt) + 1)
+
+
+@pytest.mark.parametrize("options", [{"selection": 7}, {"local": 0.5, "selection": 0.8}, {}])
+@pytest.mark.parametrize("question", [1, 60])
+def test_the_smallest_budget_that_is_named_evicts(question, options):
+    with pytest.raises(PromptError) as caught:
+        Budget.of(Memory(budget=question, **options), question, 0)
+    least = int(re.search(r"--budget (\d+)", str(caught.value)).group(1))
+    assert not Budget.sized(Memory(budget=least - 1, **options), question, least - 1).evicts
+    prompt = list(range(question))
+    memory = Memory(budget=least, **options)
+    [result] = run(engine(tiny(markers=None)), [prompt], greedy(60), memory)
+    assert result.finish_reason == "length"
+    assert result.stats.evictions > 0
+
+
+def test_the_question_does_not_count_in_what_an_eviction_frees():
+    model = engine(tiny(markers=None))
+    prompt = [i % 250 for i in range(900)]
+    [result] = run(model, [prompt], greedy(200), Memory(budget=1024, policy="window"))
+    assert (result.finish_reason, len(result.token_ids)) == ("length", 200)
+    assert result.stats.evictions > 0
 
 
 def test_budgets_as_counts_and_shares():

@@ -116,11 +116,5 @@ def test_a_broken_checkpoint_is_an_error_and_frees_the_row():
     assert not stream._run.loop.live
 
 
-@pytest.mark.parametrize("prompts", ["a", [1, 2], [{"role": "user", "content": "a"}]])
-def test_a_lone_prompt_is_no_list_of_prompts(prompts):
-    with pytest.raises(PromptError, match="a list of prompts, got a single one"):
-        model().generate(prompts)
-
-
 def test_no_prompts_no_results():
     assert model().generate([]) == []

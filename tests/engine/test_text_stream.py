@@ -19,7 +19,8 @@ def stream(ids: list[int], stops: list[str], of: Any = BYTES) -> tuple[list[str]
     text = TextStream(of, stops)
     pieces = []
     for token in ids:
-        piece, stopped = text.push(token)
+        text.push(token)
+        piece, stopped = text.release()
         pieces.append(piece)
         assert text.text == "".join(pieces)
         if stopped:
@@ -56,6 +57,7 @@ def test_only_the_longest_beginning_of_a_stop_string_is_held_back(text, stops):
     shown = TextStream(BYTES, stops)
     for count, token in enumerate(ids_of(text), 1):
         shown.push(token)
+        shown.release()
         said = text[:count]
         held = max(
             (n for s in stops for n in range(len(s)) if said.endswith(s[:n])),
@@ -114,6 +116,30 @@ def test_valid_text_comes_as_soon_as_it_can(text):
     for character in text:
         for token in ids_of(character):
             shown.push(token)
+            shown.release()
         assert shown.text.endswith(character) or character == "\ufffd"
     shown.finish()
     assert shown.text == text
+
+
+def test_stop_strings_count_where_they_are_watched():
+    shown = TextStream(BYTES, ["\n\n", "ab"])
+    pieces = []
+
+    def say(text: str) -> bool:
+        for token in ids_of(text):
+            shown.push(token)
+            piece, stopped = shown.release()
+            pieces.append(piece)
+        return stopped
+
+    shown.watch(None)
+    assert not say("ab\n\na")
+    assert "".join(pieces) == "ab\n\na"  # nothing is held back either
+    shown.watch(len(shown.decoded), skip_newlines=True)
+    assert not say("b\n")
+    assert pieces[-2:] == ["b", ""]
+    shown.watch(len(shown.decoded), skip_newlines=True)
+    assert not say("\n\n\nx\n")
+    assert say("\n")
+    assert shown.text == "ab\n\nab\n\n\n\nx"

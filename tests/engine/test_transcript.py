@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sparing.engine.cache import Kind
 from sparing.engine.sampling import Sampler, draw
 from sparing.engine.transcript import Limits, Transcript
-from sparing.model.chat import ChatFormat, GenerationDefaults
+from sparing.model.chat import ChatFormat
+from sparing.model.generation_defaults import GenerationDefaults
 from tests.tiny import tokenizer
 
 END = "</think>"
@@ -147,12 +148,14 @@ def test_a_marker_that_is_only_spelled_belongs_to_the_thought():
     assert row.split == ("</think><think>", "7")
 
 
-def test_without_markers_all_is_thought_and_all_is_the_answer():
+def test_without_markers_all_text_is_the_answer_and_every_slot_may_go():
     row = Row("Q", None).say("<think>a</think>b")
     row.transcript.end("length")
     assert row.split == ("", "<think>a</think>b")
     assert set(row.kinds) == {"T"}
-    assert row.transcript.thinking_tokens == len(row.kinds)
+    assert row.transcript.told(Kind.THOUGHT) == "answer"
+    assert row.transcript.evictable_tokens == len(row.kinds)
+    assert row.transcript.thinking_tokens == 0
 
 
 @pytest.mark.parametrize("markers", ["single", "several"])
@@ -239,6 +242,55 @@ def test_a_stop_string_inside_a_thought():
     assert row.transcript.finish_reason == "stop"
 
 
+@pytest.mark.parametrize("markers", ["single", "several", "special"])
+def test_a_stop_string_counts_in_the_answer_alone(markers):
+    row = Row("Q<think>", markers, stop=["STOP", "\n\n"], stop_in_thought=False)
+    row.say("a STOP\n\nb", END, "\n\nc\nST")
+    assert row.split == ("a STOP\n\nb", "c")
+    row.say("OP d")
+    assert row.split == ("a STOP\n\nb", "c")
+    assert row.transcript.finish_reason == "stop"
+
+
+def test_a_thought_behind_an_answer_has_no_stops_either():
+    row = Row("Q", stop=["STOP"], stop_in_thought=False).say("a<think>STOP</think>b STOP")
+    assert row.split == ("STOP", "a\nb")
+    assert row.transcript.finish_reason == "stop"
+
+
+def test_typed_letters_are_no_marker_of_one_token():
+    row = Row("Q", "special")
+    row.say("<think>", *"</think>", " so", END, "7", *"<think>", " no")
+    row.transcript.end("length")
+    assert row.split == ("</think> so", "7<think> no")
+    row = Row("Q<think>", "single").say(*"</think>", END, "7")
+    row.transcript.end("length")
+    assert row.split == ("</think>", "7")
+
+
+def test_half_a_character_before_a_marker_without_text_stays_in_the_thought():
+    row = Row("Q<think>", "special")
+    row.step(row.chat.tokenizer.encode("\u00e9")[0])
+    row.say(END, "7")
+    row.transcript.end("length")
+    assert row.split == ("\ufffd", "7")
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("\n\n    return x\n", "    return x"),
+        (" \n\t\n  a\n  b", "  a\n  b"),
+        ("  a\n  b", "a\n  b"),
+        ("\n", ""),
+    ],
+)
+def test_an_answer_keeps_its_indentation(said, answer):
+    row = Row("Q<think>").say("so", END, said)
+    row.transcript.end("length")
+    assert row.split == ("so", answer)
+
+
 def test_a_forced_marker_that_is_a_stop_string_ends_the_row():
     row = Row("Q<think>", "several", think_budget=10, stop=["</think"]).say("a" * 20)
     assert row.transcript.finish_reason == "stop"
@@ -287,13 +339,16 @@ PIECES = ["<think>", END, "<", "</th", "ink>", "think", " ", "\n", "so", "42", "
 @given(
     prompt=st.sampled_from(["Q", "Q<think>"]),
     words=st.lists(st.sampled_from(PIECES), max_size=25),
-    markers=st.sampled_from(["single", "several", None]),
+    markers=st.sampled_from(["single", "special", "several", None]),
     stop=st.sampled_from([[], ["k>4"], [" so"]]),
+    stop_in_thought=st.booleans(),
 )
 @settings(max_examples=200, deadline=None)
-def test_what_is_told_so_far_only_ever_grows_into_the_whole(prompt, words, markers, stop):
-    """Also where the transcript is ahead of the text, as it is for whoever reads behind it."""
-    row = Row(prompt, markers, stop=stop)
+def test_what_is_told_so_far_only_ever_grows_into_the_whole(
+    prompt, words, markers, stop, stop_in_thought
+):
+    """Also where the transcript is ahead of the text that its reader has."""
+    row = Row(prompt, markers, stop=stop, stop_in_thought=stop_in_thought)
     seen = [("", "", 0)]
     for word in words:
         row.say(word)

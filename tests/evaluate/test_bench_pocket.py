@@ -17,7 +17,7 @@ def answered(prompt, thinking, answer=()):
     result = SimpleNamespace(
         prompt_token_ids=prompt, token_ids=[*thinking, *answer], stats=stats, answer="even"
     )
-    return FinishedRow(0, result, 1.0, 1)
+    return FinishedRow(0, result, len(thinking), 1.0, 1)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, normalizers, processors
 
 from sparing.errors import PromptError
-from sparing.model.chat import ChatFormat, GenerationDefaults, mark_thoughts
+from sparing.model.chat import ChatFormat
+from sparing.model.generation_defaults import GenerationDefaults
+from sparing.model.markers import mark_thoughts
 from tests.tiny import TEMPLATE, tokenizer, unchecked
 
 USER = [{"role": "user", "content": "hi"}]

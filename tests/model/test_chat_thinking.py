@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from sparing.errors import OptionError
-from sparing.model.chat import KNOWN_MARKERS, ChatFormat, GenerationDefaults
+from sparing.model.chat import ChatFormat
+from sparing.model.generation_defaults import GenerationDefaults
+from sparing.model.markers import KNOWN_MARKERS
 from tests.tiny import END, NAMES_MARKERS, TEMPLATE, tokenizer, unchecked
 
 R1 = (
@@ -102,6 +104,15 @@ def test_wrong_markers_are_refused(pair):
 def test_a_template_that_opens_the_thought(markers, messages):
     prompt = chat(R1, markers).encode(messages)
     assert prompt.thinking
+
+
+@pytest.mark.parametrize("markers", ["single", "several"])
+@pytest.mark.parametrize("said", ["hi", " <think> ", "", "<think>a</think>"])
+def test_a_template_that_opens_the_thought_in_any_case(markers, said):
+    always = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}[assistant]"
+    messages = [{"role": "user", "content": said}]
+    assert chat(always + "<think>{# </think> #}", markers).encode(messages).thinking
+    assert not chat(always + "{# <think> </think> #}", markers).encode(messages).thinking
 
 
 @pytest.mark.parametrize("markers", ["single", "several"])

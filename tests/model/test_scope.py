@@ -22,6 +22,19 @@ def test_notice_for_other_questions_alone(tmp_path):
     assert chat.encode(chat.tokenizer.encode("How many 7")).notice is None
     assert chat.encode([{"role": "user", "content": "How much 12?"}]).notice == "not for this"
     assert chat.encode("unused, twice").notice == "not for this"
+    parts = [{"type": "text", "text": "How many "}, {"type": "text", "text": "12?"}]
+    assert chat.encode([{"role": "user", "content": parts}]).notice is None
+
+
+def test_each_turn_of_a_conversation_is_looked_at(tmp_path):
+    path = checkpoint(tmp_path, "llama")
+    (path / SCOPE_FILE).write_text(json.dumps(CONTENT))
+    chat = load(path).chat
+    known, other = ({"role": "user", "content": text} for text in ("How many 12?", "Who are you?"))
+    reply = {"role": "assistant", "content": "How many 3"}
+    assert chat.encode([known, reply, other]).notice == "not for this"
+    assert chat.encode([other, reply, known]).notice is None
+    assert chat.encode([reply]).notice == "not for this"
 
 
 def test_result_stream_and_json_carry_the_notice(tmp_path):

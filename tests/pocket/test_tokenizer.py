@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparing.model.chat import ChatFormat, GenerationDefaults
+from sparing.model.chat import ChatFormat
+from sparing.model.generation_defaults import GenerationDefaults
 from sparing.pocket.corpus import questions
 from sparing.pocket.tokenizer import END, PAD, SPECIAL, VOCABULARY, train_tokenizer
 from sparing.train.examples import Example, Piece, encode

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
-from sparing.model.chat import THINK, THINK_END
+from sparing.model.markers import THINK, THINK_END
 from sparing.pocket.corpus import WRITERS
 from sparing.pocket.traces import arithmetic, countdown, times
 from sparing.pocket.traces.trace import Trace

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparing.model.chat import ChatFormat, GenerationDefaults
+from sparing.model.chat import ChatFormat
+from sparing.model.generation_defaults import GenerationDefaults
 from sparing.pocket.tokenizer import train_tokenizer
 from sparing.train.examples import (
     RECALL,

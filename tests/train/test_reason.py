@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from sparing.errors import ModelError, OptionError
-from sparing.model.chat import known_markers
+from sparing.model.markers import known_markers
 from sparing.train import checkpoint
 from sparing.train.examples import Corpus, ExampleSet
 from sparing.train.loop import Pace

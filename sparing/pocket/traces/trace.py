@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sparing.model.chat import THINK, THINK_END
+from sparing.model.markers import THINK, THINK_END
 from sparing.train.examples import Piece
 
 
