@@ -9,7 +9,7 @@ from typing import Any
 
 from sparing.api import Engine
 from sparing.engine.cache import BLOCK_SLOTS, SlotCache
-from sparing.engine.events import DoneEvent, Event
+from sparing.engine.events import DoneEvent, Event, StepEvent
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
 from sparing.engine.row import Request, Row
@@ -78,6 +78,9 @@ class FinishedRow:
     result: Result
     seconds: float
     kv_bytes_peak: int
+    slots_peak: int = 0
+    budget: int | None = None
+    max_new_tokens: int = 0
 
 
 def answers(
@@ -95,6 +98,7 @@ def answers(
     evenly among its live rows; so over all rows they add up to the time spent decoding.
     ``kv_bytes_peak``: what the row would hold alone, see ``own_bytes``; the cache is as large as
     its largest row needs, which says nothing about the others.
+    ``slots_peak``: the most slots in use. ``budget``: the row's, in slots; None without one.
 
     Raises, before anything runs, what ``Engine.generate`` raises.
     """
@@ -129,8 +133,23 @@ def finished(
                 row = rows[index]
                 if row.error:
                     raise row.error
-                result = Result.of(row.transcript, events.pop(index))
-                yield FinishedRow(index, result, seconds[index], own_bytes(loop.cache, row))
+                yield finished_row(loop.cache, row, events.pop(index), seconds[index])
+
+
+def finished_row(
+    cache: SlotCache, row: Row, events: Sequence[Event], seconds: float
+) -> FinishedRow:
+    """A row at its end, by its events."""
+    request = row.request
+    return FinishedRow(
+        request.tag,
+        Result.of(row.transcript, events),
+        seconds,
+        own_bytes(cache, row),
+        slots_peak=max((e.slots for e in events if isinstance(e, StepEvent)), default=0),
+        budget=request.budget.slots if request.budget else None,
+        max_new_tokens=request.limits.max_new_tokens,
+    )
 
 
 def own_bytes(cache: SlotCache, row: Row) -> int:
