@@ -126,3 +126,38 @@ def test_compare_writes_the_same_again_and_nothing_else_over_it(sparing, tmp_pat
         pairs = list(csv.DictReader(lines))
     assert len(pairs) == 2
     assert {"correct_a", "answer_b", "kv_bytes_peak_a"} <= pairs[0].keys()
+
+
+def test_compare_warns_of_another_model_and_shows_both_answers(sparing, tmp_path):
+    one, two = tmp_path / "one" / "a.json", tmp_path / "two" / "a.json"
+    assert sparing(*asked(one)).code == 0
+    assert sparing(*asked(two, "--model", tiny("qwen2"))).code == 0
+    content = json.loads(two.read_text())
+    content["rows"][1] |= {"correct": True, "answer": "forty-two"}
+    two.write_text(json.dumps(content))
+    outcome = sparing("compare", one, two, "--texts", 3)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == "warning: the models differ, so a difference is not a setting's alone\n"
+    assert f"sums 2, solved by {two} alone: " in outcome.out
+    assert f"  {two}: forty-two" in outcome.out
+    assert outcome.out.count(" alone: ") == 1
+
+
+LINES = {
+    "length": (("--max-new-tokens", 8, "--ignore-eos"),
+               ["cut off: 2 of 2 (2 by length); raise --max-new-tokens", "policy full, no budget"]),
+    "unreached": (("--max-new-tokens", 400, "--budget", 0.9),
+                  ["policy window, budget", "no problem reached the budget: nothing was evicted"]),
+    "reached": (("--max-new-tokens", 60, "--ignore-eos", "--budget", 0.5),
+                ["policy window, budget", "evictions a problem"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "said"), LINES.values(), ids=LINES)
+def test_the_table_says_what_was_cut_off_and_what_the_memory_was(sparing, options, said):
+    command = ("eval", "--model", tiny(), "--task", "sums", "--n", 2, "--temperature", 0)
+    outcome = sparing(*command, *options)
+    assert outcome.code == 0, outcome.err
+    for line in said:
+        assert line in outcome.out
+    assert ("no problem reached" in outcome.out) == (said[-1].startswith("no problem"))
