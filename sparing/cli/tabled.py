@@ -12,7 +12,7 @@ import typer
 
 from sparing.cli.fields import flag
 from sparing.cli.output import JsonFlag, RowsFlag, check_writable, is_filled
-from sparing.errors import OptionError, reason
+from sparing.errors import OptionError
 from sparing.evaluate.partial_results import differences
 from sparing.evaluate.report import json_text
 from sparing.files import write_atomically
@@ -78,9 +78,9 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         dict(content["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError):
         raise OptionError(
-            f"{path} must not be there yet, or hold this evaluation, got: {reason(error)}; "
+            f"{path} must not be there yet, or hold this evaluation, got something else; "
             "pass --overwrite, or another --json"
         ) from None
     return content

@@ -137,7 +137,9 @@ def read_result(path: Path) -> Result:
         rows = content["rows"]
         found = {(row["task"], row["id"]): row for row in rows}
         complete = all(isinstance(row["correct"], bool) and "question" in row for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise not_a_result(path, f"no field {error}") from None
+    except (OSError, ValueError, TypeError) as error:
         raise not_a_result(path, reason(error)) from None
     if not found or not complete or len(found) < len(rows):
         raise not_a_result(path, "rows that are missing, incomplete or there twice")

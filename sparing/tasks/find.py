@@ -73,6 +73,7 @@ def unknown(name: str) -> OptionError:
     """The error for an unknown task, with the nearest names."""
     known = dict.fromkeys([*LEVELS, *family_tasks(), *gym_names()])
     near = get_close_matches(name, known, n=5, cutoff=0.5)
+    near = near if get_close_matches(name, near, n=1, cutoff=0.6) else []
     hint = f"did you mean {', '.join(near)}?" if near else f"families: {', '.join(FAMILIES)}"
     return OptionError(
         "a task must be pocket, pocket-hard, a family, a reasoning-gym name, a file "

@@ -25,9 +25,10 @@ def grade_maths(reference: str, answer: str) -> bool:
     check_maths()
     wanted, said = plain(reference), stated(answer, parts(reference))
     if choice := CHOICE.fullmatch(bare(wanted)):
-        return last_of(said, "[A-J]") == choice[1]
+        letter = re.fullmatch(r"\(?([a-jA-J])\)?[.:]?", bare(said))
+        return (letter[1].upper() if letter else last_of(said, "[A-J]")) == choice[1]
     if CLOCK.fullmatch(bare(wanted)) and CLOCK.search(said):
-        return same_clock(bare(wanted), said)
+        return same_clock(bare(wanted), WRAPPED.sub(r"\1", said))
     for words_ in OPPOSITES:
         if re.fullmatch(words_, bare(wanted), re.IGNORECASE):
             return last_of(said.lower(), words_) == bare(wanted).lower()
@@ -41,7 +42,8 @@ def same_value(wanted: str, said: str) -> bool:
     from math_verify import parse, verify
 
     digits = DIGITS + max(zeros(wanted), zeros(said))
-    return bool(verify(parse(f"{BOXED}{wanted}}}"), parse(said), float_rounding=digits))
+    values = parse(f"{BOXED}{wanted}}}"), parse(said)
+    return bool(verify(*values, float_rounding=digits, allow_set_relation_comp=True))
 
 
 def same_words(wanted: str, said: str) -> bool:
@@ -60,7 +62,7 @@ def last_of(said: str, words_: str) -> str | None:
     said = bare(said) if said.startswith(BOXED) else WRAPPED.sub(r"\1", said)
     word = rf"[(*$\s]*({words_})(?!\w)"
     whole = r"(?!\s+(?!(?:is|as|because|since)\b)[a-z])"  # A, not the article
-    ends = r"(?=[)*$\s]*(?:[.,:;!)\n]|$))"
+    ends = r"(?=[)*$\s]*(?:[.,:;!)\n]|$|is\s+(?:the\s+)?(?:correct|right|best|answer)\b))"
     for pattern in (
         rf"(?i:\b(?:answer|option|choice)\b(?:\W*(?:is|was))?)\W*?{word}{whole}",
         rf"(?:^|[.!?:\n]|\b(?:is|was|choose|pick)\b){word}{ends}",

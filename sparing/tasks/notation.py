@@ -10,8 +10,10 @@ from decimal import Decimal
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
 VULGAR = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")  # 1½ is 1 1/2
-MINUS = re.compile(r"[\u2212\uFE63\uFF0D]|(?<![\w)])(?<!\d\s)[\u2010-\u2014](?=\s?[\d.\\])")
-CURRENCY = re.compile(r"\\\$|(?:\\text\{)?[€£¥₹]\}?|\bUSD\b|\bEUR\b")
+MINUS = re.compile(
+    r"[\u2212\uFE63\uFF0D]|(?<![\w)])(?<!\d\s)(?:[\u2010-\u2014]|(?:minus|negative)\s)(?=\s?[\d.\\])"
+)
+CURRENCY = re.compile(r"\\\$|(?:\\text\{)?[€£¥₹¢]\}?|\bUSD\b|\bEUR\b")
 THIN = re.compile(r"(?<=\d)(?:\\[,;: !]|\{,\}|[\u00A0\u2000-\u200A\u202F])+(?=\d{3}(?!\d))")
 COMMAS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,(?:\\!)?\d{3})+(?![\d,])")
 POWER = r"10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\s?\d{1,2})\b\s*\}?"
@@ -23,8 +25,15 @@ MIXED = re.compile(
     r"(?<![\d.,/^_{])(\d+)(?:\s|\\[, ]|~)*"
     r"(?:(?<=[\s~])(\d+)\s*/\s*(\d+)(?![\d/])|\\[dtc]?frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?)"
 )
-BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-STATED = re.compile(r"\banswers?\b[^.\n:=]{0,60}?(?:\b(?:is|are|was)\b|[:=])[:\s]*", re.IGNORECASE)
+QUANTITY = re.compile(  # of words, which are no function and no percentage
+    r"([-+]?\d[\d.,/ ]*|[-+]?\\[dt]?frac\{\d+\}\{\d+\})\s*"
+    r"(?!percent|pct|mod|sin|cos|tan|log|sqrt|and\b|or\b)[A-Za-z]{3,}(?:[ /-][A-Za-z]+)*\.?"
+)
+BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
+STATED = re.compile(
+    r"(?:\banswers?\b[^.\n:=]{0,60}?(?:\b(?:is|are|was)\b|[:=])|<answer>)[:\s]*", re.IGNORECASE
+)
+PROSE = re.compile(r"(?<!\\)\b[^\W\d_]{4,}")
 MARKED = re.compile(r"(?<![\w*`])(\*{1,3}|`)(?=\S)([^*`\n]+?)(?<=\S)\1(?![\w*`])")  # Markdown
 DEGREES = re.compile(r"\s*°\s*[CF]?\b|°")
 WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|bf|rm)\s*\{([^{}]*)\}")
@@ -41,7 +50,9 @@ def plain(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).replace("\u2044", "/")
     if not re.search(r"[(\[{]\s*\d", text):  # there commas separate
         text = COMMAS.sub(lambda found: re.sub(r"\D", "", found[0]), text)
-    return MIXED.sub(improper, SCIENTIFIC.sub(decimal, text)).strip()
+    text = MIXED.sub(improper, SCIENTIFIC.sub(decimal, text)).strip()
+    quantity = QUANTITY.fullmatch(text)
+    return quantity[1].strip() if quantity else text
 
 
 def decimal(found: re.Match[str]) -> str:
@@ -84,27 +95,43 @@ def stated(text: str, count: int = 1) -> str:
             return ""
         if count == 1 or len(LISTED.split(str(found[-1]))) == count:
             chosen = found[-1:]
-        return BOXED + ", ".join(plain(each) for each in chosen if each) + "}"
+        return boxed(", ".join(unwrapped(each) for each in chosen if each))
     _, mark, behind = text.rpartition("####")
     if mark and behind.strip():
         return plain(behind.strip().split("\n")[0])
-    text = plain(text)
+    text = plain(text).replace("</answer>", "")
     *_, last = [None, *STATED.finditer(text)]
+    behind = bare(text[last.end() :] if last else text)
+    if (count > 1 or behind[:1] in "([-") and not PROSE.search(behind):
+        return boxed(behind)  # all of it is a value
     return f"{ANSWER}{text[last.end() :]}" if last else text
+
+
+def boxed(content: str) -> str:
+    return f"{BOXED}{plain(content)}}}"
+
+
+def unwrapped(content: str) -> str:
+    """The content of a text command that is all there is."""
+    found = WRAPPED.fullmatch(content)
+    return found[1] if found else content
 
 
 def boxes(text: str) -> list[str | None]:
     """The contents of all boxes in order, without empty ones; None for one that has no end."""
-    found: list[str | None] = []
-    for start in BOX.finditer(text):
-        depth, end = 1, start.end()
-        while depth and end < len(text):
-            depth += {"{": 1, "}": -1}.get(text[end], 0) * (text[end - 1] != "\\")
-            end += 1
-        content = text[start.end() : end - 1].strip() if not depth else None
-        if content != "":
-            found.append(content)
-    return found
+    found: dict[int, str | None] = {}  # by start
+    opened: list[int | None] = []  # braces; with a start where they are a box's
+    for brace in BRACE.finditer(text):
+        if brace["box"]:
+            opened.append(brace.end())
+            found[brace.end()] = None
+        elif brace[0] == "{":
+            opened.append(None)
+        elif brace[0] == "}":
+            start = opened.pop() if opened else None
+            if start is not None:
+                found[start] = text[start : brace.start()].strip()
+    return [content for content in found.values() if content != ""]
 
 
 def parts(reference: str) -> int:

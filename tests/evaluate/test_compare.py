@@ -102,7 +102,7 @@ APART = {
     "reference": (SAME, [r | {"reference": "x"} for r in SAME], "another reference for sums 1"),
     "twice": (SAME, SAME + SAME, "b must be the --json of a finished"),
     "none": (SAME, [], "rows that are missing"),
-    "no rows": (SAME, "{}", "b must be the --json"),
+    "no rows": (SAME, "{}", "b must be the --json .* got: no field 'rows'"),
     "no JSON": ("hello", SAME, "a must be the --json"),
     "bench": (SAME, [{"name": "x", "value": 1}], "b must be the --json"),
 }
