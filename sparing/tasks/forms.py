@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparing.errors import OptionError
+from sparing.tasks.choices import CHOICES, letter, lettered, options
 from sparing.tasks.grading import grade_maths, grade_sentence
 from sparing.tasks.notation import boxes
 from sparing.tasks.problem import Problem
@@ -61,18 +62,20 @@ class Form:
     ``asked``: the fields of the question
     ``maths``: whether answers are graded by ``grade_maths``, otherwise as sentences
     ``answer``: the field of the answer
+    ``choices``: the field of the options, of multiple choice
     """
 
     name: str
-    fields: Mapping[str, Callable[[Any], str]]
+    fields: Mapping[str, Callable[[Any], Any]]
     asked: tuple[str, ...]
     maths: bool = True
     answer: str = "answer"
+    choices: str | None = None
 
     def problem(self, source: str, id_: int, row: Any) -> Problem:
         """The problem of row ``id_``; raises OptionError with the name of an unusable field."""
         given = lower(row)
-        values: dict[str, str] = {}
+        values: dict[str, Any] = {}
         for field, read in self.fields.items():
             if field not in given:
                 raise OptionError(
@@ -81,11 +84,15 @@ class Form:
                 )
             try:
                 values[field] = read(given[field])
+                if field == self.answer and self.choices:
+                    values[field] = letter(given[field], *values[self.choices])
             except ValueError as error:
                 raise OptionError(
                     f"in {source}, row {id_}, {field} {error}; correct or remove the row"
                 ) from None
         question = " ".join(values[field] for field in self.asked)
+        if self.choices:
+            question = f"{question}\n{lettered(values[self.choices][0])}"
         if self.maths:
             question = f"{question}\n{INSTRUCTION}"
         return Problem(source, id_, question, values[self.answer])
@@ -103,7 +110,15 @@ FORMS = (
     Form("AIME", {"problem": text, "answer": plain_answer}, ("problem",)),
 )
 QUESTIONS = ("question", "problem", "prompt", "instruction", "query", "input")
-ANSWERS = ("answer", "final_answer", "target", "label", "output", "solution")  # the first one
+ANSWERS = (
+    "answer",
+    "final_answer",
+    "answerkey",
+    "target",
+    "label",
+    "output",
+    "solution",
+)  # the first one
 
 
 @dataclass(frozen=True)
@@ -120,13 +135,15 @@ AUTO = Fields()
 def find_form(source: str, row: Any, fields: Fields = AUTO) -> Form:
     """The form of a row, by its fields; raises OptionError where they leave it open."""
     given = lower(row)
-    if fields == AUTO:
+    choices = next((name for name in CHOICES if name in given), None)
+    if fields == AUTO and not choices:
         for form in FORMS:
             if given.keys() >= form.fields.keys() and not is_plain(form, given):
                 return form
     question = named(source, "question", fields.question, QUESTIONS, given)
     answer = named(source, "answer", fields.answer, ANSWERS, given)
-    return Form("plain", {question: text, answer: plain_answer}, (question,), answer=answer)
+    readers = {question: text} | ({choices: options} if choices else {}) | {answer: plain_answer}
+    return Form("plain", readers, (question,), answer=answer, choices=choices)
 
 
 def is_plain(form: Form, given: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from sparing.cli.output import PlotFlag
 from tests.cli.command import assert_one_line
 from tests.tiny import tiny
 
@@ -88,6 +89,15 @@ def test_no_directory_is_made_for_what_is_refused(sparing, tmp_path):
     assert_one_line(sparing(*command, "--think-budget", 0, "--model", tiny(markers=None)))
     assert_one_line(sparing(*command, "--budget", 2))
     assert not (tmp_path / "new").exists()
+
+
+def test_a_picture_goes_into_a_directory_that_is_new(tmp_path):
+    path = tmp_path / "new" / "a.png"
+    flag = PlotFlag(path)
+    flag.check()
+    assert not path.parent.exists()
+    flag.draw(lambda content, path: path.write_text(content), "drawn")
+    assert path.read_text() == "drawn"
 
 
 def test_a_device_is_no_file_to_write(sparing):

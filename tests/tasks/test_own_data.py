@@ -86,3 +86,33 @@ def test_a_file_of_another_ending_is_named(tmp_path, name, monkeypatch):
     for given in (tmp_path / name, name):
         with pytest.raises(OptionError, match=rf"must end in .json, .jsonl, .csv.*got \S*{name}"):
             find_tasks(str(given))
+
+
+CHOSEN = {
+    "index": {"choices": ["red", "blue"], "answer": 1},
+    "letter": {"options": ["red", "blue"], "answer": "B"},
+    "text": {"choices": ["red", "blue"], "target": "blue"},
+    "labels": {"choices": {"text": ["red", "blue"], "label": ["1", "2"]}, "answerKey": "2"},
+}
+
+
+@pytest.mark.parametrize("row", CHOSEN.values(), ids=CHOSEN)
+def test_multiple_choice_is_asked_with_its_options(row):
+    for asked in ("question", "problem"):
+        [problem] = RowsTask.of("rows", [{asked: "Which?"} | row]).problems(1, 0)
+        assert problem.question == f"Which?\nA. red\nB. blue\n{INSTRUCTION}"
+        assert problem.answer == "B"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"choices": "red", "answer": 0}, "choices must be a list of options, got 'red'"),
+        ({"choices": [], "answer": 0}, "choices must be a list of options"),
+        ({"choices": ["red"], "answer": 1}, "answer must name one of 1 options, got 1"),
+        ({"choices": ["red"], "answer": "green"}, "answer must name one of 1 options, got 'green'"),
+    ],
+)
+def test_options_that_do_not_go_with_their_answer(row, said):
+    with pytest.raises(OptionError, match=said):
+        RowsTask.of("rows", [{"question": "Which?"} | row])
