@@ -43,25 +43,25 @@ neon:  ## compile the kernels for 64-bit ARM, where a cross compiler is there
 	  else echo "no aarch64-linux-gnu-g++: NEON was not compiled (apt-get install g++-aarch64-linux-gnu)"; fi
 
 bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2 build/arms  ## measure everything into results/ (hours), bring README and docs up to date
-	$(BIN)/sparing bench pocket --threads 2 --json results/pocket.json
+	$(BIN)/sparing bench pocket --threads 2 --json results/pocket.json --overwrite
 	$(BIN)/sparing bench pocket --threads 2 --short-with build/short-with --short-without build/short-without --n 1 \
-	  --json results/pocket-controls.json
+	  --json results/pocket-controls.json --overwrite
 	$(if $(SPARING_BASELINES),$(foreach model,smollm2 $(wildcard $(SPARING_GGUF_DIR)/*.gguf),$(BIN)/sparing bench decode --model $(model) \
 	  --threads 2 --llama-cpp $(SPARING_BASELINES) --openvino $(SPARING_BASELINES) $(if $(SPARING_DATA),--text $(SPARING_DATA)/gsm8k_train.jsonl) \
-	  --long --json results/decode-$(basename $(notdir $(model))).json &&) true)
-	$(BIN)/sparing bench memory --threads 2 --workers 2 --json results/memory.json --plot results/memory.png \
+	  --long --json results/decode-$(basename $(notdir $(model))).json --overwrite &&) true)
+	$(BIN)/sparing bench memory --threads 2 --workers 2 --json results/memory.json --overwrite --plot results/memory.png \
 	  --trace-plot results/trace.png
 	$(BIN)/sparing bench memory --model smollm2 --threads 2 --predictor build/predictor-smollm2 \
-	  --json results/memory-smollm2.json
-	$(BIN)/sparing bench depth --threads 2 --rounds 1 --json results/depth.json --plot results/depth.png
+	  --json results/memory-smollm2.json --overwrite
+	$(BIN)/sparing bench depth --threads 2 --rounds 1 --json results/depth.json --overwrite --plot results/depth.png
 	$(if $(SPARING_DATA),$(BIN)/sparing bench depth --model smollm2 --threads 2 --rounds 1 \
-	  --prompts $(SPARING_DATA)/spec_bench.jsonl --json results/depth-smollm2.json)
-	$(BIN)/sparing bench latent --from build/arms --model pocket --seed 2611 --workers 2 --threads 2 --json results/latent.json \
+	  --prompts $(SPARING_DATA)/spec_bench.jsonl --json results/depth-smollm2.json --overwrite)
+	$(BIN)/sparing bench latent --from build/arms --model pocket --seed 2611 --workers 2 --threads 2 --json results/latent.json --overwrite \
 	  --plot results/latent.png
-	$(BIN)/sparing bench serve --threads 2 --json results/serve.json
-	$(BIN)/sparing bench all --model pocket --threads 2 --json results/all-pocket.json
-	$(BIN)/sparing bench all --model pocket-latent --threads 2 --json results/all-pocket-latent.json
-	$(BIN)/sparing bench all --model smollm2 --threads 2 --predictor build/predictor-smollm2 --json results/all-smollm2.json
+	$(BIN)/sparing bench serve --threads 2 --json results/serve.json --overwrite
+	$(BIN)/sparing bench all --model pocket --threads 2 --json results/all-pocket.json --overwrite
+	$(BIN)/sparing bench all --model pocket-latent --threads 2 --json results/all-pocket-latent.json --overwrite
+	$(BIN)/sparing bench all --model smollm2 --threads 2 --predictor build/predictor-smollm2 --json results/all-smollm2.json --overwrite
 	$(BIN)/sparing bench headline results/all-pocket.json results/all-pocket-latent.json results/all-smollm2.json \
 	  --plot results/all.png
 	PYTHONPATH=. $(BIN)/cog -r README.md docs/*.md

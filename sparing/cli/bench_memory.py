@@ -12,6 +12,7 @@ from sparing.cli.output import (
     PlotFlag,
     RowsFlag,
     check_drawable,
+    draw_into,
     kept_rows,
     model_fingerprint,
     several,
@@ -155,7 +156,7 @@ def draw_or_say(trace: Any, path: Path) -> None:
     from sparing.evaluate.plots_trace import draw_trace
 
     if trace:
-        draw_trace(trace, path)
+        draw_into(path, draw_trace, trace)
     else:
         why = "none of the first task was solved with and without a budget"
         typer.echo(f"no trace drawn: {why}", err=True)

@@ -11,21 +11,31 @@ import typer
 
 from sparing.cli.fields import flag
 from sparing.cli.run import INTERRUPTED
-from sparing.errors import OptionError, reason
+from sparing.errors import OptionError
 
 WIDTH = 120  # of a table, where it does not go to a terminal
 
 
 @dataclass
 class JsonFlag:
-    """Where figures are written."""
+    """Where figures are written; a finished report that is there is not lost unasked."""
 
     json_: Annotated[Path | None, flag("write the figures to this file", "--json")] = None
+    overwrite: Annotated[bool, flag("replace finished files that are there", "--overwrite")] = False
 
     def check(self) -> None:
-        """Refuse a file that could not be written, before the work that it is for."""
-        if self.json_:
-            check_writable(self.json_)
+        """Refuse a file that could not or must not be written, before the work that it is for."""
+        self.check_new(self.json_)
+
+    def check_new(self, path: Path | None) -> None:
+        """Refuse a file that cannot be written, and a filled one."""
+        if path:
+            check_writable(path)
+            if not self.overwrite and is_filled(path):
+                raise OptionError(
+                    f"{path} must not be there yet, got a finished file; "
+                    "pass --overwrite, or another name"
+                )
 
     def write(self, content: dict[str, Any]) -> None:
         from sparing.evaluate.report import write_json
@@ -68,7 +78,13 @@ class PlotFlag:
 
     def draw(self, draw: Callable[[Any, Path], Any], content: Any) -> None:
         if self.plot:
-            draw(content, self.plot)
+            draw_into(self.plot, draw, content)
+
+
+def draw_into(path: Path, draw: Callable[[Any, Path], Any], content: Any) -> None:
+    """Draw a file, into a directory that may be new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw(content, path)
 
 
 def check_drawable(path: Path) -> None:
@@ -79,13 +95,25 @@ def check_drawable(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before the work that it is for."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"{path} must be a file to write, got: {reason(error)}") from None
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise OptionError(f"{path} must be a file to write, got a directory or no permission")
+    """Refuse a file that could not be written, before the work that it is for.
+
+    Its directory may be missing: it is made when the file is written.
+    """
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if path.exists() and not path.is_file():
+        got = "a directory or a device"
+    elif not folder.is_dir():
+        got = f"{folder}, which is a file, as a directory"
+    elif not os.access(folder, os.W_OK):
+        got = "no permission"
+    else:
+        return
+    raise OptionError(f"{path} must be a file to write, got {got}; pass another name")
+
+
+def is_filled(path: Path) -> bool:
+    """Whether there is such a file, with something in it."""
+    return path.exists() and path.stat().st_size > 0
 
 
 @contextmanager

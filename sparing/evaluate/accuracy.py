@@ -17,17 +17,22 @@ from sparing.evaluate.statistics import wilson
 from sparing.tasks.problem import Problem, Task
 
 COSTS = ("thinking_tokens", "new_tokens", "seconds", "kv_bytes_peak")
+CUT_OFF = ("length", "budget", "context")  # finish reasons of an answer that did not end by itself
 ARM = "model"  # the only one
 
 
 @dataclass(frozen=True)
 class AccuracyExperiment(BatchExperiment[str]):
-    """``n`` problems of each task, chosen by ``seed``, and how they are answered."""
+    """``n`` problems of each task, chosen by ``seed``, and how they are answered.
+
+    ``thoughts``: rows keep the thinking, too.
+    """
 
     tasks: Sequence[Task]
     n: int
     seed: int
     how: Settings
+    thoughts: bool = False
 
     keys = ()
     mixed = True
@@ -59,7 +64,12 @@ class AccuracyExperiment(BatchExperiment[str]):
 
     def to_dict(self) -> dict[str, Any]:
         names = [task.name for task in self.tasks]
-        return {"task": names, "n": self.n, "seed": self.seed, **self.how.to_dict()}
+        return {
+            "task": names,
+            "n": self.n,
+            "seed": self.seed,
+            "thoughts": self.thoughts,
+        } | self.how.to_dict()
 
     def measured(self, problem: Problem, finished: FinishedRow, before: Row | None) -> Row:
         """The answer and what it took."""
@@ -68,6 +78,7 @@ class AccuracyExperiment(BatchExperiment[str]):
             "question": problem.question,
             "reference": problem.answer,
             "answer": result.answer,
+            **({"thinking": result.thinking} if self.thoughts else {}),
             "finish_reason": result.finish_reason,
             "prompt_tokens": len(result.prompt_token_ids),
             "new_tokens": stats.new_tokens,
@@ -75,7 +86,11 @@ class AccuracyExperiment(BatchExperiment[str]):
             "latent_tokens": stats.latent_tokens,
             "seconds": finished.seconds,
             "kv_bytes_peak": finished.kv_bytes_peak,
+            "slots_peak": stats.slots_peak,
             "evictions": stats.evictions,
+            "policy": stats.policy,
+            "budget": finished.budget,
+            "max_new_tokens": finished.max_new_tokens,
         }
 
 
@@ -89,7 +104,7 @@ def evaluate(
     """Answer and grade all problems; the arguments are those of ``Experiment.collect``.
 
     Gives ``tasks`` (a summary each), ``all`` (one over all problems), ``rows`` (a problem each, in
-    the problems' order), ``seconds`` (of decoding, over all rows) and their origin.
+    the problems' order), ``seconds`` (of decoding, over all rows), ``policy`` and their origin.
     """
     progress = progress or Progress(disable=True)
     [rows] = experiment.collect(engine, part, progress, runner).values()
@@ -98,6 +113,7 @@ def evaluate(
         "tasks": {name: summary([row for row in rows if row["task"] == name]) for name in names},
         "all": summary(rows),
         "rows": rows,
+        "policy": rows[0]["policy"],
         "seconds": sum(row["seconds"] for row in rows),
         **origin(engine.decoder.dtype),
     }
@@ -106,7 +122,10 @@ def evaluate(
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Accuracy with its Wilson interval, and costs as means over problems.
 
-    ``..._per_solved``: the cost of all problems over the number solved, None where none is.
+    ``..._per_solved``: the cost of all problems over the number solved, None where none is
+    ``cut_off``: the number of answers that did not end by themselves
+    ``slots_peak``: the most slots in use by a problem
+    ``budget``: in slots, the least, the mean and the most of a problem; None without one
     """
     n, solved = len(rows), sum(row["correct"] for row in rows)
     low, high = wilson(solved, n)
@@ -120,4 +139,15 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{cost: total / n for cost, total in totals.items()},
         **{f"{c}_per_solved": total / solved if solved else None for c, total in totals.items()},
         "finish_reasons": dict(Counter(row["finish_reason"] for row in rows)),
+        "cut_off": sum(row["finish_reason"] in CUT_OFF for row in rows),
+        "evictions": sum(row["evictions"] for row in rows) / n,
+        "slots_peak": max(row["slots_peak"] for row in rows),
+        "budget": budget_range([row["budget"] for row in rows]),
     }
+
+
+def budget_range(slots: Sequence[int | None]) -> dict[str, float] | None:
+    given = [each for each in slots if each is not None]
+    if not given:
+        return None
+    return {"low": min(given), "mean": sum(given) / len(given), "high": max(given)}

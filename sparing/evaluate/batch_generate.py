@@ -84,6 +84,8 @@ class FinishedRow:
     evictable_tokens: int
     seconds: float
     kv_bytes_peak: int
+    budget: int | None = None
+    max_new_tokens: int = 0
 
 
 def answers(
@@ -101,6 +103,7 @@ def answers(
     evenly among its live rows; so over all rows they add up to the time spent decoding.
     ``kv_bytes_peak``: what the row would hold alone, see ``own_bytes``; the cache is as large as
     its largest row needs, which says nothing about the others.
+    ``slots_peak``: the most slots in use. ``budget``: the row's, in slots; None without one.
 
     Raises, before anything runs, what ``Engine.generate`` raises.
     """
@@ -135,9 +138,23 @@ def finished(
                 row = rows[index]
                 if row.error:
                     raise row.error
-                result = Result.of(row.transcript, events.pop(index))
-                evictable, kv_bytes = row.transcript.evictable_tokens, own_bytes(loop.cache, row)
-                yield FinishedRow(index, result, evictable, seconds[index], kv_bytes)
+                yield finished_row(loop.cache, row, events.pop(index), seconds[index])
+
+
+def finished_row(
+    cache: SlotCache, row: Row, events: Sequence[Event], seconds: float
+) -> FinishedRow:
+    """A row at its end, by its events."""
+    request = row.request
+    return FinishedRow(
+        request.tag,
+        Result.of(row.transcript, events),
+        row.transcript.evictable_tokens,
+        seconds,
+        own_bytes(cache, row),
+        budget=request.budget.slots if request.budget else None,
+        max_new_tokens=request.limits.max_new_tokens,
+    )
 
 
 def own_bytes(cache: SlotCache, row: Row) -> int:

@@ -27,9 +27,6 @@ class PartialResults:
             self._read(result)
 
     def __enter__(self) -> "PartialResults":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab")
-        self._file.truncate(self._length)
         return self
 
     def __exit__(
@@ -38,13 +35,14 @@ class PartialResults:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._file is not None
-        self._file.close()
-        if not self.rows:
-            self.path.unlink()
+        if self._file:
+            self._file.close()
+            self._file = None
 
     def append(self, row: dict[str, Any]) -> None:
         """Keep a row; it is in the file when this returns."""
+        if self._file is None:
+            self._open()
         if not self.rows:
             self._write(self._header)
         self._write(row)
@@ -52,7 +50,12 @@ class PartialResults:
 
     def remove(self) -> None:
         """Once the result is written."""
-        self.path.unlink()
+        self.path.unlink(missing_ok=True)
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "ab")  # noqa: SIM115 - closed in __exit__
+        self._file.truncate(self._length)
 
     def _read(self, result: Path) -> None:
         whole = self.path.read_bytes()
@@ -67,11 +70,11 @@ class PartialResults:
             ) from None
         if not rows:
             return
-        difference = first_difference(found, self._header["fingerprint"])
-        if difference:
+        differ = differences(found, self._header["fingerprint"])
+        if differ:
             raise OptionError(
                 f"{self.path} holds {len(rows)} rows of an unfinished evaluation, which must have "
-                f"the same settings to go on, got another {difference}; repeat that command, "
+                f"the same settings to go on, got another {differ[0]}; repeat that command, "
                 f"delete {self.path.name}, or pass another --json than {result.name}"
             )
         self.rows, self._length = rows, len(whole)
@@ -82,9 +85,10 @@ class PartialResults:
         self._file.flush()
 
 
-def first_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first field in which two fingerprints differ, with both values; None where in none."""
-    for field in [*now, *(then.keys() - now.keys())]:
-        if then.get(field) != now.get(field):
-            return f"{field} ({then.get(field)!r} then, {now.get(field)!r} now)"
-    return None
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The fields in which two fingerprints differ, each with both values."""
+    return [
+        f"{field} ({then.get(field)!r} then, {now.get(field)!r} now)"
+        for field in [*now, *(then.keys() - now.keys())]
+        if then.get(field) != now.get(field)
+    ]

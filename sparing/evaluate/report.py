@@ -80,9 +80,14 @@ def origin_line(content: Mapping[str, Any]) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write atomically, a line a key: the file is the old one or the whole new one."""
+    """Write atomically: the file is the old one or the whole new one."""
+    write_atomically(path, json_text(content))
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """A line a key."""
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
-    write_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def machine() -> str:

@@ -1,6 +1,5 @@
 """Files and hub data sets as tasks: rows of a known form, drawn by seed."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +7,12 @@ from random import Random
 from typing import Any
 
 from sparing.errors import OptionError, reason
-from sparing.tasks.forms import Form, find_form
+from sparing.tasks.files import check_suffix, text_rows
+from sparing.tasks.forms import AUTO, Fields, Form, find_form
 from sparing.tasks.grading import check_maths
 from sparing.tasks.problem import Problem
 from sparing.tasks.splits import Split
 
-SUFFIXES = (".json", ".jsonl", ".parquet")
 SPLITS = ("test", "validation", "train")  # the first one of a hub data set is used
 CONFIGURATIONS = ("default", "main")  # of a hub data set with several
 
@@ -27,11 +26,11 @@ class RowsTask:
     rows: Sequence[Problem]
 
     @classmethod
-    def of(cls, name: str, rows: Sequence[Any]) -> "RowsTask":
+    def of(cls, name: str, rows: Sequence[Any], fields: Fields = AUTO) -> "RowsTask":
         """Read all rows; raises OptionError with the row and the field of the first fault."""
         if not rows:
             raise OptionError(f"{name} must hold a row or more, got none")
-        form = find_form(name, rows[0])
+        form = find_form(name, rows[0], fields)
         if form.maths:
             check_maths()
         return cls(name, form, [form.problem(name, id_, row) for id_, row in enumerate(rows, 1)])
@@ -45,35 +44,13 @@ class RowsTask:
 
 
 def file_rows(path: Path) -> list[Any]:
-    """The rows of a .json (a list of objects), .jsonl or .parquet file; raises OptionError."""
-    assert path.suffix in SUFFIXES, path
+    """The rows of a .json, .jsonl, .csv or .parquet file; raises OptionError."""
+    check_suffix(path)
     if not path.is_file():
         raise OptionError(f"a task file must exist, got {path}; check the path")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return load("parquet", data_files=str(path), split="train")
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path} must be a readable text file, got: {reason(error)}") from None
-    if path.suffix == ".json":
-        return whole(path, content)
-    filled = [line for line in content.split("\n") if line.strip()]
-    return [parsed(f"{path}, row {id_}", line) for id_, line in enumerate(filled, 1)]
-
-
-def whole(path: Path, content: str) -> list[Any]:
-    """The rows of a file with one JSON list."""
-    rows = parsed(str(path), content)
-    if not isinstance(rows, list):
-        raise OptionError(f"{path} must hold a list of objects, got a {type(rows).__name__}")
-    return rows
-
-
-def parsed(where: str, content: str) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise OptionError(f"{where} must be JSON, got: {reason(error)}; correct it") from None
+    return text_rows(path)
 
 
 def hub_rows(name: str) -> list[Any]:

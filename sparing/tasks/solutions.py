@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sparing.errors import OptionError
-from sparing.tasks.datasets import SUFFIXES, file_rows
+from sparing.tasks.datasets import file_rows
+from sparing.tasks.files import SUFFIXES
 from sparing.tasks.forms import find_form, lower
 
 CALCULATOR = re.compile(r"<<[^>]*>>")  # GSM8K's notes for a calculator
@@ -41,7 +42,7 @@ THINKING: dict[str, Callable[[Mapping[str, Any]], str]] = {
 def read_solutions(path: Path) -> list[Solution]:
     """All rows of a file; raises OptionError if its form has no worked solutions, or if it has
     fewer than two rows: one is held out."""
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise OptionError(
             f"training needs pocket or a file ({', '.join(SUFFIXES)}) as its task, got {path}; "
             "give one of these"

@@ -61,7 +61,7 @@ def test_prompts_are_answered_at_length(sparing, tmp_path):
     assert min(asked["evictions"]) > 0
     assert found["raw"]["left_out"]["depth"] == "not asked for"
     assert not [row for row in found["rows"] if row["name"].startswith("accuracy")]
-    greedy = sparing(*bench, "--greedy")
+    greedy = sparing(*bench, "--greedy", "--overwrite")
     assert greedy.code == 0
     rows = json.loads(file.read_text())["raw"]["rows"]
     same = [rows[arm]["prompts"]["tokens"] for arm in ("transformers", "off")]

@@ -75,13 +75,13 @@ def test_only_the_clock(sparing, tmp_path):
     prompts.write_text("Why?\nHow?\n")
     model = ("bench", "memory", "--model", tiny(**SHORT), *CLOCK, "--json", file)
     for more, asked in (((), 1), (("--prompts", prompts), 2)):
-        outcome = sparing(*model, *more)
+        outcome = sparing(*model, *more, "--overwrite")
         assert outcome.code == 0, outcome.err
         found = json.loads(file.read_text())
         names = [row["name"] for row in found["rows"]]
         assert names == ["time_vs_transformers", "kv_bytes_vs_transformers"]
         assert len(found["raw"]["speed_stats"]) == asked
-    outcome = sparing(*model, "--plot", tmp_path / "a.png")
+    outcome = sparing(*model, "--overwrite", "--plot", tmp_path / "a.png")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "--plot needs problems to solve, got none; pass --task" in outcome.err
 

@@ -43,11 +43,12 @@ def test_the_table_is_there_without_json(sparing):
 
 def test_seed_chooses_problems_and_sample_seed_the_noise(sparing, tmp_path):
     options = ("--task", "sums", "--n", 2, "--temperature", 1)
-    file = tmp_path / "a.json"
     seeds = [(0, 0), (0, 1), (1, 0), (0, 0)]
     rows = [
-        evaluated(sparing, file, *options, "--seed", s, "--sample-seed", noise)["rows"]
-        for s, noise in seeds
+        evaluated(sparing, tmp_path / f"{at}.json", *options, "--seed", s, "--sample-seed", noise)[
+            "rows"
+        ]
+        for at, (s, noise) in enumerate(seeds)
     ]
     questions, answers = (
         [[row[name] for row in of_run] for of_run in rows] for name in ("question", "answer")
@@ -86,8 +87,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG)
-def test_a_mistake_is_one_line_before_weights_load(sparing, tmp_path, arguments, said):
-    outcome = sparing("eval", *arguments, "--model", tmp_path / "never-looked-at")
+def test_a_mistake_is_one_line_before_weights_load(sparing, arguments, said):
+    outcome = sparing("eval", *arguments, "--model", tiny())
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.count("\n") == 1
     assert said in outcome.err

@@ -111,6 +111,37 @@ def test_nothing_solved_costs_nothing_that_could_be_said():
     assert found["seconds_per_solved"] is None
 
 
+def test_a_summary_says_what_was_cut_off_and_what_the_memory_was():
+    sampling = Sampling(temperature=1.0, max_new_tokens=60, ignore_eos=True)
+    memory = Memory(budget=0.5, policy="window", local=8, selection=0.5)
+    settings = replace(SAMPLED, sampling=sampling, memory=memory)
+    content = evaluate(model(), AccuracyExperiment([Words()], 4, 0, settings, thoughts=True))
+    rows, found = content["rows"], content["all"]
+    assert content["policy"] == "window"
+    assert found["cut_off"] == 4
+    assert found["evictions"] == sum(row["evictions"] for row in rows) / 4 > 0
+    for row in rows:
+        assert row["budget"] == row["prompt_tokens"] + 30
+        assert row["slots_peak"] == row["budget"]
+        assert row["max_new_tokens"] == 60
+        assert "thinking" in row
+    slots = [row["budget"] for row in rows]
+    assert found["budget"] == {"low": min(slots), "mean": sum(slots) / 4, "high": max(slots)}
+    assert found["budget"]["low"] < found["budget"]["high"]
+    assert found["slots_peak"] == max(slots)
+
+
+def test_without_a_budget_the_slots_in_use_are_those_of_all_tokens_but_the_last():
+    sampling = Sampling(temperature=1.0, max_new_tokens=30, ignore_eos=True)
+    [row] = evaluate(
+        model(), AccuracyExperiment([Words()], 1, 0, replace(SAMPLED, sampling=sampling))
+    )["rows"]
+    assert row["slots_peak"] == row["prompt_tokens"] + 29
+    assert row["budget"] is None
+    assert "thinking" not in row
+    assert summary([row])["budget"] is None
+
+
 def test_a_prompt_that_does_not_fit_is_named_and_leaves_nothing(tmp_path):
     experiment = AccuracyExperiment([Asked(question="x" * 3000)], 1, 0, SAMPLED)
     part = PartialResults(tmp_path / "a.json", experiment.fingerprint({}))
@@ -166,6 +197,7 @@ BASE = AccuracyExperiment([Words()], 4, 0, SAMPLED)
 CHANGES = {
     "n": replace(BASE, n=5),
     "seed": replace(BASE, seed=1),
+    "thoughts": replace(BASE, thoughts=True),
     "task": replace(BASE, tasks=[Words("others")]),
     "batch_size": replace(BASE, how=replace(SAMPLED, batch_size=2)),
     "sample_seed": replace(BASE, how=replace(SAMPLED, sample_seed=8)),

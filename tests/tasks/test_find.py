@@ -44,6 +44,7 @@ def test_a_file_is_named_as_it_was_given(tmp_path):
         ("leg", "did you mean legs, legs-hard"),
         ("chian_sum", "did you mean chain_sum"),
         ("pocket_hard", "did you mean pocket-hard"),
+        ("nonsense", "families: legs, countdown, sums, times"),
         ("zzzz", "families: legs, countdown, sums, times"),
         ("", "got ''"),
         ("sums,", "got ''"),

@@ -3,6 +3,26 @@
 import pytest
 
 from sparing.tasks.grading import grade_maths, grade_sentence
+from tests.tasks.graded import GRADED
+
+PAIRS = [(group, *pair) for group, pairs in GRADED.items() for pair in pairs]
+
+
+@pytest.mark.parametrize(("group", "answer", "reference", "right"), PAIRS)
+def test_answers_as_models_write_them(group, answer, reference, right):
+    assert grade_maths(reference, answer) == right
+
+
+def test_the_table_is_large_and_a_third_of_it_is_wrong():
+    assert len(PAIRS) >= 200
+    assert 0.3 < sum(not right for *_, right in PAIRS) / len(PAIRS) < 0.4
+    assert len({pair[1:3] for pair in PAIRS}) == len(PAIRS)
+
+
+@pytest.mark.parametrize("group", ["boxes", "fractions", "maths"])
+def test_a_reference_is_its_own_answer(group):
+    for _, reference, _ in GRADED[group]:
+        assert grade_maths(reference, f"\\boxed{{{reference}}}"), reference
 
 
 @pytest.mark.parametrize(

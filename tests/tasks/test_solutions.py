@@ -72,7 +72,9 @@ def test_a_form_without_solutions(tmp_path):
 
 
 def test_a_task_that_is_no_file(tmp_path):
-    assert "training needs pocket or a file (.json, .jsonl, .parquet)" in refused(Path("pokcet"))
+    assert "training needs pocket or a file (.json, .jsonl, .csv, .parquet)" in refused(
+        Path("pokcet")
+    )
     assert "must exist" in refused(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").touch()
     assert "must hold two rows or more" in refused(tmp_path / "empty.jsonl")
