@@ -138,7 +138,7 @@ def test_bench_decode_writes_its_rows_with_all_they_are_made_of(sparing, tmp_pat
     ],
 )
 def test_bench_decode_refuses_what_it_cannot_use(sparing, options, said):
-    assert_one_line(sparing("bench", "decode", "--model", "never-looked-at", *options), said)
+    assert_one_line(sparing("bench", "decode", "--model", "org/never-loaded", *options), said)
 
 
 def test_a_baseline_that_cannot_be_measured_is_said(sparing, monkeypatch):
@@ -153,13 +153,13 @@ def test_a_baseline_that_cannot_be_measured_is_said(sparing, monkeypatch):
 def test_bench_refuses_a_file_that_it_could_not_write(sparing, tmp_path, flag):
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "out.png"):
-        outcome = sparing("bench", "decode", "--model", "never-looked-at", flag, path)
+        outcome = sparing("bench", "decode", "--model", "org/never-loaded", flag, path)
         assert outcome.code == 2
         assert "must be a file to write" in outcome.err
 
 
 def test_bench_refuses_a_picture_of_no_known_kind(sparing, tmp_path):
-    outcome = sparing("bench", "decode", "--model", "never-looked-at", "--plot", tmp_path / "a.txt")
+    outcome = sparing("bench", "decode", "--model", "org/never-loaded", "--plot", tmp_path / "a.txt")
     assert outcome.code == 2
     assert "--plot must end in .png" in outcome.err
 

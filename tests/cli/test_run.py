@@ -80,7 +80,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
 def test_a_wrong_option_is_one_line_before_weights_load(sparing, tmp_path, arguments, message):
-    outcome = sparing("run", *arguments, "--model", tmp_path / "never-looked-at")
+    outcome = sparing("run", *arguments, "--model", tmp_path / "org/never-loaded")
     assert outcome.code == 2
     assert outcome.out == ""
     assert outcome.err.startswith("error: ")

@@ -136,7 +136,7 @@ WRONG = {
 def test_a_mistake_is_one_line_and_nothing_is_written(sparing, tmp_path, task, arguments, said):
     out = tmp_path / "out"
     given = [{"OUT": out, "TASK": task}.get(a, a) for a in arguments]
-    base = () if "--base" in given else ("--base", tmp_path / "never-looked-at")
+    base = () if "--base" in given else ("--base", tmp_path / "org/never-loaded")
     outcome = sparing("train", "reason", *given, *base)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.count("\n") == 1

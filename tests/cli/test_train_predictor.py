@@ -247,7 +247,7 @@ def test_a_mistake_is_one_line_before_weights_load(sparing, tmp_path, arguments,
     file.touch()
     given = [{"OUT": out, "FILE": file}.get(a, a) for a in arguments]
     where = () if not given or "--out" in given else ("--out", out)
-    never = ("--model", tmp_path / "never-looked-at")
+    never = ("--model", tmp_path / "org/never-loaded")
     assert_one_line(sparing("train", "predictor", *never, *where, *given), said)
     assert not out.exists()
 

@@ -179,7 +179,7 @@ def test_killed_and_started_again_at_the_same_port():
 def test_a_port_that_is_taken_is_told_before_the_model_loads(sparing, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        outcome = sparing("serve", "--model", tmp_path / "never-looked-at", "--port", port)
+        outcome = sparing("serve", "--model", tmp_path / "org/never-loaded", "--port", port)
     assert_one_line(outcome, f"must be free to listen on, got 127.0.0.1:{port}")
 
 
@@ -197,7 +197,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("flags", "message"), WRONG.values(), ids=WRONG)
 def test_wrong_flags_are_one_line_before_the_model_loads(sparing, tmp_path, flags, message):
-    outcome = sparing("serve", "--port", 0, "--model", tmp_path / "never-looked-at", *flags)
+    outcome = sparing("serve", "--port", 0, "--model", tmp_path / "org/never-loaded", *flags)
     assert_one_line(outcome, message)
 
 
