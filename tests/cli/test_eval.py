@@ -81,13 +81,13 @@ WRONG = {
     "n": (("--task", "sums", "--n", 0), "--n"),
     "batch": (("--task", "sums", "--batch-size", 0), "--batch-size"),
     "seed": (("--task", "sums", "--seed", -1), "--seed"),
-    "option": (("--task", "sums", "--top-p", 0), "top_p must be greater than 0"),
+    "option": (("--task", "sums", "--top-p", 0), "--top-p must be greater than 0"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG)
-def test_a_mistake_is_one_line_before_weights_load(sparing, tmp_path, arguments, said):
-    outcome = sparing("eval", *arguments, "--model", tmp_path / "never-looked-at")
+def test_a_mistake_is_one_line_before_weights_load(sparing, never_read, arguments, said):
+    outcome = sparing("eval", *arguments, "--model", never_read)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.count("\n") == 1
     assert said in outcome.err
@@ -99,7 +99,7 @@ def test_what_this_model_cannot_do_is_one_line_too(sparing, tmp_path):
                       "--json", tmp_path / "a.json")  # fmt: skip
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.count("\n") == 1
-    assert "think_budget needs a model that marks its thoughts" in outcome.err
+    assert "--think-budget needs a model that marks its thoughts" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 
