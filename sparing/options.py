@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sparing.errors import OptionError
 
@@ -174,18 +182,12 @@ class Memory(Options):
 
     @field_validator("budget", "local", "selection")
     @classmethod
-    def _count_or_share(cls, value: int | float | None) -> int | float | None:
+    def _count_or_share(cls, value: int | float | None, info: ValidationInfo) -> int | float | None:
         if isinstance(value, float) and not 0 < value <= 1:
             raise ValueError(f"as a share must lie in (0, 1], got {value}; give a count as an int")
-        if isinstance(value, int) and value < 0:
-            raise ValueError(f"must be 0 tokens or more, got {value}")
-        return value
-
-    @field_validator("local")
-    @classmethod
-    def _some(cls, value: int | float | None) -> int | float | None:
-        if value == 0:
-            raise ValueError("must be 1 token or more, got 0")
+        least = "0 tokens" if info.field_name == "selection" else "1 token"
+        if isinstance(value, int) and value < int(least[0]):
+            raise ValueError(f"must be {least} or more, got {value}")
         return value
 
     @model_validator(mode="after")

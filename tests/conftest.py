@@ -26,6 +26,14 @@ def state(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
+def never_read(tmp_path_factory):
+    """A model that is there and cannot be read."""
+    path = tmp_path_factory.mktemp("model") / "never-read.gguf"
+    path.touch()
+    return path
+
+
+@pytest.fixture
 def sparing(monkeypatch, capfd):
     """The command line."""
     return Command(monkeypatch, capfd)

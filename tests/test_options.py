@@ -171,6 +171,6 @@ def test_from_json_as_a_server_reads_it():
     assert Memory.model_validate_json('{"budget": 0.5, "policy": "window"}') == Memory(
         budget=0.5, policy="window"
     )
-    with pytest.raises(ValueError, match="budget must be 0 tokens or more, got -1"):
+    with pytest.raises(ValueError, match="budget must be 1 token or more, got -1"):
         Memory.model_validate_json('{"budget": -1}')
     assert issubclass(Memory, Options)

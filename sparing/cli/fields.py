@@ -4,7 +4,9 @@ A command's parameter of a class of ``Options`` gives it a flag for each field; 
 called with the options, checked. Dataclasses of flags are taken whole in the same way.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
@@ -14,11 +16,13 @@ from typing import get_type_hints as hints_of
 
 import typer
 from pydantic.fields import FieldInfo
+from typer.models import OptionInfo
 
-from sparing.errors import OptionError
+from sparing.errors import OptionError, PromptError
 from sparing.options import Options
 
 N = TypeVar("N", int, float)
+FIELD = re.compile(r"^[a-z_]+(?= )|(?<![\w.'\"/-])[a-z]+(_[a-z]+)+(?![\w(='\"/]|\.\w)")
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,55 @@ def values_of(options: type[Options], values: dict[str, Any], how: Flags) -> dic
         if name in how.without:
             continue
         if is_options(inner := info.annotation):
-            found[name] = inner(**values_of(inner, values, flags_in(info.metadata)))
+            found[name] = built(inner, values, flags_in(info.metadata))
         elif (value := values.pop(how.renamed.get(name, name))) not in (None, [], ()):
             found[name] = value
     return found
+
+
+def fields_of(options: type[Options], how: Flags = EVERY) -> dict[str, str]:
+    """The flags by field; those of groups within it too."""
+    found: dict[str, str] = {}
+    for name, info in options.model_fields.items():
+        if is_options(info.annotation):
+            found |= fields_of(info.annotation, flags_in(info.metadata))
+        elif name not in how.without:
+            found[name] = how.renamed.get(name, name)
+    return found
+
+
+def built(options: type[Options], values: dict[str, Any], how: Flags) -> Options:
+    """The options that the flags ask for; an error names the flags."""
+    given = values_of(options, values, how)
+    with named(fields_of(options, how)):
+        return options(**given)
+
+
+@contextmanager
+def named(flags: Mapping[str, str]) -> Iterator[None]:
+    """An error of options or prompts from within names flags instead of fields.
+
+    ``flags``: by field. The error's first word is a field, and so is a name with an underscore
+    wherever it stands.
+    """
+
+    def flag_of(found: re.Match[str]) -> str:
+        return as_flag(flags[found[0]]) if found[0] in flags else found[0]
+
+    try:
+        yield
+    except (OptionError, PromptError) as error:
+        error.args = (FIELD.sub(flag_of, str(error)),)
+        raise
+
+
+def is_flag(parameter: Parameter) -> bool:
+    """Whether a command's parameter is no argument."""
+    return any(isinstance(each, OptionInfo) for each in get_args(parameter.annotation)[1:])
+
+
+def as_flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def flags_in(metadata: Collection[Any]) -> Flags:
@@ -84,7 +133,7 @@ def parameter(name: str, info: FieldInfo) -> Parameter:
         default = ",".join(map(str, default))
     if default is None or info.default_factory:
         kind, default = kind if kind is Any else kind | None, None
-    option = flag(info.description or "", f"--{name.replace('_', '-')}", **more)
+    option = flag(info.description or "", as_flag(name), **more)
     return Parameter(
         name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
     )
@@ -126,9 +175,14 @@ def count_or_share(given: str | float) -> int | float:
     """``512`` is a count, ``0.25`` a share; a flag's default comes through here as a number."""
     text = str(given)
     try:
-        return float(text) if any(mark in text for mark in ".eE") else int(text)
+        number = int(text) if re.fullmatch(r"\s*[+-]?\d+\s*", text) else float(text)
     except ValueError:
         raise typer.BadParameter(f"must be a count (512) or a share (0.25), got {text!r}") from None
+    if isinstance(number, float) and not 0 < number <= 1:
+        raise typer.BadParameter(
+            f"must be a count in digits (512), or a share above 0 and at most 1 (0.25), got {text}"
+        )
+    return number
 
 
 def whole_numbers(given: str) -> tuple[int, ...]:
@@ -160,25 +214,31 @@ def numbers(name: str, text: str, of: type[N]) -> list[N]:
 Take = Callable[[dict[str, Any]], Any]  # a group out of the values of its flags
 
 
-def group_of(hint: Any) -> tuple[list[Parameter], Take] | None:
-    """The flags of a parameter that is a group, and how to build it; None for a plain parameter."""
+def split_hint(hint: Any) -> tuple[Any, Flags]:
+    """A parameter's type, the options of a dict of their values, and which flags they have."""
     base, *metadata = get_args(hint) if get_origin(hint) is Annotated else [hint]
     how = flags_in(metadata)
-    options = how.of or base
+    return how.of or base, how
+
+
+def group_of(hint: Any) -> tuple[list[Parameter], Take] | None:
+    """The flags of a parameter that is a group, and how to build it; None for a plain parameter."""
+    options, how = split_hint(hint)
     if is_options(options):
-        whole: Any = options if how.of is None else dict
         flags = [parameter(*each) for each in flags_of(options, how).items()]
-        return flags, lambda values: whole(**values_of(options, values, how))
-    if is_dataclass(base):
-        hints = hints_of(base, include_extras=True)
+        if how.of is None:
+            return flags, lambda values: built(options, values, how)
+        return flags, lambda values: values_of(options, values, how)
+    if is_dataclass(options):
+        hints = hints_of(options, include_extras=True)
         flags = [
             Parameter(
                 each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name]
             )
-            for each in fields(base)
+            for each in fields(options)
         ]
         names = [each.name for each in flags]
-        group: Any = base
+        group: Any = options
         return flags, lambda values: group(**{name: values.pop(name) for name in names})
     return None
 
@@ -192,23 +252,28 @@ def takes_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     hints = hints_of(command, include_extras=True)
     takes: dict[str, Take] = {}
     parameters: list[Parameter] = []
+    flags: dict[str, str] = {}  # by field
     for name, own in signature(command).parameters.items():
         if group := group_of(hints[name]):
             parameters += group[0]
             takes[name] = group[1]
+            options, how = split_hint(hints[name])
+            flags |= fields_of(options, how) if is_options(options) else {}
         else:
             parameters.append(own.replace(annotation=hints[name]))
     parameters.sort(key=lambda each: each.kind)
     names = [each.name for each in parameters]
     assert len(names) == len(set(names)), sorted(names)
+    flags |= {each.name: each.name.rstrip("_") for each in parameters if is_flag(each)}
 
     @wraps(command)
     def run(**values: Any) -> Any:
-        groups = {name: take(values) for name, take in takes.items()}
-        for group in groups.values():
-            if check := getattr(group, "check", None):
-                check()
-        return command(**values, **groups)
+        with named(flags):
+            groups = {name: take(values) for name, take in takes.items()}
+            for group in reversed(groups.values()):  # the model, which comes first, is last
+                if check := getattr(group, "check", None):
+                    check()
+            return command(**values, **groups)
 
     run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in parameters}

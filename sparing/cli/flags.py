@@ -7,8 +7,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from sparing.cli.fields import Flags, count_or_share, flag
+from sparing.cli.signals import leaving_at_once
+from sparing.errors import OptionError
+from sparing.latent.files import check_latent
 from sparing.memory.files import find_predictor
-from sparing.model.sources import find_here
+from sparing.model.progress import LoadProgress
+from sparing.model.sources import find_here, find_model
 from sparing.options import Depth, Latent, Loading, Memory, Options, Sampling
 
 
@@ -59,16 +63,17 @@ class LoadingFlags(ModelFlags):
 def load_quietly(flags: ModelFlags, predictor: Any) -> Any:
     """The engine, without a word from transformers."""
     quiet_transformers()
-    from sparing.api import load
+    with leaving_at_once(), LoadProgress(flags.model):
+        from sparing.api import load
 
-    return load(
-        flags.model,
-        flags.weights,
-        flags.dtype,
-        threads=flags.threads,
-        decoder=flags.decoder,
-        predictor=predictor,
-    )
+        return load(
+            flags.model,
+            flags.weights,
+            flags.dtype,
+            threads=flags.threads,
+            decoder=flags.decoder,
+            predictor=predictor,
+        )
 
 
 def quiet_transformers() -> None:
@@ -93,6 +98,20 @@ class SeedlessFlags(Options):
         default=False, description="ask the chat template to leave the thought out"
     )
 
+    def check(self) -> None:
+        """Raise OptionError where a share was meant."""
+        if type(budget := self.memory.budget) is int and budget == 1:
+            raise OptionError(
+                "budget must hold a prompt, got 1, which is one token; pass a count as 512, or a "
+                "share: 0.25 is a quarter of --max-new-tokens, 1.0 all of it"
+            )
+
+    def check_for(self, loading: LoadingFlags) -> None:
+        """Raise OptionError for what the model cannot do, by its files, before its weights load."""
+        check_latent(loading.model, self.latent)
+        check_policy(self.memory, loading)
+        check_markers(self.sampling, loading.model)
+
     def options(self) -> dict[str, Any]:
         """The keyword arguments of ``Engine.stream``."""
         return {
@@ -102,6 +121,31 @@ class SeedlessFlags(Options):
             "sampling": self.sampling,
             "template_options": {"enable_thinking": False} if self.no_think else None,
         }
+
+
+def check_policy(memory: Memory, loading: LoadingFlags) -> None:
+    """Raise OptionError for a policy that needs a predictor, where the model has none."""
+    if memory.budget is None or memory.policy in ("auto", "window"):
+        return
+    if find_predictor(loading.predictor, find_model(loading.model)):
+        return
+    from sparing.memory.find import PREDICTED, without_predictor
+
+    if memory.policy in PREDICTED:
+        raise without_predictor(memory.policy)
+
+
+def check_markers(sampling: Sampling, model: str) -> None:
+    """Raise OptionError for a budget of thinking, where the model's files have no markers."""
+    if sampling.think_budget is None:
+        return
+    from sparing.model.marker_files import has_markers
+
+    if has_markers(find_model(model)) is False:
+        raise OptionError(
+            f"think_budget needs a model that marks its thoughts, and {model} does not; limit "
+            "max_new_tokens instead"
+        )
 
 
 class DecodingFlags(SeedlessFlags):

@@ -1,100 +1,49 @@
-"""`sparing`: run, chat, models, serve, eval, compare, train, tune, bench."""
+"""The command's entry: light, so that Ctrl-C is in order from the first moment."""
 
+import atexit
 import os
+import signal
 import sys
-from typing import Annotated, Any
 
-import typer
-
-from sparing import __version__
-from sparing.cli.bench import bench
-from sparing.cli.bench_all import all_ as bench_all
-from sparing.cli.bench_all import headline
-from sparing.cli.bench_depth import depth as bench_depth
-from sparing.cli.bench_latent import latent as bench_latent
-from sparing.cli.bench_memory import memory
-from sparing.cli.bench_serve import serve as bench_serve
-from sparing.cli.chat import chat
-from sparing.cli.compare import compare
-from sparing.cli.evaluate import evaluate
-from sparing.cli.fields import takes_flags
-from sparing.cli.models import models
-from sparing.cli.run import INTERRUPTED, run
-from sparing.cli.serve import serve
-from sparing.cli.train import train
-from sparing.cli.train_ablations import ablations
-from sparing.cli.train_latent import latent
-from sparing.cli.train_predictor import predictor
-from sparing.cli.tune import depth as tune_depth
-from sparing.cli.tune import tune
+from sparing.cli import streams
+from sparing.cli.signals import INTERRUPTED, leaving_at_once
 from sparing.errors import SparingError
 
-UsageError: Any = typer.BadParameter.__bases__[0]  # typer does not export it
-
-app = typer.Typer(
-    name="sparing",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help, in half the time
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"sparing {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def group(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Show the version and exit.", is_eager=True, callback=show_version
-        ),
-    ] = False,
-) -> None:
-    """Open reasoning models that spare memory, depth and words."""
-
-
-for command in (run, chat, models, serve, compare):
-    app.command()(takes_flags(command))
-app.command("eval")(takes_flags(evaluate))
-bench.command("memory")(takes_flags(memory))
-bench.command("depth")(takes_flags(bench_depth))
-bench.command("serve")(takes_flags(bench_serve))
-bench.command("latent")(bench_latent)
-bench.command("all")(takes_flags(bench_all))
-bench.command("headline")(headline)
-app.add_typer(bench, name="bench")
-train.command("predictor")(takes_flags(predictor))
-train.command("latent")(takes_flags(latent))
-train.command("ablations")(takes_flags(ablations))
-app.add_typer(train, name="train")
-tune.command("depth")(takes_flags(tune_depth))
-app.add_typer(tune, name="tune")
+UNWRITTEN = 1
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    """Run the command line and exit.
+
+    A user's mistake is one line on stderr and exit code 2, a stdout that cannot be written one line
+    and exit code 1, Ctrl-C exit code 130.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    streams.prepare()
+    failed: OSError | None = None
     try:
-        code = app(standalone_mode=False)
+        code = command()
     except SparingError as error:
-        fail(str(error), error.exit_code)
-    except UsageError as error:
-        fail(error.format_message(), error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def fail(message: str, code: int) -> None:
-    """Print a user's mistake as one line and leave."""
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except OSError as error:
+        failed, code = error, UNWRITTEN
+    if lost := streams.unwritten("\n" if failed else ""):  # a line break shows whose fault it is
+        streams.report(lost)
+        code = code or UNWRITTEN
+    elif failed:
+        raise failed
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)  # nothing is to be kept any more
     sys.exit(code)
+
+
+def command() -> int:
+    """Run the command; its exit code."""
+    with leaving_at_once():
+        from sparing.cli.app import dispatch
+    return dispatch()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,63 @@
-"""Prompts: from a file, a task's questions, or pocket's own."""
+"""Prompts: from an argument, a file or stdin, a task's questions, or pocket's own."""
 
 import json
+import sys
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
-from sparing.errors import OptionError, reason
+from sparing.errors import OptionError, PromptError, reason
+
+STDIN = "-"
 
 CHAT = frozenset(  # categories of MT-bench, in Spec-Bench
     ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"]
 )
+
+
+def given_prompt(prompt: str | None, file: Path | None) -> str:
+    """The prompt of ``sparing run``: its argument, a file's text, or stdin's.
+
+    Raises OptionError or PromptError where there is none.
+    """
+    if prompt is not None and file:
+        raise OptionError("PROMPT or --file must be given, got both; leave one out")
+    if file:
+        text, where = file_text("--file", file), f"file {file}"
+    elif prompt == STDIN or (prompt is None and not sys.stdin.isatty()):
+        text, where = decoded("stdin", sys.stdin.buffer.read()), "stdin"
+    elif prompt is None:
+        raise PromptError(
+            "a prompt must be given, got none; pass PROMPT, --file FILE, or - to read stdin"
+        )
+    else:
+        text, where = prompt, "text"
+    if not text.strip():
+        raise PromptError(f"a prompt must have a token or more, got an empty {where}")
+    return text
+
+
+def file_text(flag: str, path: Path) -> str:
+    """The text of the file that a flag names; raises OptionError where it has none."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise OptionError(f"{flag} must be a file to read, got: {reason(error)}") from None
+    return decoded(f"{flag} {path}", data)
+
+
+def decoded(what: str, data: bytes) -> str:
+    """Text in UTF-8, or in UTF-16 with its mark, without its last line break."""
+    coding = "utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8"
+    try:
+        text = data.removeprefix(BOM_UTF8).decode(coding)
+    except UnicodeDecodeError as error:
+        raise OptionError(
+            f"{what} must be text in UTF-8, got byte {data[error.start]:#x} at {error.start}; "
+            "convert it, as with iconv"
+        ) from None
+    if "\0" in text:
+        raise OptionError(f"{what} must be text, got a zero byte; convert it, as with iconv")
+    return text.replace("\r\n", "\n").removesuffix("\n")
 
 
 def check_one(task: str | None, prompts: Path | None) -> None:
@@ -43,8 +93,8 @@ def read_groups(path: Path) -> dict[str, list[str]]:
     there, as in Spec-Bench, those are one, chat, with a prompt of each in turn."""
     from sparing.evaluate.timing import alternating
 
+    lines = [line.strip() for line in file_text("--prompts", path).split("\n")]
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
         groups: dict[str, list[str]] = {}
         for line in filter(None, lines):
             row = json.loads(line) if path.suffix == ".jsonl" else {"prompt": line}
@@ -52,7 +102,7 @@ def read_groups(path: Path) -> dict[str, list[str]]:
             if not isinstance(turns, list) or not isinstance(prompt := turns[0], str):
                 raise TypeError(f"no text in {line}")
             groups.setdefault(row.get("category", path.stem), []).append(prompt)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise OptionError(
             f"--prompts must be a text file with a prompt a line, or a .jsonl file with prompt or "
             f"turns in each, got {path}: {reason(error)}"

@@ -1,23 +1,28 @@
 """`sparing run`: one prompt, answered live."""
 
-import json
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sparing.cli.fields import flag
-from sparing.cli.flags import DecodingFlags, LoadingFlags
-from sparing.cli.view import LiveView, summary
-from sparing.errors import OptionError, PromptError
-from sparing.latent.files import check_latent
+from sparing.cli.flags import DecodingFlags, LoadingFlags, SeedlessFlags
+from sparing.cli.prompts import given_prompt
+from sparing.cli.signals import INTERRUPTED
+from sparing.cli.streams import print_json
+from sparing.cli.view import LiveView, cut, summary
+from sparing.errors import OptionError
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from sparing.engine.result import Result
+    from sparing.engine.run import Stream
 
 
 def run(
-    prompt: Annotated[str, typer.Argument(help="the question")],
     loading: LoadingFlags,
     decoding: DecodingFlags,
+    prompt: Annotated[str | None, typer.Argument(help="the question; - or a pipe: stdin")] = None,
+    file: Annotated[Path | None, flag("read the prompt from this file")] = None,
     raw: Annotated[bool, flag("without the chat template", "--raw")] = False,
     json_: Annotated[bool, flag("print one JSON object instead of text", "--json")] = False,
     events: Annotated[bool, flag("with --json: the events too", "--events")] = False,
@@ -25,36 +30,59 @@ def run(
     """Answer PROMPT, and show the thinking as it comes."""
     if events and not json_:
         raise OptionError("--events belongs to --json, got it alone; pass --json too")
-    if not prompt:
-        raise PromptError("a prompt must have a token or more, got none; pass some text")
-    check_latent(loading.model, decoding.latent)
+    text = given_prompt(prompt, file)
+    decoding.check_for(loading)
     engine = loading.load()
-    stream = engine.stream(engine.chat.question(prompt, raw=raw), **decoding.options())
-    view = None if json_ else LiveView(engine, decoding.memory.budget)
-    interrupted = follow(stream, view)
-    result = stream.result()
-    if json_:
-        content = {"model": loading.model, **result.to_dict(events)}
-        print(json.dumps(content, ensure_ascii=False))
-    else:
-        typer.echo(summary(result), err=True)
+    say_without_effect(engine, decoding, raw)
+    with engine.stream(engine.chat.question(text, raw=raw), **decoding.options()) as stream:
+        interrupted, result = follow(engine, stream, shown=not json_)
+    if json_ and result:
+        print_json({"model": loading.model, **result.to_dict(events)})
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
-def follow(stream: Any, view: LiveView | None) -> bool:
-    """Show a stream to its end, its notice first; True where Ctrl-C ended it."""
+def follow(engine: Any, stream: "Stream", shown: bool = True) -> tuple[bool, "Result | None"]:
+    """Show a stream to its end, its notice first and a summary last.
+
+    True where Ctrl-C ended it, and the result; None before there is any.
+    """
     if stream.notice:
-        typer.echo(f"note: {stream.notice}", err=True)
+        note(stream.notice)
+    slots = stream.budget.slots if stream.budget else None
+    interrupted = False
     try:
-        if view is None:
-            for _ in stream:
-                pass
-        else:
-            with view:
+        if shown:
+            with LiveView(engine, slots) as view:
                 for event in stream:
                     view.show(event)
+        else:
+            for _ in stream:
+                pass
     except KeyboardInterrupt:
         stream.close()
-        return True
-    return False
+        interrupted = True
+    if not stream.begun:
+        return interrupted, None
+    result = stream.result()
+    if said := cut(result, engine.chat.markers is not None):
+        note(said)
+    if shown:
+        typer.echo(summary(result, slots), err=True)
+    return interrupted, result
+
+
+def say_without_effect(engine: Any, decoding: SeedlessFlags, raw: bool = False) -> None:
+    """Say where --no-think changes nothing."""
+    if not decoding.no_think:
+        return
+    from sparing.server.settings import thinking_can_be_left_out
+
+    if raw:
+        note("--no-think has no effect with --raw")
+    elif not thinking_can_be_left_out(engine.chat):
+        note(f"--no-think has no effect: {engine.name} has no template that knows enable_thinking")
+
+
+def note(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)

@@ -7,13 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from sparing.cli.fields import flag
+from sparing.cli.fields import flag, named
 from sparing.cli.flags import LoadingFlags, SeedlessFlags
+from sparing.cli.run import say_without_effect
+from sparing.cli.signals import leaving_at_once
 from sparing.errors import OptionError
-from sparing.latent.files import check_latent
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 PACKAGES = ("fastapi", "prometheus_client", "uvicorn")  # the extra "serve"
+FLAGS = {  # of the settings that are called otherwise
+    "request_s": "timeout",
+    "body_s": "body_timeout",
+    "body_bytes": "max_body",
+    "prompt_tokens": "max_prompt_tokens",
+    "grace_s": "grace",
+}
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -58,18 +66,19 @@ def serve(
     needs_extra()
     from sparing.server.settings import RequestDefaults, ServerConfig
 
-    serving = ServerConfig(
-        kv_bytes=kv_bytes,
-        rows=rows,
-        queue=queue,
-        request_s=timeout,
-        body_s=body_timeout,
-        body_bytes=max_body,
-        prompt_tokens=max_prompt_tokens,
-        grace_s=grace,
-        keep_runs=keep_runs,
-        api_key=api_key or os.environ.get("SPARING_API_KEY") or None,
-    )
+    with named(FLAGS):
+        serving = ServerConfig(
+            kv_bytes=kv_bytes,
+            rows=rows,
+            queue=queue,
+            request_s=timeout,
+            body_s=body_timeout,
+            body_bytes=max_body,
+            prompt_tokens=max_prompt_tokens,
+            grace_s=grace,
+            keep_runs=keep_runs,
+            api_key=api_key or os.environ.get("SPARING_API_KEY") or None,
+        )
     defaults = RequestDefaults(
         memory=decoding.memory,
         depth=decoding.depth,
@@ -80,8 +89,9 @@ def serve(
     from sparing.server.listener import bind
 
     with bind(host, port) as listener:
-        check_latent(loading.model, decoding.latent)
+        decoding.check_for(loading)
         engine = loaded(loading)
+        say_without_effect(engine, decoding)
         address = f"[{host}]" if ":" in host else host
         where = f"http://{address}:{listener.getsockname()[1]}"
         if host not in LOOPBACK and serving.api_key is None:
@@ -100,7 +110,7 @@ def loaded(loading: LoadingFlags) -> Any:
     torch's thread pool belongs to the first thread that uses it. Loading here keeps it off the
     HTTP thread, where it would share the cores with the engine's pool.
     """
-    with ThreadPoolExecutor(1) as pool:
+    with leaving_at_once(), ThreadPoolExecutor(1) as pool:
         return pool.submit(loading.load).result()
 
 

@@ -1,12 +1,16 @@
 """The driver of a loop: requests wait, get a row, end. A stream is a run of one request."""
 
+import atexit
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from sparing.engine.events import DoneEvent, Event
+from sparing.engine.eviction import Budget
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
 from sparing.engine.row import Request, Row
@@ -20,6 +24,18 @@ class Step:
     rows: Sequence[Row]
     events: Sequence[Event]
     seconds: float
+
+
+OPEN = WeakSet[Generator[Step]]()  # runs that are not at their end
+
+
+@atexit.register
+def close_all() -> None:
+    """End what a reader left: an error's traceback keeps a run alive, and torch aborts the process
+    if its tensors are still alive when the interpreter ends."""
+    for steps in list(OPEN):
+        with suppress(Exception):
+            steps.close()
 
 
 class Run:
@@ -44,6 +60,15 @@ class Run:
 
     def steps(self) -> Iterator[Step]:
         """The same, step by step."""
+        steps = self._steps()
+        OPEN.add(steps)
+        return steps
+
+    def request(self) -> Request:
+        """The first one."""
+        return self.rows[0].request if self.rows else self._waiting[0]
+
+    def _steps(self) -> Generator[Step]:
         try:
             while self._waiting or self.loop.live:
                 while self._waiting and self.loop.free_rows:
@@ -58,14 +83,33 @@ class Run:
 
 
 class Stream:
-    """An iterator over one prompt's events, with the result so far; ``notice`` as in Result."""
+    """An iterator over one prompt's events, with the result so far; ``notice`` as in Result.
+
+    As a context manager it is closed at the end of its block.
+    """
 
     def __init__(self, run: Run, notice: str | None = None) -> None:
         self._run, self._events, self.notice = run, list[Event](), notice
         self._iterator = iter(run)
 
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __iter__(self) -> "Stream":
         return self
+
+    @property
+    def budget(self) -> Budget | None:
+        """The row's memory in slots; None without a budget."""
+        return self._run.request().budget
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a result."""
+        return bool(self._run.rows)
 
     def __next__(self) -> Event:
         event = next(self._iterator)
@@ -81,7 +125,7 @@ class Stream:
 
     def result(self) -> Result:
         """What has been produced; ``finish_reason`` "interrupted" before the end."""
-        if not self._run.rows:
+        if not self.begun:
             raise ValueError("a stream must have been iterated before it has a result; call next()")
         row = self._run.rows[0]
         ended = self._events and isinstance(self._events[-1], DoneEvent)

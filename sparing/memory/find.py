@@ -40,13 +40,17 @@ def find_policy(
     if name == "auto":
         name = "learned" if horizons else "window"
     if name in PREDICTED and not horizons:
-        raise OptionError(
-            f"policy {name} needs a model with an importance predictor, got one without; "
-            "use window, or train one with `sparing train predictor`"
-        )
+        raise without_predictor(name)
     if name not in POLICIES:
         return load_entry_point(name)
     return POLICIES[name].for_model(tokenizer, horizons or ())
+
+
+def without_predictor(name: str) -> OptionError:
+    return OptionError(
+        f"policy {name} needs a model with an importance predictor, got one without; "
+        "use window, or train one with `sparing train predictor`"
+    )
 
 
 def load_entry_point(name: str) -> EvictionPolicy:

@@ -161,7 +161,7 @@ class Assembly:
 
     def _parts(self, build, vector):
         """Layers, embedding and head; a tied head is the embedding's matrix."""
-        with LoadProgress(f"loading {self.name}", len(self._names())) as progress:
+        with LoadProgress(self.name, len(self._names())) as progress:
 
             def matrix(name: str, bias: bool = False) -> Matrix:
                 try:

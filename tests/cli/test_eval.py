@@ -82,13 +82,13 @@ WRONG = {
     "n": (("--task", "sums", "--n", 0), "--n"),
     "batch": (("--task", "sums", "--batch-size", 0), "--batch-size"),
     "seed": (("--task", "sums", "--seed", -1), "--seed"),
-    "option": (("--task", "sums", "--top-p", 0), "top_p must be greater than 0"),
+    "option": (("--task", "sums", "--top-p", 0), "--top-p must be greater than 0"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG)
-def test_a_mistake_is_one_line_before_weights_load(sparing, arguments, said):
-    outcome = sparing("eval", *arguments, "--model", tiny())
+def test_a_mistake_is_one_line_before_weights_load(sparing, never_read, arguments, said):
+    outcome = sparing("eval", *arguments, "--model", never_read)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.count("\n") == 1
     assert said in outcome.err
@@ -100,7 +100,7 @@ def test_what_this_model_cannot_do_is_one_line_too(sparing, tmp_path):
                       "--json", tmp_path / "a.json")  # fmt: skip
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.count("\n") == 1
-    assert "think_budget needs a model that marks its thoughts" in outcome.err
+    assert "--think-budget needs a model that marks its thoughts" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 

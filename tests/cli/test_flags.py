@@ -5,13 +5,15 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from sparing.cli.fields import flags_in, flags_of, takes_flags
+from sparing.cli.app import app
+from sparing.cli.fields import flags_in, flags_of, named, takes_flags
 from sparing.cli.flags import DecodingFlags, LoadingFlags, ModelFlags, SeedlessFlags
-from sparing.cli.main import app
 from sparing.cli.train_latent import StageFlags
 from sparing.cli.train_predictor import FitFlags, TraceFlags
+from sparing.errors import OptionError, PromptError
 from sparing.options import Depth, Latent, Loading, Memory, Sampling
 from sparing.train.settings import TrainSettings
+from tests.cli.command import assert_one_line
 
 COMMANDS = {
     "run": (LoadingFlags, DecodingFlags),
@@ -113,3 +115,46 @@ def test_several_numbers_have_commas():
 def test_a_dict_of_flags_has_their_defaults_too():
     assert parsed(FitFlags)["epochs"] == 15
     assert "seed" not in parsed(FitFlags)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("request_s must be 1", "--timeout must be 1"),
+        ("budget needs no budget", "--budget needs no budget"),
+        ("a budget must be", "a budget must be"),
+        ("pass it, or limit max_new_tokens", "pass it, or limit --max-new-tokens"),
+        ("it must be one, got 'max_new_tokens'", "it must be one, got 'max_new_tokens'"),
+        ("no file in x/max_new_tokens/y", "no file in x/max_new_tokens/y"),
+        ("pass max_new_tokens=5", "pass max_new_tokens=5"),
+        ("--max-new-tokens must be", "--max-new-tokens must be"),
+        ("stop_token_ids must be", "stop_token_ids must be"),
+    ],
+)
+@pytest.mark.parametrize("kind", [OptionError, PromptError])
+def test_an_error_names_flags(error, told, kind):
+    flags = {"request_s": "timeout", "budget": "budget", "max_new_tokens": "max_new_tokens"}
+    with pytest.raises(kind) as found, named(flags):
+        raise kind(error)
+    assert str(found.value) == told
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("run hi --max-new-tokens 0", "--max-new-tokens must be greater than or equal to 1, got 0"),
+        ("run hi --latent often", "--latent must be 'off', 'learned' or 'confidence'"),
+        ("run hi --interval 0", "--interval must be greater than or equal to 1, got 0"),
+        ("serve --timeout 0", "--timeout must be greater than 0, got 0.0"),
+        ("serve --body-timeout 0", "--body-timeout must be greater than 0, got 0.0"),
+        ("serve --max-body 0", "--max-body must be greater than or equal to 1, got 0"),
+        ("serve --max-prompt-tokens 0", "--max-prompt-tokens must be greater than or equal to 1"),
+        ("serve --grace -1", "--grace must be greater than or equal to 0, got -1.0"),
+        ("serve --kv-bytes 0", "--kv-bytes must be greater than or equal to 1, got 0"),
+        ("serve --api-key x --rows 0", "--rows must be greater than or equal to 1, got 0"),
+        ("train reason --out x --weight-decay -1", "--weight-decay must be"),
+        ("eval --task sums --top-p 2", "--top-p must be less than or equal to 1, got 2.0"),
+    ],
+)
+def test_a_command_s_error_names_its_flag(sparing, command, said):
+    assert_one_line(sparing(*command.split()), f"error: {said}")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import pytest
 
 from sparing import Sampling, __version__, load
 from sparing.cli.prompts import read_prompts
+from sparing.model.hub_cache import cached_models
+from sparing.model.sources import POCKET
 from sparing.tasks.families import FAMILIES
 from sparing.tasks.gym import create
 from tests.cli.command import assert_one_line
@@ -29,7 +32,41 @@ def test_models_says_what_pocket_can_do(sparing):
         for level in ("standard", "hard"):
             assert create(family["dataset"], family[level], seed=0, size=1)[0]["question"], name
     table = sparing("models").out
-    assert all(f"{name}: " in table for name in FAMILIES)
+    assert all(f"{name}\n  " in table for name in FAMILIES)
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_models_fit_the_terminal(sparing, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = sparing("models").out.splitlines()
+    for name in ("pocket", "pocket-latent", "pocket-cot", "smollm2"):
+        assert lines.count(name) == 1
+    assert all(len(line) <= columns for line in lines if "/" not in line)
+    assert f"  {POCKET}" in [line.replace("Apache-2.0, ", "") for line in lines]
+
+
+def test_models_of_the_hub_s_cache(sparing, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    files = {
+        "models--org--one": ["config.json", "model.safetensors"],
+        "models--org--two": ["two-Q4_K_M.gguf", "two-q8_0.gguf", "mmproj-f16.gguf"],
+        "models--org--half": ["config.json"],
+        "datasets--org--one": ["config.json", "model.safetensors"],
+    }
+    for name, inside in files.items():
+        folder = tmp_path / name
+        (folder / "snapshots" / "abc").mkdir(parents=True)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("abc")
+        for file in inside:
+            (folder / "snapshots" / "abc" / file).write_text("")
+    (tmp_path / "models--org--never-finished").mkdir()
+    names = ["org/one", "org/two:Q4_K_M", "org/two:Q8_0"]
+    assert list(cached_models()) == names
+    table = sparing("models").out.splitlines()
+    assert [line for line in table if line in names] == names
+    found = json.loads(sparing("models", "--json").out)
+    assert found["org/two:Q8_0"]["path"].endswith("/snapshots/abc/two-q8_0.gguf")
 
 
 def test_question_outside_pockets_families_is_flagged(sparing):
@@ -137,8 +174,8 @@ def test_bench_decode_writes_its_rows_with_all_they_are_made_of(sparing, tmp_pat
         (("--text", "no.jsonl"), "--text must be a .jsonl file"),
     ],
 )
-def test_bench_decode_refuses_what_it_cannot_use(sparing, options, said):
-    assert_one_line(sparing("bench", "decode", "--model", "org/never-loaded", *options), said)
+def test_bench_decode_refuses_what_it_cannot_use(sparing, never_read, options, said):
+    assert_one_line(sparing("bench", "decode", "--model", never_read, *options), said)
 
 
 def test_a_baseline_that_cannot_be_measured_is_said(sparing, monkeypatch):
@@ -150,16 +187,16 @@ def test_a_baseline_that_cannot_be_measured_is_said(sparing, monkeypatch):
 
 
 @pytest.mark.parametrize("flag", ["--json", "--plot"])
-def test_bench_refuses_a_file_that_it_could_not_write(sparing, tmp_path, flag):
+def test_bench_refuses_a_file_that_it_could_not_write(sparing, tmp_path, never_read, flag):
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "out.png"):
-        outcome = sparing("bench", "decode", "--model", "org/never-loaded", flag, path)
+        outcome = sparing("bench", "decode", "--model", never_read, flag, path)
         assert outcome.code == 2
         assert "must be a file to write" in outcome.err
 
 
-def test_bench_refuses_a_picture_of_no_known_kind(sparing, tmp_path):
-    outcome = sparing("bench", "decode", "--model", "org/never-loaded", "--plot", tmp_path / "a.txt")
+def test_bench_refuses_a_picture_of_no_known_kind(sparing, tmp_path, never_read):
+    outcome = sparing("bench", "decode", "--model", never_read, "--plot", tmp_path / "a.txt")
     assert outcome.code == 2
     assert "--plot must end in .png" in outcome.err
 
@@ -182,6 +219,31 @@ def test_bench_prompts_that_are_none(sparing, tmp_path, name, content):
     outcome = sparing("bench", "decode", "--model", tiny(), "--prompts", file)
     assert outcome.code == 2
     assert "--prompts must" in outcome.err
+
+
+@pytest.mark.parametrize("group", [(), ("bench",), ("train",), ("tune",)])
+def test_no_command_shows_the_help_once(sparing, group):
+    outcome = sparing(*group)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("Usage: ") == 1
+    assert "error" not in outcome.err
+
+
+def test_help_is_a_command_too(sparing):
+    assert sparing("help") == sparing("--help")
+    assert sparing("help", "train", "reason") == sparing("train", "reason", "-h")
+    assert_one_line(sparing("help", "rnu"), "No such command 'rnu'. Did you mean 'run'")
+
+
+def test_a_shell_completes_commands_and_flags():
+    def completed(typed):
+        env = os.environ | {"_SPARING_COMPLETE": "complete_bash", "COMP_WORDS": typed}
+        env["COMP_CWORD"] = str(len(typed.split()) - 1)
+        command = [sys.executable, "-m", "sparing"]
+        return subprocess.run(command, env=env, capture_output=True, text=True).stdout.split()
+
+    assert completed("sparing be") == ["bench"]
+    assert completed("sparing run --bud") == ["--budget"]
 
 
 @pytest.mark.parametrize("short", ["-h", "--help"])

@@ -41,6 +41,29 @@ def test_text_goes_to_stdout_and_the_summary_to_stderr(sparing):
     assert "ended by length" in outcome.err
 
 
+def test_a_cut_answer_is_said(sparing, tmp_path):
+    options = ("--raw", "--model", tiny(markers=None), "--max-new-tokens", 9, *GREEDY)
+    for more in ((), ("--json",)):
+        said = sparing("run", "hi", *options, *more).err
+        assert "note: the answer was cut: it reached --max-new-tokens (9); raise that" in said
+    short = checkpoint(tmp_path, "llama", markers=None, max_position_embeddings=40)
+    said = sparing("run", "hi", "--raw", "--model", short, *GREEDY).err
+    assert "note: the answer was cut: the model's context is full" in said
+
+
+def test_a_cut_thought_is_said(sparing):
+    outcome = sparing("run", "<think>", "--raw", "--model", tiny(), "--max-new-tokens", 3, *GREEDY)
+    assert "note: the thought was cut, there is no answer: it reached --max-new" in outcome.err
+
+
+def test_a_budget_that_was_never_reached_is_said(sparing):
+    options = ("--raw", "--model", tiny(), "--max-new-tokens", 9, *GREEDY)
+    assert "10 slots at most (full) · ended" in sparing("run", "hi", *options).err
+    summary = sparing("run", "hi", *options, "--budget", 99).err
+    assert "of 99 slots at most (window) · budget never reached, nothing evicted" in summary
+    assert "evictions, " in sparing("run", "hi", *options, "--budget", 8, "--local", 2).err
+
+
 def test_the_template_unless_raw(sparing):
     options = ("--model", tiny(), "--max-new-tokens", 1, "--json")
     chat = json.loads(sparing("run", "hi", *options).out)["prompt_token_ids"]
@@ -55,32 +78,34 @@ def test_a_seed_draws_the_same(sparing):
 
 
 WRONG = {
-    "no prompt": ((), "Missing argument"),
-    "empty prompt": (("",), "a prompt must have a token or more"),
-    "share": (("hi", "--budget", "1.5"), "budget as a share must lie in (0, 1], got 1.5"),
+    "share": (("hi", "--budget", "1.5"), "or a share above 0 and at most 1 (0.25), got 1.5"),
+    "exponent": (("hi", "--budget", "1e3"), "'--budget': must be a count in digits (512), or"),
+    "one": (("hi", "--budget", "1"), "--budget must hold a prompt, got 1, which is one token"),
+    "zero": (("hi", "--budget", "0"), "--budget must be 1 token or more, got 0"),
     "words": (("hi", "--budget", "much"), "must be a count (512) or a share (0.25), got 'much'"),
-    "negative": (("hi", "--budget", "-3"), "budget must be 0 tokens or more, got -3"),
-    "temperature": (("hi", "--temperature", "-1"), "temperature must be greater than or equal"),
-    "nan": (("hi", "--temperature", "nan"), "temperature must be"),
-    "top-p": (("hi", "--top-p", "0"), "top_p must be greater than 0, got 0.0"),
-    "top-k": (("hi", "--top-k", "0"), "top_k must be greater than or equal to 1, got 0"),
-    "min-p": (("hi", "--min-p", "2"), "min_p must be less than or equal to 1, got 2.0"),
-    "penalty": (("hi", "--repetition-penalty", "0"), "repetition_penalty must be greater than 0"),
-    "stop": (("hi", "--stop", ""), "stop strings must have a character or more"),
-    "no tokens": (("hi", "--max-new-tokens", "0"), "max_new_tokens must be greater than or equal"),
-    "policy": (("hi", "--policy", "best"), "policy must be 'auto', 'full'"),
-    "no budget": (("hi", "--policy", "window"), "policy window needs a budget"),
-    "full": (("hi", "--policy", "full", "--budget", "99"), "policy full keeps everything"),
-    "draft": (("hi", "--draft", "warp"), "draft must be"),
-    "latent": (("hi", "--latent", "often"), "mode must be 'off', 'learned' or 'confidence'"),
-    "flag": (("hi", "--buget", "9"), "No such option: --buget"),
+    "negative": (("hi", "--budget", "-3"), "--budget must be 1 token or more, got -3"),
+    "temperature": (("hi", "--temperature", "-1"), "--temperature must be greater than or equal"),
+    "nan": (("hi", "--temperature", "nan"), "--temperature must be"),
+    "top-p": (("hi", "--top-p", "0"), "--top-p must be greater than 0, got 0.0"),
+    "top-k": (("hi", "--top-k", "0"), "--top-k must be greater than or equal to 1, got 0"),
+    "min-p": (("hi", "--min-p", "2"), "--min-p must be less than or equal to 1, got 2.0"),
+    "penalty": (("hi", "--repetition-penalty", "0"), "--repetition-penalty must be greater than 0"),
+    "stop": (("hi", "--stop", ""), "--stop strings must have a character or more"),
+    "no tokens": (("hi", "--max-new-tokens", "0"), "--max-new-tokens must be greater than"),
+    "policy": (("hi", "--policy", "best"), "--policy must be 'auto', 'full'"),
+    "no budget": (("hi", "--policy", "window"), "--policy window needs a budget"),
+    "no prompt": (("",), "a prompt must have a token or more, got an empty text"),
+    "full": (("hi", "--policy", "full", "--budget", "99"), "--policy full keeps everything"),
+    "draft": (("hi", "--draft", "warp"), "--draft must be"),
+    "latent": (("hi", "--latent", "often"), "--latent must be 'off', 'learned' or 'confidence'"),
     "events": (("hi", "--events"), "--events belongs to --json"),
+    "flag": (("hi", "--buget", "9"), "No such option: --buget"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
-def test_a_wrong_option_is_one_line_before_weights_load(sparing, tmp_path, arguments, message):
-    outcome = sparing("run", *arguments, "--model", tmp_path / "org/never-loaded")
+def test_a_wrong_option_is_one_line_before_weights_load(sparing, never_read, arguments, message):
+    outcome = sparing("run", *arguments, "--model", never_read)
     assert outcome.code == 2
     assert outcome.out == ""
     assert outcome.err.startswith("error: ")
@@ -94,9 +119,9 @@ def test_a_wrong_option_is_one_line_before_weights_load(sparing, tmp_path, argum
         ("hi " * 800, (), "a prompt must be shorter than the context of 2048 tokens, got 2400"),
         ("hi " * 50, ("--budget", 90), "pass --budget 152 or more"),
         ("hi", ("--budget", 30, "--policy", "learned"), "sparing train predictor"),
-        ("hi", ("--dtype", "int3"), "dtype must be"),
-        ("hi", ("--threads", 0), "threads must be greater than or equal to 1, got 0"),
-        ("hi", ("--decoder", "slow"), "decoder must be 'auto', 'fast' or 'hub', got 'slow'"),
+        ("hi", ("--dtype", "int3"), "--dtype must be"),
+        ("hi", ("--threads", 0), "--threads must be greater than or equal to 1, got 0"),
+        ("hi", ("--decoder", "slow"), "--decoder must be 'auto', 'fast' or 'hub', got 'slow'"),
     ],
 )
 def test_what_this_model_cannot_do(sparing, prompt, options, message):
@@ -155,7 +180,7 @@ def test_ctrl_c_prints_what_there_is(sparing):
     text = sparing("run", "hi", *options)
     assert text.code == 130
     assert "ended by interrupted" in text.err
-    assert "(window)" in text.err
+    assert "32 of 32 slots at most (window)" in text.err
     json_ = sparing("run", "hi", *options, "--json", "--events")
     assert json_.code == 130
     found = json.loads(json_.out)

@@ -123,7 +123,7 @@ WRONG = {
         "precision must be 'auto', 'float32' or",
     ),
     "share": (("--out", "OUT", "--share", 0), "share must be greater than 0"),
-    "dropout": (("--out", "OUT", "--layer-dropout", 2), "layer_dropout must be less than"),
+    "dropout": (("--out", "OUT", "--layer-dropout", 2), "--layer-dropout must be less than"),
     "threads": (("--out", "OUT", "--threads", 0), "--threads"),
     "task": (("--out", "OUT", "--task", "pokcet"), "training needs pocket or a file"),
     "file": (("--out", "OUT", "--task", "none.jsonl"), "a task file must exist"),

@@ -242,13 +242,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG)
-def test_a_mistake_is_one_line_before_weights_load(sparing, tmp_path, arguments, said):
+def test_a_mistake_is_one_line_before_weights_load(sparing, tmp_path, never_read, arguments, said):
     file, out = tmp_path / "file", tmp_path / "out"
     file.touch()
     given = [{"OUT": out, "FILE": file}.get(a, a) for a in arguments]
     where = () if not given or "--out" in given else ("--out", out)
-    never = ("--model", tmp_path / "org/never-loaded")
-    assert_one_line(sparing("train", "predictor", *never, *where, *given), said)
+    model = ("--model", never_read)
+    assert_one_line(sparing("train", "predictor", *model, *where, *given), said)
     assert not out.exists()
 
 

@@ -9,6 +9,7 @@ import torch
 
 from sparing.api import load
 from sparing.engine.events import DoneEvent, TokenEvent
+from sparing.engine.run import close_all
 from sparing.errors import ModelError, PromptError
 from sparing.options import Depth, Memory, Sampling
 from tests.engine.driving import greedy, said
@@ -54,6 +55,26 @@ def test_closed_after_any_event():
         assert result.text == "".join(getattr(e, "text", "") for e in events)
         assert result.token_ids == whole.token_ids[: len(result.token_ids)]
         assert result.stats.new_tokens == len(result.token_ids)
+
+
+def test_a_block_closes_its_stream():
+    with model().stream(PROMPT, MEMORY, sampling=greedy(50)) as stream:
+        assert not stream.begun
+        assert stream.budget.slots == 40
+        next(stream)
+        assert stream.begun
+    assert not stream._run.loop.live
+    assert list(stream) == []
+
+
+def test_what_an_error_of_the_reader_s_leaves_open_is_closed_at_exit():
+    """Its traceback keeps the stream alive, and torch aborts a process that ends so."""
+    stream = model().stream(PROMPT, sampling=greedy(50))
+    for _ in range(3):
+        next(stream)
+    assert stream._run.loop.live
+    close_all()
+    assert not stream._run.loop.live
 
 
 def test_thinking_and_answer_of_what_has_been_told():

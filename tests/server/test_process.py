@@ -176,35 +176,35 @@ def test_killed_and_started_again_at_the_same_port():
         assert json.loads(body)["usage"]["completion_tokens"] == 5
 
 
-def test_a_port_that_is_taken_is_told_before_the_model_loads(sparing, tmp_path):
+def test_a_port_that_is_taken_is_told_before_the_model_loads(sparing, never_read):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        outcome = sparing("serve", "--model", tmp_path / "org/never-loaded", "--port", port)
+        outcome = sparing("serve", "--model", never_read, "--port", port)
     assert_one_line(outcome, f"must be free to listen on, got 127.0.0.1:{port}")
 
 
 WRONG = {
     "kv": (("--kv-bytes", "much"), "must be bytes (1073741824, 512M, 2G), got 'much'"),
-    "no kv": (("--kv-bytes", "0"), "kv_bytes must be greater than or equal to 1"),
-    "rows": (("--rows", "0"), "rows must be greater than or equal to 1"),
-    "queue": (("--queue", "-1"), "queue must be greater than or equal to 0"),
-    "time": (("--timeout", "0"), "request_s must be greater than 0"),
+    "no kv": (("--kv-bytes", "0"), "--kv-bytes must be greater than or equal to 1"),
+    "rows": (("--rows", "0"), "--rows must be greater than or equal to 1"),
+    "queue": (("--queue", "-1"), "--queue must be greater than or equal to 0"),
+    "time": (("--timeout", "0"), "--timeout must be greater than 0"),
     "port": (("--port", "99999"), "less than or equal to 65535"),
     "host": (("--host", "nowhere.invalid"), "must be free to listen on"),
-    "budget": (("--budget", "1.5"), "budget as a share must lie in (0, 1]"),
+    "budget": (("--budget", "1.5"), "or a share above 0 and at most 1"),
 }
 
 
 @pytest.mark.parametrize(("flags", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_flags_are_one_line_before_the_model_loads(sparing, tmp_path, flags, message):
-    outcome = sparing("serve", "--port", 0, "--model", tmp_path / "org/never-loaded", *flags)
+def test_wrong_flags_are_one_line_before_the_model_loads(sparing, never_read, flags, message):
+    outcome = sparing("serve", "--port", 0, "--model", never_read, *flags)
     assert_one_line(outcome, message)
 
 
 def test_too_little_room_for_the_model(sparing):
     outcome = sparing("serve", "--port", 0, "--model", tiny(), "--kv-bytes", "10K")
     assert outcome.code == 2
-    assert "kv_bytes must be at least" in outcome.err
+    assert "--kv-bytes must be at least" in outcome.err
 
 
 @pytest.mark.parametrize("command", [("serve",), ("bench", "serve")])
