@@ -34,7 +34,7 @@ def run(
     decoding.check_for(loading)
     engine = loading.load()
     say_without_effect(engine, decoding, raw)
-    with engine.stream(engine.chat.question(text, raw=raw), **decoding.options()) as stream:
+    with engine.stream(text, raw=raw, **decoding.options()) as stream:
         interrupted, result = follow(engine, stream, shown=not json_)
     if json_ and result:
         print_json({"model": loading.model, **result.to_dict(events)})
