@@ -107,7 +107,13 @@ def opened(path: Path, config: ModelConfig) -> Iterator[tuple[Tensors, ModelConf
         return
     with Checkpoint(path, config) as checkpoint:
         tied = config.tied and not checkpoint.has_own_head
-        yield CheckpointTensors(checkpoint), replace(config, tied=tied)
+        tensors = CheckpointTensors(checkpoint)
+        yield tensors, replace(config, tied=tied)
+        if tensors.reordered:
+            announce(
+                f"{len(tensors.reordered)} matrices of {path.name} were packed in act-order: they "
+                "are rounded once more, to 8 bits"
+            )
 
 
 class Assembly:
