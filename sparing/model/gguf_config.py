@@ -17,7 +17,7 @@ FREQUENCIES = "rope_freqs.weight"
 IGNORED = (FREQUENCIES, "attn_rot_embd.weight")  # not in ModelConfig's list of tensors
 COMPUTED = (  # what llama.cpp would compute with; other tensors can be left out
     ".bias",
-    ".attn_sinks",
+    ".attn_sinks.weight",
     "_q_norm.weight",
     "_k_norm.weight",
     "post_attention_norm.weight",
