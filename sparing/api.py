@@ -3,6 +3,7 @@
 import platform
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -36,6 +37,7 @@ from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, PromptLike, check_markers
 from sparing.model.checkpoint import read_config, reading
 from sparing.model.decoder import Decoder
+from sparing.model.extras import or_without
 from sparing.model.fingerprint import files_fingerprint
 from sparing.model.reference import ReferenceDecoder
 from sparing.model.sources import find_model
@@ -72,6 +74,7 @@ def load(
     whatever its architecture; "fast" and "auto" run it by ours.
     ``markers``: start and end of a thought, where they are not found by themselves. ``predictor``:
     directory of an importance predictor; by default the model's own, if it has one; False: none.
+    Extras beside the weights that are broken or of another model are left out, with a warning.
 
     Raises OptionError for wrong arguments, before anything is read, then ModelError where the model
     cannot be found or used.
@@ -93,8 +96,9 @@ def load(
         decoder_, chat = wanted.read(directory)
     learned = None
     if home:
-        learned = load_predictor(home, directory, chat.tokenizer, computed, device)
-    latents = load_latents(directory, chat.tokenizer, computed, device)
+        read = partial(load_predictor, home, directory, chat.tokenizer, computed, device)
+        learned = or_without(read, None) if predictor is None else read()
+    latents = or_without(partial(load_latents, directory, chat.tokenizer, computed, device), None)
     threads_ = f"{platform.node()}, {torch.get_num_threads()} threads"
     setting = f"{threads_}, {weights}, {wanted.dtype}, {device}, {decoder}"
     file = StateFile(files_fingerprint(directory), setting)
