@@ -61,11 +61,10 @@ def read_sets(model: Path, tokenizer: Any) -> dict[str, TunedLayerSet]:
     if not sets_folder().exists() and not (model / SETS_FILE).exists():
         return {}
     here = fingerprint(model, tokenizer)
-    found, brought = (
-        or_without(partial(read_file, path, here), {})
-        for path in (sets_file(here), model / SETS_FILE)
-    )
-    return found | {task: tuned for task, tuned in brought.items() if task not in found}
+    nothing: dict[str, TunedLayerSet] = {}
+    found = or_without(partial(read_file, sets_file(here), here), nothing)
+    brought = or_without(partial(read_file, model / SETS_FILE, here), nothing)
+    return brought | found
 
 
 def read_file(path: Path, here: str) -> dict[str, TunedLayerSet]:
