@@ -64,7 +64,7 @@ def read_sets(model: Path, tokenizer: Any) -> dict[str, TunedLayerSet]:
     nothing: dict[str, TunedLayerSet] = {}
     found = or_without(partial(read_file, sets_file(here), here), nothing)
     brought = or_without(partial(read_file, model / SETS_FILE, here), nothing)
-    return brought | found
+    return found | {task: tuned for task, tuned in brought.items() if task not in found}
 
 
 def read_file(path: Path, here: str) -> dict[str, TunedLayerSet]:
