@@ -181,9 +181,11 @@ def test_what_does_not_go_on_is_one_line(sparing, tmp_path, model, command, stop
         (("--n", 39), "traces was begun with n 300, got 39"),
         (("--horizons", "4"), "traces was begun with horizons [3, 9], got [4]"),
         (("--seed", 4), "traces was begun with seed 0, got 4"),
-        (("--dtype", "bfloat16"), "was begun with dtype 'float32', got 'bfloat16'"),
     ):
         assert_one_line(sparing(*command, "--out", stopped, "--resume", *more), said)
+    outcome = sparing(*command, "--out", stopped, "--resume", "--dtype", "bfloat16")
+    assert outcome.code == 2
+    assert "was begun with dtype 'float32', got 'bfloat16'" in outcome.err.splitlines()[-1]
     other = checkpoint(tmp_path / "other", **NARROW)
     traces, elsewhere = stopped / "traces", tmp_path / "elsewhere"
     outcome = sparing(*command, "--model", other, "--out", elsewhere, "--traces", traces)
