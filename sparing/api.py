@@ -39,6 +39,7 @@ from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, Prompt, PromptLike, shortened
 from sparing.model.checkpoint import read_config, reading
 from sparing.model.decoder import Decoder
+from sparing.model.extras import or_without
 from sparing.model.fingerprint import files_fingerprint
 from sparing.model.markers import check_markers
 from sparing.model.reference import ReferenceDecoder
@@ -78,6 +79,7 @@ def load(
     ``markers``: start and end of a thought, where they are not found by themselves. ``predictor``:
     directory of an importance predictor; by default the model's own, if it has one; False: none.
     ``kind``: gone since 0.2, when layouts were chosen by it; a warning, and of no effect.
+    Extras beside the weights that are broken or of another model are left out, with a warning.
 
     Raises OptionError for wrong arguments, before anything is read, then ModelError where the model
     cannot be found or used.
@@ -103,8 +105,9 @@ def load(
         decoder_, chat = wanted.read(directory)
     learned = None
     if home:
-        learned = load_predictor(home, directory, chat.tokenizer, computed, device)
-    latents = load_latents(directory, chat.tokenizer, computed, device)
+        read = partial(load_predictor, home, directory, chat.tokenizer, computed, device)
+        learned = or_without(read, None) if predictor is None else read()
+    latents = or_without(partial(load_latents, directory, chat.tokenizer, computed, device), None)
     threads_ = f"{platform.node()}, {torch.get_num_threads()} threads"
     setting = f"{threads_}, {weights}, {wanted.dtype}, {device}, {decoder}"
     file = StateFile(files_fingerprint(directory), setting)

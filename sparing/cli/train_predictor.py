@@ -40,24 +40,29 @@ def predictor(
     It samples traces, measures how much later tokens attend to each token, fits and evaluates.
     """
     from sparing.tasks.find import find_tasks
-    from sparing.train.settings import SETTINGS_FILE, check_resumed, check_same
+    from sparing.train.settings import check_resumed, check_same
 
     wanted = TraceSettings(model=loading.model, dtype=loading.dtype, **sampling)
     fit = FitSettings(seed=wanted.seed, **fitting)
+    folder = traces or out / INSIDE
     check_resumed(out, resume)
+    check_resumed(folder, resume or traces is not None)
     tasks = find_tasks(wanted.task)
+    problems = find_problems(tasks, wanted)
     from sparing.latent.files import check_latent
-    from sparing.memory.train import sample_traces, traces_content, train_predictor
+    from sparing.memory.train import (
+        check_traces,
+        sample_traces,
+        traces_content,
+        train_predictor,
+    )
+    from sparing.model.extras import check_place
     from sparing.model.fingerprint import fingerprint
     from sparing.model.sources import find_model
     from sparing.train.loop import Pace
 
-    folder = traces or out / INSIDE
-    if traces and not (traces / SETTINGS_FILE).exists():
-        raise OptionError(
-            f"--traces must hold those of an earlier run, got none in {traces}; check the path, "
-            "or leave it out to sample some"
-        )
+    if traces:
+        check_traces(traces, {})
     check_latent(loading.model, Latent(mode=wanted.latent or "off"))
     engine = loading.load()
     if fit.target == "answer" and engine.chat.markers is None:
@@ -67,16 +72,22 @@ def predictor(
         )
     found = fingerprint(find_model(loading.model), engine.chat.tokenizer)
     about = {"model": wanted.model, "fingerprint": found, "traces": wanted.model_dump(mode="json")}
-    check_same(folder, traces_content(wanted, found))
+    content = traces_content(wanted, found)
+    check_place(out, found)
+    if traces:
+        check_traces(traces, content)
+    else:
+        check_same(folder, content)
     check_same(out, fit.model_dump(mode="json") | about)
-    asked = questions(engine, tasks, wanted, batch_size)
+    asked = questions(engine, tasks, problems, wanted, batch_size)
     with TrainingBar(asked.shards, out) as shown:
         sampled = sample_traces(
             asked,
             wanted,
             found,
             folder,
-            resume=resume or traces is not None,
+            resume=resume,
+            earlier=traces is not None,
             on_shard=lambda done: shown.at(done, "sampling traces"),
         )
         kept, count = len(sampled.traces), sampled.sampled
@@ -90,15 +101,42 @@ def predictor(
         shown.say(done if result else f"stopped at {stop_at}; --resume goes on")
 
 
-def questions(engine: Any, tasks: Sequence[Any], settings: Any, batch_size: int) -> Any:
-    """The problems of all tasks, answered by ``engine`` and accepted as ``settings`` say."""
+def find_problems(tasks: Sequence[Any], settings: TraceSettings) -> list[Any]:
+    """The problems of all tasks.
+
+    Raises OptionError with the least --n if they cannot be split; nothing has been loaded yet.
+    """
+    from sparing.tasks.held_out import can_be_split, is_held_out, least
+
+    def draw(n: int) -> list[Any]:
+        return [p for task in tasks for p in task.problems(n, settings.seed, "traces")]
+
+    found = draw(settings.n)
+    if can_be_split(found):
+        return found
+    enough = least(draw, settings.n)
+    kept = sum(is_held_out(p.id) for p in found)
+    raise OptionError(
+        "--n must give questions to train on and, every tenth, to hold out, got "
+        f"{len(found) - kept} and {kept} with --n {settings.n}; "
+        + (f"pass --n {enough}" if enough else "pass a larger --task")
+    )
+
+
+def questions(
+    engine: Any,
+    tasks: Sequence[Any],
+    problems: Sequence[Any],
+    settings: TraceSettings,
+    batch_size: int,
+) -> Any:
+    """The problems, answered by ``engine`` and accepted as ``settings`` say."""
     from sparing.evaluate.batch_generate import Settings, answers
     from sparing.latent.switch import LearnedSwitch, find_switch
     from sparing.memory.traces import TraceSource
     from sparing.options import Depth, Sampling
 
     by_name = {task.name: task for task in tasks}
-    problems = [p for task in tasks for p in task.problems(settings.n, settings.seed, "traces")]
     given = {
         name: getattr(settings, name)
         for name in ("max_new_tokens", "temperature")

@@ -41,16 +41,17 @@ def depth(
     name: Annotated[str | None, flag("of the set; by default the task's or the file's")] = None,
     out: Annotated[
         Path | None,
-        flag("directory whose layer_sets.json it goes into; by default this machine's cache"),
+        flag("folder whose layer_sets.json it goes into; by default this machine's cache"),
     ] = None,
 ) -> None:
     """Find the sub-layers to leave out while drafting.
 
-    `sparing run` uses them from then on.
+    `sparing run` uses them from then on, from this machine's cache or from the model's own folder.
     """
     from sparing.cli.output import check_writable
     from sparing.cli.prompts import read_prompts
     from sparing.depth.layer_sets import SETS_FILE, read_file, sets_file, write_sets
+    from sparing.model.extras import check_place
     from sparing.model.fingerprint import fingerprint
     from sparing.model.scope import SCOPE_FILE
     from sparing.model.sources import find_model
@@ -79,7 +80,10 @@ def depth(
         )
     here = fingerprint(directory, engine.chat.tokenizer)
     path = out / SETS_FILE if out else sets_file(here)
+    if out:
+        check_place(out, here)
     read_file(path, here)  # what is there must be of this model, before the work
+    typer.echo(f"the layer set goes into {path}", err=True)
     found: Any = None
     interrupted = False
     with Progress() as progress:
@@ -108,6 +112,10 @@ def depth(
         f"{found.matchness:.1%} agreement, {found.speed:.2f} times plain decoding expected\n"
         f"kept in {path}"
     )
+    if out and out.resolve() != directory.resolve():
+        typer.echo(
+            f"`sparing run` reads it beside the model: copy it to {directory.resolve()}", err=True
+        )
     if found.speed < WORTH:
         typer.echo("drafting with it is not expected to pay: nothing better was found", err=True)
     if interrupted:

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sparing.errors import ModelError, reason
 from sparing.files import cache_folder, read_json, write_atomically
+from sparing.model.extras import or_without
 from sparing.model.fingerprint import fingerprint
 from sparing.model.layer_set import LayerSet
 
@@ -54,18 +56,22 @@ def sets_folder() -> Path:
 def read_sets(model: Path, tokenizer: Any) -> dict[str, TunedLayerSet]:
     """Sets by task: tuned on this machine, then the checkpoint's own.
 
-    Raises ModelError where a file is broken or was made for another model.
+    A file that is broken or was made for another model is left out, with a warning.
     """
     if not sets_folder().exists() and not (model / SETS_FILE).exists():
         return {}
     here = fingerprint(model, tokenizer)
-    found = read_file(sets_file(here), here)
-    brought = read_file(model / SETS_FILE, here)
+    nothing: dict[str, TunedLayerSet] = {}
+    found = or_without(partial(read_file, sets_file(here), here), nothing)
+    brought = or_without(partial(read_file, model / SETS_FILE, here), nothing)
     return found | {task: tuned for task, tuned in brought.items() if task not in found}
 
 
 def read_file(path: Path, here: str) -> dict[str, TunedLayerSet]:
-    """The sets of one file, for the model with the fingerprint ``here``; none without a file."""
+    """The sets of one file, for the model with the fingerprint ``here``; none without a file.
+
+    Raises ModelError if it is broken or was made for another model.
+    """
     if not path.exists():
         return {}
     try:

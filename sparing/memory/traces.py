@@ -24,10 +24,10 @@ from sparing.engine.result import Result
 from sparing.errors import OptionError, reason
 from sparing.files import write_atomically
 from sparing.memory.targets import TARGETS, Importance, importance
+from sparing.tasks.held_out import is_held_out
 from sparing.tasks.problem import Problem
 
 SHARD = 32  # questions
-HELD_OUT = 10  # every tenth question
 LEAST_THINKING = 8  # tokens; a shorter thought has nothing to rank
 LENGTHS = "lengths"
 Sample = Callable[[Sequence[Problem]], list[Result]]
@@ -190,11 +190,11 @@ class TraceSet:
 
     @cached_property
     def train(self) -> list[TraceRef]:
-        return [trace for trace in self.traces if trace.id % HELD_OUT]
+        return [trace for trace in self.traces if not is_held_out(trace.id)]
 
     @cached_property
     def held_out(self) -> list[TraceRef]:
-        return [trace for trace in self.traces if trace.id % HELD_OUT == 0]
+        return [trace for trace in self.traces if is_held_out(trace.id)]
 
     def columns(self, target: str) -> tuple[int, ...]:
         """The horizons of a target's columns; the target answer has one, for all ages."""

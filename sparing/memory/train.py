@@ -1,5 +1,6 @@
 """From a frozen model to its predictor: sample, measure, fit, evaluate, save."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sparing.memory.settings import FitSettings, TraceSettings
 from sparing.memory.traces import TraceSet, TraceSource, collect
 from sparing.train import checkpoint
 from sparing.train.loop import EVERY, Pace, Report
-from sparing.train.settings import keep_settings
+from sparing.train.settings import SETTINGS_FILE, difference, keep_settings
 
 SCALE = "log1p(I / mean over the trace of I at the first horizon)"
 
@@ -26,6 +27,21 @@ def traces_content(settings: TraceSettings, fingerprint: str) -> dict[str, Any]:
     return settings.model_dump(mode="json") | {"fingerprint": fingerprint}
 
 
+def check_traces(folder: Path, content: dict[str, Any]) -> None:
+    """Raise OptionError unless the folder holds the traces of an earlier run with these settings,
+    ``traces_content``."""
+    if not (folder / SETTINGS_FILE).exists():
+        raise OptionError(
+            f"--traces must hold those of an earlier run, got none in {folder}; check the path, "
+            "or leave it out to sample some"
+        )
+    if found := difference(folder, content):
+        raise OptionError(
+            f"--traces must be of this model and these settings, {folder} {found}; "
+            "repeat that setting, or leave --traces out to sample some"
+        )
+
+
 def sample_traces(
     asked: TraceSource,
     settings: TraceSettings,
@@ -33,19 +49,25 @@ def sample_traces(
     folder: Path,
     *,
     resume: bool = False,
+    earlier: bool = False,
     on_shard: Callable[[int], None] = lambda done: None,
 ) -> TraceSet:
     """The traces of ``asked`` in ``folder``; missing ones are sampled now.
 
+    ``earlier``: the folder is of an earlier run
+
     Raises OptionError where the folder belongs to other settings or another model, or where too few
-    traces were accepted to train on some and hold others out.
+    traces were accepted to train on some and hold others out; unless ``earlier`` they are removed.
     """
     process = PartialState(cpu=not torch.cuda.is_available())
-    keep_settings(folder, traces_content(settings, fingerprint), resume, process)
+    keep_settings(folder, traces_content(settings, fingerprint), resume or earlier, process)
     collect(asked, folder, process.process_index, process.num_processes, on_shard)
     process.wait_for_everyone()
     traces = TraceSet(folder, asked.shards)
     if not traces.train or not traces.held_out:
+        process.wait_for_everyone()  # all have read them
+        if process.is_main_process and not earlier:
+            shutil.rmtree(folder)
         raise OptionError(
             f"a predictor needs accepted traces to train on and to hold out, got "
             f"{len(traces.train)} and {len(traces.held_out)} of {traces.sampled} questions; "

@@ -24,6 +24,7 @@ from sparing.model.config import ModelConfig
 from sparing.model.decoder import MATRICES, Decoder, Layer
 from sparing.model.gguf_files import is_gguf
 from sparing.model.matrix import Matrix, PlainMatrix
+from sparing.model.precision import announce_slow
 from sparing.model.progress import LoadProgress
 from sparing.model.tensors import CheckpointTensors, GgufTensors, Stored, Tensors
 from sparing.model.torch_decoder import TorchDecoder
@@ -81,6 +82,8 @@ def load_decoder(
     for a packed matrix.
     """
     config = read_config(path)
+    if compiled and dtype is not None:
+        announce_slow(dtype, device, kernels=True)
     in_torch = not compiled or dtype not in (None, torch.float32) or device != "cpu"
     in_torch = in_torch or config.head_dim % LANES != 0
     kernels = None
@@ -107,7 +110,13 @@ def opened(path: Path, config: ModelConfig) -> Iterator[tuple[Tensors, ModelConf
         return
     with Checkpoint(path, config) as checkpoint:
         tied = config.tied and not checkpoint.has_own_head
-        yield CheckpointTensors(checkpoint), replace(config, tied=tied)
+        tensors = CheckpointTensors(checkpoint)
+        yield tensors, replace(config, tied=tied)
+        if tensors.reordered:
+            announce(
+                f"{len(tensors.reordered)} matrices of {path.name} were packed in act-order: they "
+                "are rounded once more, to 8 bits"
+            )
 
 
 class Assembly:

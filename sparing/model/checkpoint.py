@@ -20,6 +20,7 @@ from sparing.model.gguf_files import is_gguf
 from sparing.model.gguf_tokenizer import gguf_parts, gguf_tokenizer
 from sparing.model.plain_tokenizer import PlainTokenizer, added_as_special, plain_tokenizer
 
+SPACE, SPACED = "\u0120", " a b"  # a space in a byte-level vocabulary; a text that has some
 _OPEN: WeakValueDictionary[tuple[Path, str], Gguf] = WeakValueDictionary()
 
 
@@ -53,11 +54,28 @@ def read_tokenizer(path: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # the parsers of transformers raise many types
         raise ModelError(
             f"{path} must hold a tokenizer for transformers, got: {reason(error)}"
         ) from None
+    check_spaces(tokenizer, path)
+    return tokenizer
+
+
+def check_spaces(tokenizer: Any, path: Path) -> None:
+    """Raise ModelError if a byte-level tokenizer loses spaces.
+
+    Some versions of transformers read one of the class LlamaTokenizer as SentencePiece.
+    """
+    if tokenizer.convert_tokens_to_ids(SPACE) in (None, tokenizer.unk_token_id):
+        return
+    found = tokenizer.decode(tokenizer.encode(SPACED, add_special_tokens=False))
+    if found.strip() != SPACED.strip():
+        raise ModelError(
+            f"the tokenizer in {path} must give {SPACED!r} back, got {found!r}: its spaces are "
+            "lost; run: pip install --upgrade transformers"
+        )
 
 
 def inference_tokenizer(path: Path) -> Any:

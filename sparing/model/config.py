@@ -9,8 +9,10 @@ import torch
 
 from sparing.errors import ModelError, reason
 from sparing.files import read_json
+from sparing.model.quantization import Quantization, read_quantization
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+HUB = "pass decoder='hub' (--decoder hub) to run it slowly through transformers"
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 # Fields of other architectures that would change the forward pass: refused unless neutral.
 NEUTRAL_FIELDS: dict[str, Any] = {
@@ -25,7 +27,6 @@ NEUTRAL_FIELDS: dict[str, Any] = {
     "clip_qkv": None,
     "no_rope_layers": None,
     "num_local_experts": None,
-    "quantization_config": None,
     "add_cross_attention": False,
     "hidden_act": "silu",
 }
@@ -94,6 +95,7 @@ class ModelConfig(Shape):
     qk_norm: bool
     inverse_frequencies: torch.Tensor  # [D / 2], float32
     rope_scale: float  # yarn's attention factor; 1.0 elsewhere
+    quantization: Quantization | None = None  # of the matrices of a checkpoint
 
     def __post_init__(self) -> None:
         for name in ("layers", "kv_heads", "head_dim", "vocabulary", "context", "width", "heads"):
@@ -156,8 +158,7 @@ def refuse_family(family: str | None) -> None:
     """Raise ModelError for an architecture without a Decoder."""
     if family not in FAMILIES:
         raise ModelError(
-            f"config field model_type must be one of {', '.join(FAMILIES)}, got {family!r}; pass "
-            "decoder='hub' (--decoder hub) to run it slowly through transformers"
+            f"config field model_type must be one of {', '.join(FAMILIES)}, got {family!r}; {HUB}"
         )
 
 
@@ -166,6 +167,7 @@ def from_transformers(config: Any) -> ModelConfig:
     family = config.model_type
     refuse_family(family)
     refuse_unsupported(config)
+    packing = getattr(config, "quantization_config", None)
     frequencies, scale = rotary_frequencies(config)
     return ModelConfig(
         **shape_fields(config),
@@ -181,6 +183,7 @@ def from_transformers(config: Any) -> ModelConfig:
         qk_norm=family == "qwen3",
         inverse_frequencies=frequencies,
         rope_scale=scale,
+        quantization=read_quantization(packing or getattr(config, "compression_config", None)),
     )
 
 
@@ -204,20 +207,19 @@ def refuse_unsupported(config: Any) -> None:
     for field, neutral in NEUTRAL_FIELDS.items():
         value = getattr(config, field, neutral)
         if value is not None and value != neutral:
-            raise ModelError(
-                f"config field {field} must be {neutral}, got {value!r}; not supported"
-            )
+            raise ModelError(f"config field {field} must be {neutral}, got {value!r}; {HUB}")
     refuse_sliding_windows(config)
     rope = config.rope_parameters or {}
     rope_type = rope.get("rope_type", "default")
     if rope_type not in ROPE_TYPES:
         raise ModelError(
-            f"config field rope_type must be one of {', '.join(ROPE_TYPES)}, got {rope_type!r}"
+            f"config field rope_type must be one of {', '.join(ROPE_TYPES)}, got {rope_type!r}; "
+            f"{HUB}"
         )
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise ModelError(
             "config field partial_rotary_factor must be 1.0, "
-            f"got {rope['partial_rotary_factor']}; not supported"
+            f"got {rope['partial_rotary_factor']}; {HUB}"
         )
 
 
@@ -227,14 +229,15 @@ def refuse_sliding_windows(config: Any) -> None:
     if kinds != {"full_attention"}:
         raise ModelError(
             "config field layer_types must be full_attention in every layer, "
-            f"got {', '.join(sorted(kinds))}; not supported"
+            f"got {', '.join(sorted(kinds))}; llama.cpp runs its GGUF"
         )
     if config.model_type == "llama" or getattr(config, "layer_types", None):
         return  # llama has no window, and layer_types decide where they are given
     window = getattr(config, "sliding_window", None)
     if window is not None and window < config.max_position_embeddings:
         raise ModelError(
-            f"config field sliding_window must be null or unused, got {window}; not supported"
+            f"config field sliding_window must be null or unused, got {window}; llama.cpp "
+            "runs its GGUF"
         )
 
 

@@ -10,11 +10,22 @@ import torch
 from sparing.errors import ModelError, reason
 from sparing.model.config import FAMILIES, ModelConfig, from_transformers, plain_config
 from sparing.model.gguf import Gguf, GgufTensor
-from sparing.model.weights import EMBEDDING, HEAD, expected_shapes
+from sparing.model.weights import EMBEDDING, HEAD, expected_shapes, warn_of_extra
 
 PERMUTED = ("llama", "mistral")  # architectures with the rows of q and k in adjacent pairs
 FREQUENCIES = "rope_freqs.weight"
 IGNORED = (FREQUENCIES, "attn_rot_embd.weight")  # not in ModelConfig's list of tensors
+COMPUTED = (  # what llama.cpp would compute with; other tensors can be left out
+    ".bias",
+    ".attn_sinks.weight",
+    "_q_norm.weight",
+    "_k_norm.weight",
+    "post_attention_norm.weight",
+    "post_ffw_norm.weight",
+    "rope_factors_long.weight",
+    "rope_factors_short.weight",
+)
+LLAMA_CPP = "run the file with llama.cpp"
 OUTER = {
     EMBEDDING: "token_embd.weight",
     HEAD: "output.weight",
@@ -92,7 +103,8 @@ class Fields:
         if not isinstance(name, str) or name not in FAMILIES:
             raise ModelError(
                 f"{self.path}: general.architecture must be one of {', '.join(FAMILIES)}, "
-                f"got {name!r}; take a model of one of these"
+                f"got {name!r}; {LLAMA_CPP}, or pass its checkpoint in Hugging Face format with "
+                "decoder='hub' (--decoder hub) to run it slowly through transformers"
             )
         return name
 
@@ -121,7 +133,7 @@ class Fields:
 
     def refuse(self, name: str, must: object, got: object) -> ModelError:
         return ModelError(
-            f"{self.path}: {self._key(name)} must be {must}, got {got!r}; not supported"
+            f"{self.path}: {self._key(name)} must be {must}, got {got!r}; {LLAMA_CPP}"
         )
 
     def refuse_unsupported(self) -> None:
@@ -234,7 +246,10 @@ def with_factors(config: ModelConfig, tensor: GgufTensor) -> ModelConfig:
 
 
 def check_tensors(gguf: Gguf, config: ModelConfig) -> None:
-    """Raise ModelError for a missing tensor, a wrong shape, or an unexpected tensor."""
+    """Raise ModelError for a missing tensor, a wrong shape, or one that changes the maths.
+
+    Other tensors are left out, with a warning.
+    """
     expected = {gguf_name(name): shape for name, shape in expected_shapes(config).items()}
     for name, shape in expected.items():
         if name not in gguf.tensors:
@@ -244,12 +259,13 @@ def check_tensors(gguf: Gguf, config: ModelConfig) -> None:
                 f"{gguf.path}: tensor {name} must have the shape {list(shape)} of the metadata, "
                 f"got {list(found)}; fetch the file again"
             )
-    for name in gguf.tensors:
-        if name not in expected and not name.endswith(IGNORED):
-            raise ModelError(
-                f"{gguf.path}: every tensor must belong to the model of the metadata, got {name}; "
-                "this model is of another architecture"
-            )
+    extra = [n for n in gguf.tensors if n not in expected and not n.endswith(IGNORED)]
+    if changing := next((name for name in extra if name.endswith(COMPUTED)), None):
+        raise ModelError(
+            f"{gguf.path}: every tensor must belong to the model of the metadata, got {changing}; "
+            f"{LLAMA_CPP}"
+        )
+    warn_of_extra(gguf.path, extra)
 
 
 def missing(path: object, name: str) -> ModelError:

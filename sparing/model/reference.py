@@ -17,6 +17,7 @@ from sparing.model.checkpoint import read_model
 from sparing.model.config import Shape, refuse_sliding_windows
 from sparing.model.inputs import KeyValues, Output, RowInput
 from sparing.model.layer_set import LayerSet
+from sparing.model.precision import announce_slow
 
 
 class ReferenceDecoder:
@@ -39,6 +40,7 @@ class ReferenceDecoder:
 
         Raises ModelError if transformers cannot load it, or its cache has another form than ours.
         """
+        announce_slow(dtype, device, kernels=False)
         try:
             model = read_model(directory, dtype, attn_implementation="sdpa")
             decoder = cls(model.to(device))

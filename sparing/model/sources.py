@@ -15,7 +15,7 @@ from sparing.model import hub, smollm2
 from sparing.model.gguf_files import is_gguf
 
 TOKENIZERS = [("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt")]
-INDEX = "model.safetensors.index.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,24 @@ def _complete(path: Path, name: str) -> Path:
     if missing:
         raise ModelError(
             f"a model directory must hold config.json, a tokenizer and *.safetensors, {name} has "
-            f"no {', no '.join(missing)}; save the model and its tokenizer there (save_pretrained)"
+            f"no {', no '.join(missing)}; {_hint(path, missing)}"
         )
     return path
+
+
+def _hint(path: Path, missing: list[str]) -> str:
+    """What to do about a directory with missing files."""
+    if (path / "adapter_config.json").is_file():
+        return (
+            "it holds a LoRA adapter: merge that into its base with peft (merge_and_unload), and "
+            "save the model and its tokenizer (save_pretrained)"
+        )
+    if "*.safetensors" in missing and any(path.glob("*.bin")):
+        return "its weights are pickled: load them in transformers and save them (save_pretrained)"
+    if WEIGHTS in missing:
+        found = min(file.name for file in path.glob("*.safetensors"))
+        return f"if {found} holds all of the weights, rename it to {WEIGHTS}"
+    return "save the model and its tokenizer there (save_pretrained)"
 
 
 def _missing(path: Path) -> list[str]:
@@ -177,7 +192,9 @@ def _missing(path: Path) -> list[str]:
         missing.append("tokenizer (tokenizer.json, tokenizer.model, or vocab.json with merges.txt)")
     if (path / INDEX).is_file():
         return missing + _missing_shards(path)
-    return missing if any(path.glob("*.safetensors")) else [*missing, "*.safetensors"]
+    if (path / WEIGHTS).is_file():
+        return missing
+    return [*missing, WEIGHTS if any(path.glob("*.safetensors")) else "*.safetensors"]
 
 
 def _missing_shards(path: Path) -> list[str]:

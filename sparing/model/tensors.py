@@ -16,6 +16,7 @@ from sparing.model.config import ModelConfig
 from sparing.model.gguf import GgufTensor
 from sparing.model.gguf_config import gguf_name, row_order
 from sparing.model.matrix import FLOAT_TYPES
+from sparing.model.packed_linear import PackedLinear
 from sparing.model.weights import Checkpoint
 
 
@@ -96,12 +97,20 @@ class GgufTensors:
 
 
 class CheckpointTensors:
-    """The tensors of safetensors files: copies, one tensor at a time."""
+    """The tensors of safetensors files: copies, one tensor at a time.
+
+    ``reordered``: packed matrices in act-order
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
+        self.reordered = set[str]()
+        self._types: dict[str, str] = {}  # of packed matrices
 
     def matrix(self, name: str) -> Stored:
+        if packed := self.checkpoint.packed(name):
+            type = self._type(name, packed)
+            return Stored(type, packed.rows, packed.columns, packed.blocks(type))
         tensor = self.checkpoint(name)
         if tensor.dtype not in FLOAT_TYPES:
             tensor = tensor.float()
@@ -110,6 +119,8 @@ class CheckpointTensors:
         return Stored(FLOAT_TYPES[tensor.dtype], rows, columns, data)
 
     def shape(self, name: str) -> tuple[str, int, int]:
+        if packed := self.checkpoint.packed(name):
+            return self._type(name, packed), packed.rows, packed.columns
         dtype, (rows, columns) = self.checkpoint.described(name)
         return dtype if dtype in FLOAT_TYPES.values() else "F32", rows, columns
 
@@ -118,3 +129,10 @@ class CheckpointTensors:
 
     def release(self, name: str, size: int) -> None:
         pass
+
+    def _type(self, name: str, packed: PackedLinear) -> str:
+        if name not in self._types:
+            self._types[name] = packed.type()
+            if self._types[name] == "Q8_0":
+                self.reordered.add(name)
+        return self._types[name]

@@ -134,7 +134,11 @@ def check_architecture(path: Path) -> None:
             f"config field model_type must be one of {', '.join(FAMILIES)} for training, "
             f"got {family!r}; choose another base"
         )
-    read_config(path)
+    if packing := read_config(path).quantization:
+        raise ModelError(
+            f"a base must have float weights for training, got {packing.method} weights in {path}; "
+            "take the checkpoint it was made of"
+        )
 
 
 def check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:

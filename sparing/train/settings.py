@@ -107,11 +107,22 @@ class TrainSettings(Options):
         return self.plateau * min(rise, fall)
 
 
+def begun(out: Path) -> bool:
+    """Whether ``out`` holds a run with a result: a checkpoint, traces, weights.
+
+    Settings alone are left by a run that failed at once. The next run replaces them.
+    """
+    if not (out / SETTINGS_FILE).exists():
+        return False
+    files = (path for path in out.rglob("*") if path.is_file())
+    return any(path.name != SETTINGS_FILE and not path.name.startswith(".") for path in files)
+
+
 def check_resumed(out: Path, resume: bool) -> None:
     """Raise OptionError if ``out`` is a file, or holds a run and ``resume`` is False."""
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out must be a directory, got the file {out}; give another")
-    if (out / SETTINGS_FILE).exists() and not resume:
+    if begun(out) and not resume:
         raise OptionError(
             f"--out must be new, {out} holds a training run; pass --resume to go on with it, "
             "or another directory"
@@ -126,20 +137,24 @@ def keep_settings(out: Path, content: dict[str, Any], resume: bool, process: Any
     check_resumed(out, resume)
     process.wait_for_everyone()  # a late process would take this run's settings for another run's
     check_same(out, content)
-    if process.is_main_process and not (out / SETTINGS_FILE).exists():
+    if process.is_main_process and not begun(out):
         write_atomically(out / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
     process.wait_for_everyone()
 
 
 def check_same(out: Path, wanted: dict[str, Any]) -> None:
     """Raise OptionError with the first setting that differs from the run in ``out``, if any."""
-    if not (out / SETTINGS_FILE).exists():
-        return
-    begun = read_json(out / SETTINGS_FILE)
-    for name in wanted:
-        if begun.get(name) != wanted[name]:
-            raise OptionError(
-                f"a resumed run must keep its settings, {out} was begun with {name} "
-                f"{begun.get(name)!r}, got {wanted[name]!r}; "
-                "repeat that setting, or start a new run in another --out"
-            )
+    if found := difference(out, wanted):
+        raise OptionError(
+            f"a resumed run must keep its settings, {out} {found}; "
+            "repeat that setting, or start a new run in another --out"
+        )
+
+
+def difference(out: Path, wanted: dict[str, Any]) -> str | None:
+    """In words, the first setting that differs from the run in ``out``."""
+    before = read_json(out / SETTINGS_FILE) if begun(out) else wanted
+    for name, value in wanted.items():
+        if before.get(name) != value:
+            return f"was begun with {name} {before.get(name)!r}, got {value!r}"
+    return None

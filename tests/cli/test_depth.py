@@ -8,9 +8,12 @@ import pytest
 
 from sparing import Depth, Sampling, load
 from sparing.cli.prompts import CHAT, read_groups
+from sparing.depth.layer_sets import sets_file
 from sparing.depth.swift import RATIO
-from sparing.errors import ModelError
 from sparing.evaluate import bench_depth_cold, tune_depth
+from sparing.kernels.native import announce
+from sparing.model.checkpoint import read_tokenizer
+from sparing.model.fingerprint import fingerprint
 from tests.cli.command import assert_one_line
 from tests.depth.planted import LAYERS, planted
 from tests.tiny import tiny
@@ -205,16 +208,43 @@ def test_tuned_sets_are_used_from_then_on(sparing, tmp_path, prompts, cache, kep
     assert (told[0].skipped, told[0].phase) == (tuned.layer_set.names, "acceleration")
 
 
-def test_a_set_for_another_model_is_refused(tmp_path):
+STALE = {
+    "foreign": json.dumps({"fingerprint": "another", "layers": LAYERS, "sets": {}}),
+    "broken": "{",
+}
+
+
+@pytest.mark.parametrize("where", ["model", "cache"])
+@pytest.mark.parametrize("content", STALE.values(), ids=STALE)
+def test_a_set_for_another_model_is_left_out(sparing, tmp_path, cache, content, where):
+    """With a warning; asked for by its task it is an error."""
     model = tmp_path / "model"
     shutil.copytree(planted(), model)
-    kept = {"fingerprint": "another", "layers": LAYERS, "sets": {}}
-    (model / "layer_sets.json").write_text(json.dumps(kept))
-    with pytest.raises(ModelError, match="are for the model another, this model is"):
-        load(str(model))
-    (model / "layer_sets.json").write_text("{")
-    with pytest.raises(ModelError, match=r"layer_sets\.json"):
-        load(str(model))
+    here = fingerprint(model, read_tokenizer(model))
+    file = model / "layer_sets.json" if where == "model" else sets_file(here)
+    file.parent.mkdir(exist_ok=True, parents=True)
+    file.write_text(content)
+    announce.cache_clear()
+    run = ("run", "Q", "--model", model, "--max-new-tokens", 2)
+    outcome = sparing(*run)
+    assert outcome.code == 0, outcome.err
+    assert f"sparing: going on without: {'layer sets' if 'ano' in content else file}" in outcome.err
+    assert str(file) in outcome.err
+    outcome = sparing(*run, "--draft", "layers", "--depth-task", "mine")
+    assert outcome.code == 2
+    assert outcome.err.endswith(
+        "task must be one with a tuned layer set (none), got 'mine'; make one with `sparing tune "
+        "depth`, or leave it out\n"
+    )
+
+
+def test_tune_depth_writes_into_no_other_model(sparing, tmp_path, prompts, nothing_is_said):
+    other = tmp_path / "other"
+    shutil.copytree(tiny(), other)
+    ask = ("tune", "depth", "--model", planted(), "--prompts", prompts, "--out", other)
+    said = f"--out must be the model's own folder, or one without a model, {other} holds another"
+    assert_one_line(sparing(*ask), said)
+    assert not (other / "layer_sets.json").exists()
 
 
 def test_layers_need_our_own_decoder_and_some_layers(sparing):

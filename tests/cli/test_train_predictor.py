@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from sparing.kernels.native import announce
 from sparing.memory.fit import Fit
 from sparing.memory.traces import SHARD, TraceSource
 from sparing.train import checkpoint as checkpoints
@@ -179,9 +181,11 @@ def test_what_does_not_go_on_is_one_line(sparing, tmp_path, model, command, stop
         (("--n", 39), "traces was begun with n 300, got 39"),
         (("--horizons", "4"), "traces was begun with horizons [3, 9], got [4]"),
         (("--seed", 4), "traces was begun with seed 0, got 4"),
-        (("--dtype", "bfloat16"), "was begun with dtype 'float32', got 'bfloat16'"),
     ):
         assert_one_line(sparing(*command, "--out", stopped, "--resume", *more), said)
+    outcome = sparing(*command, "--out", stopped, "--resume", "--dtype", "bfloat16")
+    assert outcome.code == 2
+    assert "was begun with dtype 'float32', got 'bfloat16'" in outcome.err.splitlines()[-1]
     other = checkpoint(tmp_path / "other", **NARROW)
     traces, elsewhere = stopped / "traces", tmp_path / "elsewhere"
     outcome = sparing(*command, "--model", other, "--out", elsewhere, "--traces", traces)
@@ -200,17 +204,78 @@ def test_a_broken_shard_is_one_line(sparing, command, stopped):
     assert sparing(*command, "--out", stopped, "--resume").code == 0
 
 
-@pytest.mark.parametrize("more", [("--n", 9), ("--accept", "verified")], ids=str)
-def test_too_few_to_hold_any_out(sparing, tmp_path, command, more):
-    outcome = sparing(*command, "--out", tmp_path / "out", *more, "--task", "sums", "--n", 9)
-    assert_one_line(outcome, "needs accepted traces to train on and to hold out", "larger --n")
+FEW = {
+    "a family": (("--task", "sums", "--n", 4), "got 4 and 0 with --n 4; pass --n 10"),
+    "two": (("--task", "sums,legs", "--n", 9), "got 18 and 0 with --n 9; pass --n 10"),
+    "a file": (("--n", 3), "got 3 and 0 with --n 3; pass --n 8"),
+    "a file of few": (("--task", "FEW"), "got 9 and 0 with --n 300; pass a larger --task"),
+}
+
+
+@pytest.mark.parametrize(("more", "said"), FEW.values(), ids=FEW)
+def test_too_few_questions_are_found_before_the_model_loads(
+    sparing, tmp_path, command, model, more, said
+):
+    (model / "model.safetensors").write_bytes(b"not read")
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join((tmp_path / "gsm8k.jsonl").read_text().splitlines()[:9]))
+    given = [few if argument == "FEW" else argument for argument in more]
+    outcome = sparing(*command, "--out", tmp_path / "out", *given)
+    assert_one_line(outcome, "--n must give questions to train on and, every tenth, to hold out, ")
+    assert said in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_run_leaves_its_out_to_the_next(sparing, tmp_path, command):
+    """No trace is accepted, so that none can be of use."""
+    out = tmp_path / "out"
+    outcome = sparing(*command, "--out", out, "--accept", "verified")
+    assert_one_line(outcome, "needs accepted traces to train on and to hold out", "--accept any")
+    outcome = sparing(*command, "--out", out, "--epochs", 1)
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_run_that_failed_at_once_leaves_its_out_to_the_next(
+    sparing, tmp_path, command, monkeypatch
+):
+    def fails(self, index):
+        raise OSError("disk full")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(TraceSource, "shard", fails)
+        with pytest.raises(OSError, match="disk full"):
+            sparing(*command, "--out", out)
+    outcome = sparing(*command, "--out", out, "--epochs", 1, "--seed", 1)
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_predictor_goes_into_no_other_model(sparing, tmp_path, command):
+    other = checkpoint(tmp_path / "other", seed=5, **NARROW)
+    before = sorted(other.iterdir())
+    said = f"--out must be the model's own folder, or one without a model, {other} holds another"
+    assert_one_line(sparing(*command, "--out", other), said)
+    assert sorted(other.iterdir()) == before
+
+
+def test_traces_of_an_interrupted_run_are_not_overwritten(sparing, tmp_path, command, stopped):
+    shutil.rmtree(stopped / "step-2")
+    (stopped / "training.json").unlink()
+    outcome = sparing(*command, "--out", stopped, "--n", 39)
+    assert_one_line(outcome, f"--out must be new, {stopped / 'traces'} holds a training run; pass")
 
 
 def test_a_model_with_a_predictor_of_another_gets_a_new_one(sparing, tmp_path, model, command):
     """As after training the model on: its old predictor must not be in the way."""
     write_predictor(model, model, fingerprint="of another")
     run = ("run", "Q", "--model", model, "--max-new-tokens", 4)
-    assert_one_line(sparing(*run), "is for the model of another")
+    announce.cache_clear()
+    outcome = sparing(*run)
+    assert outcome.code == 0
+    assert "sparing: going on without: an importance predictor must be trained for" in outcome.err
+    assert_one_line(sparing(*run, "--predictor", model), "is for the model of another")
+    learned = sparing(*run, "--budget", 40, "--policy", "learned")
+    assert_one_line(learned, "policy learned needs a model with an importance predictor")
     out = tmp_path / "out"
     outcome = sparing(*command, "--out", out)
     assert outcome.code == 0, outcome.err
@@ -242,13 +307,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG)
-def test_a_mistake_is_one_line_before_weights_load(sparing, tmp_path, never_read, arguments, said):
+def test_a_mistake_is_one_line_before_weights_load(sparing, tmp_path, model, arguments, said):
     file, out = tmp_path / "file", tmp_path / "out"
     file.touch()
+    (model / "model.safetensors").write_bytes(b"not read")
     given = [{"OUT": out, "FILE": file}.get(a, a) for a in arguments]
     where = () if not given or "--out" in given else ("--out", out)
-    model = ("--model", never_read)
-    assert_one_line(sparing("train", "predictor", *model, *where, *given), said)
+    assert_one_line(sparing("train", "predictor", "--model", model, *where, *given), said)
     assert not out.exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sparing.cli.train_predictor import questions
+from sparing.cli.train_predictor import find_problems, questions
 from sparing.errors import OptionError
 from sparing.memory import traces as module
 from sparing.memory.settings import TraceSettings
@@ -200,7 +200,9 @@ def test_accepted_are_the_right_answers_or_all(tmp_path, seed):
     given = {"model": "m", "n": 24, "max_new_tokens": 40, "temperature": 1.0, "seed": seed}
     kept, model = {}, engine(thinker(tmp_path / "model", num_hidden_layers=2), "float32")
     for accept in ("any", "verified"):
-        wanted = questions(model, [Even()], TraceSettings(accept=accept, **given), 5)
+        settings = TraceSettings(accept=accept, **given)
+        problems = find_problems([Even()], settings)
+        wanted = questions(model, [Even()], problems, settings, 5)
         collect(wanted, tmp_path / accept)
         found = TraceSet(tmp_path / accept, wanted.shards)
         assert found.sampled == 24

@@ -1,12 +1,20 @@
 """Both formats of a model, read by the same functions."""
 
 import importlib.util
+import json
+import shutil
 
 import pytest
 import torch
 
 from sparing.errors import ModelError
-from sparing.model.checkpoint import open_gguf, read_config, read_model, reading
+from sparing.model.checkpoint import (
+    open_gguf,
+    read_config,
+    read_model,
+    read_tokenizer,
+    reading,
+)
 from sparing.model.gguf import Gguf
 from sparing.model.reference import ReferenceDecoder
 from sparing.train.reason import load_base
@@ -94,3 +102,19 @@ def test_a_rope_that_transformers_leaves_out(path, tmp_path):
         scaled = write_gguf(tmp_path / "scaled.gguf", gguf.metadata, tensors)
     with pytest.raises(ModelError, match=r"transformers must read the rope scaling of a GGUF"):
         read_model(scaled, torch.float32)
+
+
+def test_a_byte_level_tokenizer_that_loses_spaces(tmp_path):
+    """Read as SentencePiece, as by some versions of transformers: spaces are not in its words."""
+    path = shutil.copytree(tiny("llama"), tmp_path / "model")
+    assert read_tokenizer(path).encode(" a") == [220, 64]
+    file = path / "tokenizer.json"
+    metaspace = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always"}
+    told = json.loads(file.read_text()) | {"pre_tokenizer": metaspace, "decoder": metaspace}
+    file.write_text(json.dumps(told))
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(
+        json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    )
+    with pytest.raises(ModelError, match=r"must give ' a b' back, got 'ab': its spaces are lost"):
+        read_tokenizer(path)

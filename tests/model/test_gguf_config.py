@@ -8,6 +8,7 @@ import torch
 from safetensors.numpy import load_file
 
 from sparing.errors import ModelError
+from sparing.kernels.native import announce
 from sparing.model.checkpoint import read_config, read_model
 from sparing.model.gguf import Gguf
 from sparing.model.gguf_config import FREQUENCIES, gguf_config, gguf_name, row_order
@@ -209,7 +210,8 @@ def test_another_architecture(path, name):
     metadata = {"general.architecture": name} if name else {}
     assert message(write_gguf(path, metadata, {})) == (
         f"{path}: general.architecture must be one of llama, mistral, qwen2, qwen3, got {name!r}; "
-        "take a model of one of these"
+        "run the file with llama.cpp, or pass its checkpoint in Hugging Face format with "
+        "decoder='hub' (--decoder hub) to run it slowly through transformers"
     )
 
 
@@ -239,11 +241,31 @@ def test_a_tensor_of_another_shape(path):
     )
 
 
-def test_a_tensor_too_many(path):
+@pytest.mark.parametrize(
+    "name", ["blk.0.attn_sinks.weight", "blk.1.attn_q.bias", "rope_factors_long.weight"]
+)
+def test_a_tensor_that_llama_cpp_would_compute_with(path, name):
     source = tiny("llama")
-    tensors = plain_tensors(source) | {"blk.0.attn_sinks.weight": ("F32", (6,), bytes(24))}
+    tensors = plain_tensors(source) | {name: ("F32", (6,), bytes(24))}
     said = message(write_gguf(path, model_metadata(source), tensors))
-    assert "every tensor must belong to the model of the metadata, got blk.0.attn_sinks" in said
+    assert f"every tensor must belong to the model of the metadata, got {name}; run the" in said
+
+
+@pytest.mark.parametrize("name", ["blk.3.nextn.eh_proj.weight", "v_head.weight"])
+def test_a_tensor_without_a_place(path, name, capsys):
+    source = tiny("llama")
+    tensors = plain_tensors(source) | {
+        name: ("F32", (6,), bytes(24)),
+        "blk.0.rope_freqs.weight": ("F32", (4,), bytes(16)),
+    }
+    announce.cache_clear()
+    with Gguf.open(write_gguf(path, model_metadata(source), tensors)) as gguf:
+        assert gguf_config(gguf).layers == gguf_config(gguf).layers == 3
+    said = capsys.readouterr().err
+    assert said == (
+        f"sparing: {path.name} holds tensors that its config has no place for, and they are left "
+        f"out: {name}\n"
+    )
 
 
 def test_three_hundred_wrong_fields(path):

@@ -63,6 +63,28 @@ def test_an_empty_directory_lacks_all_three(tmp_path):
     assert message.count(" no ") == 3
 
 
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors"], "holds a LoRA adapter: merge that"),
+        (["config.json", "tokenizer.json", "pytorch_model.bin"], "its weights are pickled: load"),
+        (
+            ["config.json", "tokenizer.json", "gptq_model-4bit-128g.safetensors"],
+            "no model.safetensors; if gptq_model-4bit-128g.safetensors holds all of the weights, "
+            "rename it to model.safetensors",
+        ),
+        (["config.json", "model.safetensors"], "save the model and its tokenizer there"),
+    ],
+)
+def test_what_to_do_about_other_downloads(tmp_path, files, said):
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(ModelError) as error:
+        find_model(str(tmp_path))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_vocab_and_merges_are_a_tokenizer_only_together(tmp_path):
     folder = _write_model(tmp_path / "m", without="tokenizer.json")
     (folder / "vocab.json").write_text("{}")

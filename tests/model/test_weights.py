@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import sparing
 from sparing.errors import ModelError
+from sparing.kernels.native import announce
 from sparing.model.assemble import load_decoder
 from tests.model.passes import Slots, assert_close, expected, new, random_ids
 from tests.tiny import reference, tiny
@@ -87,18 +88,29 @@ def test_a_wrong_shape(single, shape):
     assert f"got {list(shape)}" in message
 
 
-@pytest.mark.parametrize(
-    "name", ["model.layers.3.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.bias", "score"]
-)
-def test_a_tensor_too_many(single, name):
-    """Its layer, bias or head would be ignored."""
-    _change(single, **{name: torch.zeros(64)})
-    assert name in _refused(single)
+EXTRA = ["model.layers.3.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.bias", "score"]
 
 
-def test_frequencies_in_old_checkpoints_are_no_weights(single):
+@pytest.mark.parametrize("names", [EXTRA[:1], EXTRA, [*EXTRA, "v_head.weight", "lm_head.qweight"]])
+def test_tensors_too_many(single, names, capsys):
+    """A layer, bias or head without a place is left out, as in transformers, and named once."""
+    plain, ids = load_decoder(single), [new(random_ids(20))]
+    _change(single, **{name: torch.full((64,), 9.0) for name in names})
+    announce.cache_clear()
+    ours = load_decoder(single)
+    load_decoder(single)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "model holds tensors that its config has no place for, and they are left out: " in said
+    assert all(name in said for name in sorted(names)[:3])
+    assert (" and 2 more\n" in said) == (len(names) == 5)
+    assert torch.equal(ours(ids, Slots(ours)).logits, plain(ids, Slots(plain)).logits)
+
+
+def test_frequencies_in_old_checkpoints_are_no_weights(single, capsys):
     _change(single, **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(4)})
     load_decoder(single)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_missing_shard(sharded):
