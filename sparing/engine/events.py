@@ -142,7 +142,8 @@ class DoneEvent(Event):
 class Stats:
     """A row's totals.
 
-    ``kv_bytes_peak``: measured from storages
+    ``kv_bytes_peak``: measured from storages, free slots included
+    ``slots_peak``: the most slots in use, in each layer
     ``seconds``: since admission, ``draft_seconds`` and ``search_seconds`` included
     """
 
@@ -152,6 +153,7 @@ class Stats:
     seconds: float = 0.0
     tokens_per_second: float = 0.0
     kv_bytes_peak: int = 0
+    slots_peak: int = 0
     evictions: int = 0
     evicted_tokens: int = 0
     drafted: int = 0
@@ -166,6 +168,7 @@ class Stats:
         if isinstance(event, StepEvent):
             self.drafted += event.drafted
             self.kv_bytes_peak = max(self.kv_bytes_peak, event.kv_bytes)
+            self.slots_peak = max(self.slots_peak, event.slots)
         if isinstance(event, TokenEvent):
             self.new_tokens += 1
             self.thinking_tokens += event.kind == "thought"

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sparing.engine.cache import Kind
-from sparing.errors import OptionError, PromptError
+from sparing.errors import OptionError, PromptTooLong
 from sparing.options import Memory
 
 DEFAULT_RATIO = 0.4  # local: of the budget without the question; selection: of unprotected slots
@@ -41,7 +41,7 @@ class Budget:
     def of(cls, memory: Memory, question: int, thinking: int) -> "Budget | None":
         """The budget of a row with a prompt of ``question`` tokens; None without a budget.
 
-        A share s means ``question + s * thinking`` slots. Raises PromptError with the smallest
+        A share s means ``question + s * thinking`` slots. Raises PromptTooLong with the smallest
         possible budget if the prompt does not fit.
         """
         if memory.budget is None:
@@ -53,9 +53,9 @@ class Budget:
         local = int(ratio) if counted else max(1, int(ratio * (slots - question)))
         if question + local + 1 > slots:
             least = question + (local if counted else 1) + 1
-            raise PromptError(
+            raise PromptTooLong(
                 f"budget must be at least question + local + 1 = {least} slots, got {slots}; "
-                f"pass --budget {least} or more, or a shorter prompt"
+                f"pass a budget of {least} or more, or a shorter prompt"
             )
         selection = DEFAULT_RATIO if memory.selection is None else memory.selection
         return cls(slots, question, local, selection)
