@@ -220,7 +220,7 @@ def test_a_prompt_that_does_not_fit_names_the_smallest_budget_that_does(question
     prompt = list(range(question % 250)) or [1]
     with pytest.raises(PromptError, match=r"pass a budget of \d+ or more") as caught:
         model.generate([prompt], memory=Memory(budget=question % 250, local=local, policy=policy))
-    least = int(re.search(r"--budget (\d+)", str(caught.value)).group(1))
+    least = int(re.search(r"a budget of (\d+)", str(caught.value)).group(1))
     assert least == len(prompt) + (local or 1) + 1
     with pytest.raises(PromptError, match=str(least)):
         model.request(prompt, Memory(budget=least - 1, local=local))
