@@ -11,8 +11,28 @@ from sparing.errors import SparingError
 from sparing.memory.find import POLICIES, find_policy
 from sparing.model.chat import ChatFormat
 from sparing.options import POLICY_NAMES, DraftName, Latent, LatentMode, Memory
+from sparing.server.refusals import for_clients
 from sparing.server.runs import Choice, LiveRun
 from sparing.server.settings import RequestDefaults
+
+# Budgets for a try: slots that leave the example questions of pocket's families right, and a share
+# for a model whose answers have another length.
+TRIAL, TRIAL_SHARE = 256, 0.5
+
+
+class Health(BaseModel):
+    """The server's state.
+
+    ``status``: ok, loading, stopping or failed
+    ``live``, ``waiting``: numbers of rows
+    ``kv_bytes``, ``kv_bytes_limit``: bytes of keys and values, now and at most
+    """
+
+    status: str
+    live: int
+    waiting: int
+    kv_bytes: int
+    kv_bytes_limit: int
 
 
 class Capabilities(BaseModel):
@@ -21,6 +41,8 @@ class Capabilities(BaseModel):
     ``policies``, ``drafts``, ``latents``: the supported names
     ``labels``: descriptions of policies and drafters, by saving and name
     ``why_not``: by saving, why some of its options are not supported
+    ``thoughts``: whether the model marks its thoughts
+    ``budget``: for a try; the page's default
     ``slot_bytes``: bytes of the keys and values of a token in all ``layers``
     ``memory``, ``draft``, ``latent``, ``max_new_tokens``: defaults of a request
     """
@@ -30,6 +52,8 @@ class Capabilities(BaseModel):
     latents: list[str]
     labels: dict[str, dict[str, str]]
     why_not: dict[str, str]
+    thoughts: bool
+    budget: int | float
     slot_bytes: int
     layers: int
     memory: dict[str, Any]
@@ -115,7 +139,7 @@ def spares(engine: Engine, defaults: RequestDefaults, slot_bytes: int) -> Capabi
                 find(name)
                 found.append(name)
             except SparingError as error:
-                why_not.setdefault(saving, str(error))
+                why_not.setdefault(saving, for_clients(str(error)))
         return found
 
     tokenizer, horizons = engine.chat.tokenizer, engine.horizons
@@ -135,6 +159,8 @@ def spares(engine: Engine, defaults: RequestDefaults, slot_bytes: int) -> Capabi
         latents=latents,
         labels=labels(),
         why_not=why_not,
+        thoughts=engine.chat.markers is not None,
+        budget=defaults.memory.budget or (TRIAL_SHARE if engine.chat.scope is None else TRIAL),
         slot_bytes=slot_bytes,
         layers=engine.decoder.shape.layers,
         memory=defaults.memory.model_dump(),
