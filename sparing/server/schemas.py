@@ -17,7 +17,7 @@ from sparing.server.settings import RequestDefaults
 
 # Budgets for a try: slots that leave the example questions of pocket's families right, and a share
 # for a model whose answers have another length.
-TRIAL, TRIAL_SHARE = 256, 0.5
+TRIAL, TRIAL_SHARE = 288, 0.5
 
 
 class Health(BaseModel):
