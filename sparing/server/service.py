@@ -80,6 +80,7 @@ class Service:
         """End a run early; an ended run does not change."""
         tickets = [choice.ticket for choice in run.choices if choice.ticket]
         if tickets:
+            run.failure = run.failure or failure  # told at once, before the engine lets it go
             self.scheduler.cancel(tickets, failure)
 
     async def finish(self, run: LiveRun, left: Awaitable[None]) -> None:
