@@ -1,6 +1,7 @@
 """The service behind the routes: an engine, its scheduler and its runs."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
@@ -159,7 +160,10 @@ def names(model: str, served: str | None) -> list[str]:
     if served is not None:
         return [served]
     path = Path(model).expanduser()
-    return list(dict.fromkeys([path.resolve().name, model])) if path.exists() else [model]
+    if not path.exists():
+        return [model]
+    own = os.path.basename(os.path.abspath(path))  # a link has its own name
+    return list(dict.fromkeys([own, model]))
 
 
 def refusal(failure: Exception) -> Refused:

@@ -89,6 +89,8 @@ def test_a_path_is_served_under_its_last_component(tmp_path):
             reply = server.ask("POST", CHAT, SHORT | {"model": name})
             assert (reply.status, reply.json["model"]) == (200, "some model")
             assert server.ask("GET", f"/v1/models/{name.replace(' ', '%20')}").status == 200
+    (tmp_path / "link").symlink_to(path)
+    assert names(f"{tmp_path}/link/", None) == ["link", f"{tmp_path}/link/"]
     assert names("Qwen/Qwen3-0.6B", None) == ["Qwen/Qwen3-0.6B"]
     assert names(path, "mine") == ["mine"]
 
