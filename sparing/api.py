@@ -27,7 +27,7 @@ from sparing.engine.row import Request
 from sparing.engine.run import Run, Stream, results_of
 from sparing.engine.sampling import Sampler
 from sparing.engine.transcript import Limits
-from sparing.errors import OptionError, PromptError
+from sparing.errors import OptionError, PromptError, PromptTooLong
 from sparing.latent.config import LatentConfig, load_latents
 from sparing.latent.fusion import LatentVector
 from sparing.latent.switch import find_switch
@@ -286,7 +286,7 @@ class Engine:
             )
         question, context = len(encoded.ids), self.decoder.shape.context
         if question >= context:
-            raise PromptError(
+            raise PromptTooLong(
                 f"a prompt must be shorter than the context of {context} tokens, got {question}"
             )
         limits = self._limits(sampling, encoded)

@@ -24,6 +24,10 @@ class PromptError(SparingError):
     """A prompt cannot be used: empty, too long, or a chat for a model without a template."""
 
 
+class PromptTooLong(PromptError):
+    """A prompt leaves no room in the model's context."""
+
+
 def reason(error: BaseException) -> str:
     """Another library's error as one line; a first line ending in a colon takes the next too."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -76,11 +76,9 @@ def say_without_effect(engine: Any, decoding: SeedlessFlags, raw: bool = False) 
     """Say where --no-think changes nothing."""
     if not decoding.no_think:
         return
-    from sparing.server.settings import thinking_can_be_left_out
-
     if raw:
         note("--no-think has no effect with --raw")
-    elif not thinking_can_be_left_out(engine.chat):
+    elif not engine.chat.can_skip_thinking:
         note(f"--no-think has no effect: {engine.name} has no template that knows enable_thinking")
 
 

@@ -1,7 +1,9 @@
 """`sparing serve`: a model behind OpenAI's HTTP API."""
 
+import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Annotated, Any
 
@@ -10,7 +12,6 @@ import typer
 from sparing.cli.fields import flag, named
 from sparing.cli.flags import LoadingFlags, SeedlessFlags
 from sparing.cli.run import say_without_effect
-from sparing.cli.signals import leaving_at_once
 from sparing.errors import OptionError
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -58,6 +59,13 @@ def serve(
     api_key: Annotated[
         str | None, flag("ask for this key; better given as SPARING_API_KEY")
     ] = None,
+    served_model_name: Annotated[
+        str | None, flag("name of the model in requests and answers; by default its own")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, flag("origin of a page that may use this server; * is any (repeatable)")
+    ] = None,
+    quiet: Annotated[bool, flag("no line for each request, only for failures")] = False,
 ) -> None:
     """Serve a model over OpenAI's HTTP API.
 
@@ -78,6 +86,8 @@ def serve(
             grace_s=grace,
             keep_runs=keep_runs,
             api_key=api_key or os.environ.get("SPARING_API_KEY") or None,
+            served_model_name=served_model_name,
+            cors_origins=tuple(cors_origin or ()),
         )
     defaults = RequestDefaults(
         memory=decoding.memory,
@@ -90,28 +100,42 @@ def serve(
 
     with bind(host, port) as listener:
         decoding.check_for(loading)
-        engine = loaded(loading)
-        say_without_effect(engine, decoding)
-        address = f"[{host}]" if ":" in host else host
-        where = f"http://{address}:{listener.getsockname()[1]}"
         if host not in LOOPBACK and serving.api_key is None:
             typer.echo(
                 "note: this address is open to the network; --api-key asks for a key", err=True
             )
-        typer.echo(f"{loading.model} at {where}/v1", err=True)
+        address = f"[{host}]" if ":" in host else host
+        where = f"http://{address}:{listener.getsockname()[1]}/v1"
         from sparing.server.run import serve
+        from sparing.server.service import Service
 
-        serve(engine, listener, serving, defaults)
+        def service() -> Service:
+            engine = loading.load()
+            say_without_effect(engine, decoding)
+            return Service(engine, serving, defaults)
+
+        with log_lines(quiet=quiet):
+            serve(
+                listener,
+                serving,
+                service,
+                lambda service: typer.echo(f"{service.model} at {where}", err=True),
+            )
 
 
-def loaded(loading: LoadingFlags) -> Any:
-    """The engine, loaded on a thread of its own.
-
-    torch's thread pool belongs to the first thread that uses it. Loading here keeps it off the
-    HTTP thread, where it would share the cores with the engine's pool.
-    """
-    with leaving_at_once(), ThreadPoolExecutor(1) as pool:
-        return pool.submit(loading.load).result()
+@contextmanager
+def log_lines(*, quiet: bool) -> Iterator[None]:
+    """Print log lines on stderr: those of requests too, unless ``quiet``."""
+    log, handler = logging.getLogger("sparing"), logging.StreamHandler()
+    level = log.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def needs_extra() -> None:

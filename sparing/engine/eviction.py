@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sparing.engine.cache import Kind
-from sparing.errors import OptionError, PromptError
+from sparing.errors import OptionError, PromptTooLong
 from sparing.options import Memory
 
 DEFAULT_RATIO = 0.4  # local: of the budget without the question; selection: of unprotected slots
@@ -42,8 +42,8 @@ class Budget:
     def of(cls, memory: Memory, question: int, thinking: int) -> "Budget | None":
         """The budget of a row with a prompt of ``question`` tokens; None without a budget.
 
-        A share s means ``question + s * thinking`` slots. Raises PromptError if the prompt does not
-        fit, with the smallest budget under which something can be evicted.
+        A share s means ``question + s * thinking`` slots. Raises PromptTooLong if the prompt does
+        not fit, with the smallest budget under which something can be evicted.
         """
         if memory.budget is None:
             return None
@@ -54,9 +54,9 @@ class Budget:
             return budget
         larger = range(question + 2, question + LARGEST_MISS)
         least = next((n for n in larger if cls.sized(memory, question, n).evicts), larger.stop)
-        raise PromptError(
+        raise PromptTooLong(
             f"budget must be at least {least} slots for this prompt of {question} tokens, got "
-            f"{slots}; pass --budget {least} or more, or a shorter prompt"
+            f"{slots}; pass a budget of {least} or more, or a shorter prompt"
         )
 
     @classmethod

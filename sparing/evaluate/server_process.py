@@ -16,7 +16,8 @@ class ServerProcess:
     """A context manager: `sparing serve` with ``flags``, once it listens at ``port``."""
 
     def __init__(self, flags: Sequence[str]) -> None:
-        command = [sys.executable, "-m", "sparing.cli.main", "serve", "--port", "0", *flags]
+        command = [sys.executable, "-m", "sparing.cli.main", "serve", "--quiet", "--port"]
+        command += ["0", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         said = []
         assert self.process.stderr is not None

@@ -76,6 +76,11 @@ class ChatFormat:
     def has_template(self) -> bool:
         return bool(self.tokenizer.chat_template)
 
+    @property
+    def can_skip_thinking(self) -> bool:
+        """Whether the chat template uses ``enable_thinking``."""
+        return "enable_thinking" in str(self.tokenizer.chat_template or "")
+
     def question(self, text: str, *, raw: bool = False) -> PromptLike:
         """A question as a prompt: a user message, or plain text if ``raw`` or without template."""
         if raw or not self.has_template:

@@ -1,8 +1,6 @@
 """The routes."""
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -11,25 +9,23 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from sparing import __version__
 from sparing.errors import SparingError
+from sparing.options import Depth, Latent, Memory, Sampling
 from sparing.server.errors import AsciiJSON, ErrorBody, Refused
 from sparing.server.examples import examples, has_more
 from sparing.server.middleware import Gate
+from sparing.server.records import Records
 from sparing.server.refusals import of_status, of_validation
-from sparing.server.requests import ChatRequest, CommonRequest, CompletionRequest
-from sparing.server.responses import (
-    ChatCompletion,
-    ChatWriter,
-    Completion,
-    ResponseWriter,
-    TextWriter,
-)
+from sparing.server.requests import ChatRequest, CommonRequest, CompletionRequest, nullable
+from sparing.server.responses import ChatCompletion, Completion
 from sparing.server.runs import LiveRun
 from sparing.server.schemas import (
     ExampleQuery,
     Examples,
+    Health,
     Model,
     Models,
     RunState,
@@ -39,6 +35,7 @@ from sparing.server.schemas import (
 from sparing.server.service import Service, refusal
 from sparing.server.sse import EventStream, completion, disconnected, events
 from sparing.server.static import show_page
+from sparing.server.writers import ChatWriter, TextWriter
 
 log = logging.getLogger("sparing")
 STREAM = {  # the schema of one event
@@ -50,21 +47,6 @@ STREAM = {  # the schema of one event
         }
     }
 }
-
-
-class Health(BaseModel):
-    """The server's state.
-
-    ``status``: ok, stopping or failed
-    ``live``, ``waiting``: numbers of rows
-    ``kv_bytes``, ``kv_bytes_limit``: bytes of keys and values, now and at most
-    """
-
-    status: str
-    live: int
-    waiting: int
-    kv_bytes: int
-    kv_bytes_limit: int
 
 
 class Cancelled(BaseModel):
@@ -81,18 +63,29 @@ ANSWERS = refusals(400, 404, 408, 409, 413, 429, 500, 503, 504)
 
 
 def build_app(service: Service) -> FastAPI:
-    """Build the app with all routes; it starts and stops the service."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service.start()
-        yield
-        await service.stop()
-
+    """Build the app with all routes of a service."""
     app = FastAPI(
-        title="Sparing", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="Sparing",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        strict_content_type=False,
     )
     app.state.service = service
+    add_middleware(app, service)
+    answer_errors(app, service)
+    add_completion_routes(app, service)
+    add_run_routes(app, service)
+    tell_models(app, service)
+    tell_state(app, service)
+    show_page(app)
+    complete_description(app, service.model)
+    return app
+
+
+def add_middleware(app: FastAPI, service: Service) -> None:
+    """Add what stands around all routes; the last is the outermost."""
     serving = service.serving
     app.add_middleware(
         Gate,
@@ -101,45 +94,49 @@ def build_app(service: Service) -> FastAPI:
         api_key=serving.api_key,
         refused=service.metrics.refused,
     )
-    answer_errors(app, service)
-    add_completion_routes(app, service)
-    add_run_routes(app, service)
-    tell_models(app, service)
-    tell_state(app, service)
-    show_page(app)
-    name_the_model(app, service.model)
-    return app
+    if serving.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=serving.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("x-request-id", "retry-after"),
+        )
+    app.add_middleware(Records)
 
 
-def name_the_model(app: FastAPI, model: str) -> None:
-    """Name the served model in the API's description."""
+def complete_description(app: FastAPI, model: str) -> None:
+    """Add to the API's description the served model, and that Python's options may be null."""
     schemas = app.openapi()["components"]["schemas"]
     for body in (ChatRequest, CompletionRequest):
         schemas[body.__name__]["properties"]["model"]["enum"] = [model]
+    for options in (Memory, Depth, Latent, Sampling):
+        nullable(schemas[options.__name__])
 
 
 def answer_errors(app: FastAPI, service: Service) -> None:
     """Answer every error in OpenAI's format, and count it."""
 
-    def respond(error: Refused) -> Response:
+    def respond(request: Request, error: Refused) -> Response:
         service.metrics.refused(error.status)
+        request.state.reason = error
         return error.response()
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
-        return respond(error)
+        return respond(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return respond(of_validation(error))
+        return respond(request, of_validation(error, request.headers.get("content-type")))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return respond(of_status(error))
+        return respond(request, of_status(error))
 
     @app.exception_handler(Exception)
     async def ours(request: Request, error: Exception) -> Response:
-        return respond(refusal(error))
+        return respond(request, refusal(error))
 
 
 def add_completion_routes(app: FastAPI, service: Service) -> None:
@@ -168,10 +165,11 @@ async def answer(
     request: Request,
     body: CommonRequest,
     run: LiveRun,
-    kind: type[ResponseWriter],
+    kind: type[ChatWriter] | type[TextWriter],
 ) -> Any:
     """Answer with a run, whole or streamed; it is cancelled if the client disconnects."""
-    teller = kind(run, service.engine.chat, service.model, body.n, body.usage_too)
+    teller = kind(run, body, service.engine.chat, service.tokens, service.model)
+    request.state.run, request.state.usage = run, teller.usage
     headers = {"x-request-id": run.id}
     if body.stream:
         parts = completion(service, run, teller)
@@ -224,7 +222,12 @@ def tell_models(app: FastAPI, service: Service) -> None:
         id=service.model,
         created=service.created,
         context=engine.decoder.shape.context,
-        sparing=spares(engine, service.resolver.defaults, service.room.slot_bytes),
+        sparing=spares(
+            engine,
+            service.resolver.defaults,
+            service.room.slot_bytes,
+            service.resolver.new_tokens,
+        ),
     )
 
     @app.get("/v1/models", responses=refusals())
@@ -233,7 +236,7 @@ def tell_models(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models/{id:path}", responses=refusals(404))
     async def one_model(id: str) -> Model:
-        if id != service.model:
+        if id not in service.models:
             raise Refused(404, f"the model must be {service.model}, got {id!r}", param="model",
                           code="model_not_found")  # fmt: skip
         return model

@@ -40,6 +40,7 @@ class Gate:
             body = await self._body(scope, receive)
         except Refused as error:
             self._refused(error.status)
+            scope.setdefault("state", {})["reason"] = error
             await error.response()(scope, receive, send)
             return
         if body is not None:

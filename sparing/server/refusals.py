@@ -1,5 +1,6 @@
 """Turn other libraries' errors about a request into ours."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,18 +8,37 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from sparing.server.errors import Refused
+from sparing.server.other_fields import FIELD_ERROR
 
 UNIONS = frozenset(  # pydantic's names of union members within the place of an error
     ["str", "int", "float", "list[TextPart]", "list[str]"]
 )
+COMMAND = re.compile(r",? or [^,;]*`sparing [^`]*`")  # advice for the command line
 
 
-def of_validation(error: RequestValidationError) -> Refused:
-    """The most telling error: the field, what must hold, what came."""
+def for_clients(message: str) -> str:
+    """A message without the commands that only the server's owner can run."""
+    return COMMAND.sub("", message)
+
+
+def of_validation(error: RequestValidationError, content_type: str | None) -> Refused:
+    """The most telling error: the field, what must hold, what came.
+
+    ``content_type``: of the request
+    """
     first = telling(error.errors())
     where, *place = first["loc"]
+    if first["type"] == FIELD_ERROR:
+        name = field_name([*place, first["ctx"]["field"]])
+        return Refused(400, f"{name} {first['msg']}", param=name, code=first["ctx"]["code"])
     if first["type"] == "json_invalid":
         return Refused(400, f"a body must be JSON, got: {first['ctx']['error']}", code="bad_json")
+    if where == "body" and not place and not is_json(content_type):
+        return Refused(
+            400,
+            f"content-type must be application/json, got {content_type!a}; send that header",
+            code="bad_content_type",
+        )
     if where == "body" and not place and first["type"] != "value_error":
         return Refused(400, f"a body must be a JSON object: {first['msg']}", code="bad_json")
     name = field_name(place)
@@ -30,6 +50,12 @@ def of_validation(error: RequestValidationError) -> Refused:
             code="unsupported_parameter",
         )
     return Refused(400, complaint(name, first), param=name or None, code="invalid_value")
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a body of this type is read as JSON; one without a type is."""
+    kind = (content_type or "application/json").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and "+json" in kind)
 
 
 def telling(errors: Sequence[Any]) -> Any:

@@ -6,13 +6,28 @@ from typing import Any
 from sparing.api import Engine
 from sparing.depth.find import DRAFTERS
 from sparing.engine.row import Request
-from sparing.errors import SparingError
+from sparing.errors import PromptTooLong, SparingError
 from sparing.latent.files import without_latents
 from sparing.options import DraftName, Latent, Memory, Sampling
 from sparing.server.admission import KvBudget
 from sparing.server.errors import Refused
+from sparing.server.refusals import for_clients
 from sparing.server.requests import CommonRequest
-from sparing.server.settings import RequestDefaults, ServerConfig, thinking_can_be_left_out
+from sparing.server.settings import RequestDefaults, ServerConfig
+from sparing.server.template_options import template_options
+
+TOO_LONG = "context_length_exceeded"
+REQUESTS = 4  # that fit at the same time, at least, if none of them says how long it may get
+
+
+def default_new_tokens(engine: Engine, defaults: RequestDefaults, room: KvBudget) -> int:
+    """New tokens, at most, of a request that does not say.
+
+    The server's number, else the model's. Else a thinking model may use what its context leaves, as
+    far as ``REQUESTS`` such requests fit into the room for keys and values.
+    """
+    own = defaults.sampling.max_new_tokens or engine.chat.defaults.sampling.get("max_new_tokens")
+    return int(own or max(min(engine.default_new_tokens, room.longest // REQUESTS), 1))
 
 
 class Resolver:
@@ -24,19 +39,24 @@ class Resolver:
         serving: ServerConfig,
         defaults: RequestDefaults,
         room: KvBudget,
-        model: str,
+        models: Sequence[str],
         kv: str,
     ) -> None:
-        """``kv``: this server's storage of keys and values."""
+        """``models``: names of the model, its own first.
+
+        ``kv``: this server's storage of keys and values.
+        """
         self.engine, self.serving, self.defaults = engine, serving, defaults
-        self.room, self.model, self.kv = room, model, kv
+        self.room, self.models, self.kv = room, models, kv
+        self.model = models[0]
+        self.new_tokens = default_new_tokens(engine, defaults, room)
 
     def requests(self, asked: CommonRequest, prompts: Sequence[Any]) -> list[Request]:
         """One request for each choice of each prompt, prompt by prompt.
 
         Raises Refused for an option that this model or server does not support.
         """
-        if asked.model != self.model:
+        if asked.model not in self.models:
             raise Refused(
                 404,
                 f"model must be {self.model}, got {asked.model!r}; pass that name",
@@ -45,20 +65,25 @@ class Resolver:
             )
         try:
             memory, sampling = asked.sparing.memory or self.defaults.memory, self.sampling(asked)
-            latent, template = self.latent(asked), self.template_options(asked)
+            latent, own = self.latent(asked), asked.sparing
+            template = template_options(
+                own.template_options, own.no_think, self.defaults.no_think, self.engine.chat
+            )
             return [
                 self.request(prompt, memory, sampling, number, template, latent)
                 for prompt in prompts
                 for number in range(asked.n)
             ]
+        except PromptTooLong as error:
+            raise Refused(400, str(error), code=TOO_LONG) from None
         except SparingError as error:
-            raise Refused(400, str(error)) from None
+            raise Refused(400, for_clients(str(error))) from None
 
     def latent(self, asked: CommonRequest) -> Latent:
         """The options of latent steps."""
         wanted = asked.sparing.latent or self.defaults.latent
         if wanted.mode != "off" and self.engine.latents is None:
-            said = str(without_latents(wanted.mode))
+            said = for_clients(str(without_latents(wanted.mode)))
             raise Refused(400, said, param="sparing.latent", code="unsupported_parameter")
         return wanted
 
@@ -103,22 +128,8 @@ class Resolver:
                 param=f"sparing.sampling.{twice[0]}",
             )
         base = self.defaults.sampling
-        return Sampling(**{name: getattr(base, name) for name in base.model_fields_set}
-                        | extra | own)  # fmt: skip
-
-    def template_options(self, asked: CommonRequest) -> dict[str, Any] | None:
-        """The options of the chat template."""
-        if not (asked.sparing.no_think or self.defaults.no_think):
-            return None
-        if asked.sparing.no_think and not thinking_can_be_left_out(self.engine.chat):
-            raise Refused(
-                400,
-                f"no_think needs a chat template with enable_thinking, and {self.model} has none; "
-                "leave it out",
-                param="sparing.no_think",
-                code="unsupported_parameter",
-            )
-        return {"enable_thinking": False}
+        ours = {name: getattr(base, name) for name in base.model_fields_set}
+        return Sampling(**{"max_new_tokens": self.new_tokens} | ours | extra | own)
 
     def request(
         self,
@@ -147,13 +158,13 @@ class Resolver:
             raise Refused(
                 400,
                 f"a prompt must have at most {most} tokens here, got {tokens}; pass a shorter one",
-                code="context_length_exceeded",
+                code=TOO_LONG,
             )
         if request.slots > self.room.longest:
             raise Refused(
                 400,
                 f"a request must need at most {self.room.longest} tokens here, prompt and new "
                 f"ones, got {request.slots}; ask for fewer, or set sparing.memory.budget",
-                code="context_length_exceeded",
+                code=TOO_LONG,
             )
         return request

@@ -5,14 +5,34 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sparing.api import DEFAULT_NEW_TOKENS, Engine
+from sparing.api import Engine
 from sparing.depth.find import DRAFTERS
 from sparing.errors import SparingError
 from sparing.memory.find import POLICIES, find_policy
 from sparing.model.chat import ChatFormat
 from sparing.options import POLICY_NAMES, DraftName, Latent, LatentMode, Memory
+from sparing.server.refusals import for_clients
 from sparing.server.runs import Choice, LiveRun
 from sparing.server.settings import RequestDefaults
+
+# Budgets for a try: slots that leave the example questions of pocket's families right, and a share
+# for a model whose answers have another length.
+TRIAL, TRIAL_SHARE = 288, 0.5
+
+
+class Health(BaseModel):
+    """The server's state.
+
+    ``status``: ok, loading, stopping or failed
+    ``live``, ``waiting``: numbers of rows
+    ``kv_bytes``, ``kv_bytes_limit``: bytes of keys and values, now and at most
+    """
+
+    status: str
+    live: int
+    waiting: int
+    kv_bytes: int
+    kv_bytes_limit: int
 
 
 class Capabilities(BaseModel):
@@ -21,6 +41,8 @@ class Capabilities(BaseModel):
     ``policies``, ``drafts``, ``latents``: the supported names
     ``labels``: descriptions of policies and drafters, by saving and name
     ``why_not``: by saving, why some of its options are not supported
+    ``thoughts``: whether the model marks its thoughts
+    ``budget``: for a try; the page's default
     ``slot_bytes``: bytes of the keys and values of a token in all ``layers``
     ``memory``, ``draft``, ``latent``, ``max_new_tokens``: defaults of a request
     """
@@ -30,6 +52,8 @@ class Capabilities(BaseModel):
     latents: list[str]
     labels: dict[str, dict[str, str]]
     why_not: dict[str, str]
+    thoughts: bool
+    budget: int | float
     slot_bytes: int
     layers: int
     memory: dict[str, Any]
@@ -104,7 +128,9 @@ class RunState(BaseModel):
     choices: list[ChoiceState]
 
 
-def spares(engine: Engine, defaults: RequestDefaults, slot_bytes: int) -> Capabilities:
+def spares(
+    engine: Engine, defaults: RequestDefaults, slot_bytes: int, new_tokens: int
+) -> Capabilities:
     """An engine's capabilities; each option is tried as in a request."""
     why_not: dict[str, str] = {}
 
@@ -115,7 +141,7 @@ def spares(engine: Engine, defaults: RequestDefaults, slot_bytes: int) -> Capabi
                 find(name)
                 found.append(name)
             except SparingError as error:
-                why_not.setdefault(saving, str(error))
+                why_not.setdefault(saving, for_clients(str(error)))
         return found
 
     tokenizer, horizons = engine.chat.tokenizer, engine.horizons
@@ -135,12 +161,14 @@ def spares(engine: Engine, defaults: RequestDefaults, slot_bytes: int) -> Capabi
         latents=latents,
         labels=labels(),
         why_not=why_not,
+        thoughts=engine.chat.markers is not None,
+        budget=defaults.memory.budget or (TRIAL_SHARE if engine.chat.scope is None else TRIAL),
         slot_bytes=slot_bytes,
         layers=engine.decoder.shape.layers,
         memory=defaults.memory.model_dump(),
         draft=defaults.depth.draft,
         latent=defaults.latent.mode,
-        max_new_tokens=most_new_tokens(engine, defaults),
+        max_new_tokens=new_tokens,
     )
 
 
@@ -151,12 +179,6 @@ def labels() -> dict[str, dict[str, str]]:
         "memory": {"auto": "the model's default"} | policies,
         "depth": {name: drafter.label for name, drafter in DRAFTERS.items()},
     }
-
-
-def most_new_tokens(engine: Engine, defaults: RequestDefaults) -> int:
-    """The default of ``max_new_tokens``."""
-    own = engine.chat.defaults.sampling.get("max_new_tokens", DEFAULT_NEW_TOKENS)
-    return defaults.sampling.max_new_tokens or int(own)
 
 
 def run_state(run: LiveRun, chat: ChatFormat, model: str) -> RunState:

@@ -1,14 +1,17 @@
 """The service behind the routes: an engine, its scheduler and its runs."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Sequence
+from pathlib import Path
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
 from sparing.api import Engine
 from sparing.errors import SparingError
+from sparing.model.token_bytes import TokenBytes
 from sparing.server.errors import Refused, out_of_time, shutting_down
 from sparing.server.metrics import Metrics
 from sparing.server.requests import CommonRequest
@@ -28,7 +31,9 @@ class Service:
         defaults: RequestDefaults | None = None,
     ) -> None:
         self.engine, self.serving = engine, serving or ServerConfig()
-        self.created, self.model = int(time.time()), engine.name
+        self.created = int(time.time())
+        self.models = names(engine.name, self.serving.served_model_name)
+        self.tokens = TokenBytes(engine.chat.tokenizer)
         defaults = defaults or RequestDefaults()
         engine.switch(defaults.latent)  # raises now if the model has no latent steps
         self.scheduler = Scheduler(
@@ -36,11 +41,16 @@ class Service:
         )
         self.room = self.scheduler.room
         self.resolver = Resolver(
-            engine, self.serving, defaults, self.room, self.model, self.scheduler.loop.cache.stored
+            engine, self.serving, defaults, self.room, self.models, self.scheduler.loop.cache.stored
         )
         self.runs = RunRegistry(self.serving.keep_runs)
         self.metrics = Metrics(self.scheduler)
         self.stopping = False
+
+    @property
+    def model(self) -> str:
+        """The name of the model in answers."""
+        return self.models[0]
 
     def start(self) -> None:
         self._event_loop = asyncio.get_running_loop()
@@ -71,6 +81,7 @@ class Service:
         """End a run early; an ended run does not change."""
         tickets = [choice.ticket for choice in run.choices if choice.ticket]
         if tickets:
+            run.failure = run.failure or failure  # told at once, before the engine lets it go
             self.scheduler.cancel(tickets, failure)
 
     async def finish(self, run: LiveRun, left: Awaitable[None]) -> None:
@@ -139,6 +150,20 @@ class Service:
             code="queue_full",
             headers={"retry-after": "1"},
         )
+
+
+def names(model: str, served: str | None) -> list[str]:
+    """The names that requests may call the model by, first its name in answers.
+
+    A path is served under its last component, and known by all of it too.
+    """
+    if served is not None:
+        return [served]
+    path = Path(model).expanduser()
+    if not path.exists():
+        return [model]
+    own = os.path.basename(os.path.abspath(path))  # a link has its own name
+    return list(dict.fromkeys([own, model]))
 
 
 def refusal(failure: Exception) -> Refused:

@@ -1,13 +1,13 @@
 """The settings of a server: memory, limits, and the defaults of requests."""
 
-from typing import TYPE_CHECKING, Annotated
+import re
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sparing.options import Depth, Latent, Memory, Options, Sampling
 
-if TYPE_CHECKING:
-    from sparing.model.chat import ChatFormat
+ORIGIN = re.compile(r"https?://[^/\s]+")
 
 
 class ServerConfig(Options):
@@ -22,6 +22,8 @@ class ServerConfig(Options):
     ``grace_s``: time for open requests at a shutdown
     ``keep_runs``: number of ended runs with their events
     ``api_key``: None: no key is required
+    ``served_model_name``: None: the model's own
+    ``cors_origins``: of pages elsewhere that may use this server; "*": of all
     """
 
     kv_bytes: Annotated[int, Field(ge=1)] = 1 << 30
@@ -34,6 +36,18 @@ class ServerConfig(Options):
     grace_s: Annotated[float, Field(ge=0)] = 20.0
     keep_runs: Annotated[int, Field(ge=0)] = 64
     api_key: Annotated[str, Field(min_length=1)] | None = None
+    served_model_name: Annotated[str, Field(min_length=1)] | None = None
+    cors_origins: tuple[str, ...] = ()
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"must be *, or scheme and host such as https://chat.example, got {origin!r}"
+                )
+        return value
 
 
 class RequestDefaults(Options):
@@ -44,8 +58,3 @@ class RequestDefaults(Options):
     latent: Latent = Latent()
     sampling: Sampling = Sampling()
     no_think: bool = False
-
-
-def thinking_can_be_left_out(chat: "ChatFormat") -> bool:
-    """Whether the chat template uses ``enable_thinking``."""
-    return "enable_thinking" in str(chat.tokenizer.chat_template or "")

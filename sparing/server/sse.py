@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from sparing.engine.events import Event
 from sparing.server.errors import Refused, out_of_time
-from sparing.server.responses import ResponseWriter
 from sparing.server.runs import LiveRun
 from sparing.server.service import Service
+from sparing.server.writers import ChatWriter, TextWriter
 
 PING_S = 15.0  # a comment is sent after this silence, so that proxies keep the connection
 PING = b": ping\n\n"
@@ -96,7 +96,7 @@ async def poll_events(run: LiveRun, seconds: float) -> AsyncIterator[bool]:
 
 
 async def completion(
-    service: Service, run: LiveRun, teller: ResponseWriter
+    service: Service, run: LiveRun, teller: ChatWriter | TextWriter
 ) -> AsyncIterator[bytes]:
     """Stream a run in OpenAI's format; a failure is a message with an error."""
     yield b"".join(map(data, teller.opening()))

@@ -117,7 +117,7 @@ def test_a_wrong_option_is_one_line_before_weights_load(sparing, never_read, arg
     ("prompt", "options", "message"),
     [
         ("hi " * 800, (), "a prompt must be shorter than the context of 2048 tokens, got 2400"),
-        ("hi " * 50, ("--budget", 90), "pass --budget 152 or more"),
+        ("hi " * 50, ("--budget", 90), "pass a budget of 152 or more"),
         ("hi", ("--budget", 30, "--policy", "learned"), "sparing train predictor"),
         ("hi", ("--dtype", "int3"), "--dtype must be"),
         ("hi", ("--threads", 0), "--threads must be greater than or equal to 1, got 0"),

@@ -218,9 +218,9 @@ def test_a_row_that_can_free_nothing_ends_with_what_it_had_said():
 def test_a_prompt_that_does_not_fit_names_the_smallest_budget_that_does(question, local, policy):
     model = engine(tiny(markers=None))
     prompt = list(range(question % 250)) or [1]
-    with pytest.raises(PromptError, match=r"pass --budget \d+ or more") as caught:
+    with pytest.raises(PromptError, match=r"pass a budget of \d+ or more") as caught:
         model.generate([prompt], memory=Memory(budget=question % 250, local=local, policy=policy))
-    least = int(re.search(r"--budget (\d+)", str(caught.value)).group(1))
+    least = int(re.search(r"a budget of (\d+)", str(caught.value)).group(1))
     assert least == len(prompt) + (local or 1) + 1  # room for one slot that may go
     with pytest.raises(PromptError, match=str(least)):
         model.request(prompt, Memory(budget=least - 1, local=local))
@@ -234,7 +234,7 @@ def test_a_prompt_that_does_not_fit_names_the_smallest_budget_that_does(question
 def test_the_smallest_budget_that_is_named_evicts(question, options):
     with pytest.raises(PromptError) as caught:
         Budget.of(Memory(budget=question, **options), question, 0)
-    least = int(re.search(r"--budget (\d+)", str(caught.value)).group(1))
+    least = int(re.search(r"a budget of (\d+)", str(caught.value)).group(1))
     assert not Budget.sized(Memory(budget=least - 1, **options), question, least - 1).evicts
     prompt = list(range(question))
     memory = Memory(budget=least, **options)

@@ -123,7 +123,7 @@ def test_closed_before_it_began():
 
 
 def test_bad_prompts_are_refused_at_the_call():
-    with pytest.raises(PromptError, match="pass --budget 18 or more"):
+    with pytest.raises(PromptError, match="pass a budget of 18 or more"):
         model().stream(PROMPT, Memory(budget=5))
 
 

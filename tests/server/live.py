@@ -89,7 +89,7 @@ def live(
     """From its first answer to its orderly end."""
     service = Service(engine, serving, defaults)
     listener = bind("127.0.0.1", 0)
-    server = Server(service)
+    server = Server(service.serving, lambda: service)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     found = Live(service, listener.getsockname()[1], service.serving.api_key)

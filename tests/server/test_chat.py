@@ -127,33 +127,6 @@ def test_usage_counts_the_prompt_once(server, greedy):
     assert found.usage.completion_tokens == 10
 
 
-def test_logprobs_of_every_token_thoughts_and_answer_apart(server, pocket):
-    more = {"temperature": 0, "logprobs": True, "top_logprobs": 2}
-    expected = alone(pocket, temperature=0, logprobs=2)
-    [choice] = ask(server, **more)
-    told = stream(server, **more)
-    content, thought = choice.logprobs.content, choice.logprobs.reasoning_content
-    assert len(thought) == expected.stats.thinking_tokens
-    assert len(thought) + len(content) == len(expected.token_ids)
-    assert "".join(t.token for t in content).startswith("\n")
-    logprobs = [e.logprobs.token for e in expected.events if e.type == "token"]
-    found = [t["logprob"] for t in thought] + [t.logprob for t in content]
-    assert found == pytest.approx(logprobs, abs=1e-4)
-    first = content[0]
-    assert bytes(first.bytes).decode() == first.token == first.top_logprobs[0].token
-    assert len(first.top_logprobs) == 2
-    assert first.top_logprobs[0].logprob > first.top_logprobs[1].logprob
-    assert [t.token for t in told.logprobs] == [t.token for t in content]
-    assert len(told.thought_logprobs) == len(thought)
-
-
-def test_logprobs_alone_name_no_others(server):
-    [choice] = ask(server, logprobs=True, max_completion_tokens=3)
-    assert [t["top_logprobs"] for t in choice.logprobs.reasoning_content] == [[], [], []]
-    [choice] = ask(server, max_completion_tokens=3)
-    assert choice.logprobs is None
-
-
 def test_savings_of_a_request(server, pocket):
     memory = {"budget": 150, "policy": "window"}
     extra = {"sparing": {"memory": memory, "depth": {"draft": "off"}}}
@@ -223,8 +196,18 @@ REFUSED = {
     "response_format": ({"response_format": {"type": "json_object"}}, "response_format"),
     "frequency_penalty": ({"frequency_penalty": 0.5}, "frequency_penalty"),
     "logit_bias": ({"logit_bias": {"3": 1}}, "logit_bias"),
-    "user": ({"user": "me"}, "user"),
-    "unknown": ({"extra_body": {"top_k": 5}}, "top_k"),
+    "functions": ({"functions": [{"name": "f"}]}, "functions"),
+    "tool_choice": ({"tool_choice": "required"}, "tool_choice"),
+    "modalities": ({"modalities": ["text", "audio"]}, "modalities"),
+    "beams": ({"extra_body": {"use_beam_search": True}}, "use_beam_search"),
+    "best_of": ({"extra_body": {"best_of": 3}}, "best_of"),
+    "true is not 1": ({"extra_body": {"length_penalty": True}}, "length_penalty"),
+    "effort": ({"reasoning_effort": "high"}, "reasoning_effort"),
+    "template": (
+        {"extra_body": {"chat_template_kwargs": {"chat_template": "x"}}},
+        "template_options.chat_template",
+    ),
+    "unknown": ({"extra_body": {"top_q": 5}}, "top_q"),
     "inside": ({"extra_body": {"sparing": {"memoir": {}}}}, "sparing.memoir"),
     "depth": ({"extra_body": {"sparing": {"depth": {"window": 64}}}}, "sparing.depth.window"),
     "latent": ({"extra_body": {"sparing": {"latent": {"mode": "learned"}}}}, "sparing.latent"),
@@ -234,7 +217,10 @@ REFUSED = {
         "messages[0].content",
     ),
     "tool role": ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
-    "name": ({"messages": [{"role": "user", "content": "x", "name": "n"}]}, "messages[0].name"),
+    "called": (
+        {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]},
+        "messages[0].tool_calls",
+    ),
 }  # fmt: skip
 
 
@@ -244,7 +230,7 @@ def test_what_is_not_supported_is_refused_by_name(server, more, param):
         ask(server, **more)
     assert caught.value.param is not None
     assert caught.value.param.startswith(param)
-    assert param.split("[")[0].split(".")[0] in caught.value.message
+    assert param.split("[")[0].split(".")[-1] in caught.value.message
     assert caught.value.type == "invalid_request_error"
 
 
@@ -253,7 +239,20 @@ WRONG = {
     "words": ({"extra_body": {"temperature": "hot"}}, "temperature must be a valid number"),
     "top_p": ({"top_p": 0}, "top_p must be greater than 0"),
     "n": ({"n": 0}, "n must be greater than or equal to 1"),
-    "seed": ({"seed": -1}, "seed must be greater than or equal to 0"),
+    "seed": ({"seed": 2**64}, "seed must be less than 18446744073709551616"),
+    "enable_thinking": ({"extra_body": {"enable_thinking": 0}}, "must be true or false, got 0"),
+    "two minds": (
+        {"extra_body": {"enable_thinking": True, "sparing": {"no_think": True}}},
+        "must agree",
+    ),
+    "twice moved": (
+        {"extra_body": {"top_k": 3, "sparing": {"sampling": {"top_k": 4}}}},
+        "top_k must be given once",
+    ),
+    "thought's logprobs": (
+        {"extra_body": {"sparing": {"thought_logprobs": True}}},
+        "thought_logprobs needs logprobs",
+    ),
     "stop": ({"stop": ""}, "stop strings must have a character or more"),
     "no tokens": ({"max_completion_tokens": 0}, "max_completion_tokens must be greater than"),
     "both": ({"max_completion_tokens": 3, "max_tokens": 3}, "pass one of them"),

@@ -142,22 +142,31 @@ def test_those_that_take_longer_are_told_so():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_told_to_leave_while_it_still_starts(number, code):
-    """It has said where it is, and is not yet there."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_told_to_leave_while_its_model_loads(number, code):
+    """Nothing is open, so it leaves at once, and has not said that it listens."""
     slowly = """
 import time
-from sparing.server.run import Server
-run = Server.run
-def slowly(*given, **more):
-    print("slowly", file=sys.stderr)
-    time.sleep(1)
-    run(*given, **more)
-Server.run = slowly
+from sparing.cli.flags import LoadingFlags
+def load(self):
+    print("at http://127.0.0.1:0/v1", file=sys.stderr, flush=True)
+    time.sleep(60)
+LoadingFlags.load = load
 """
+    begun = time.monotonic()
     with started("--port", 0, before=slowly) as process:
-        until(lambda: "slowly\n" in process.said)
         assert process.end(number) == code
+        assert time.monotonic() - begun < 30
+
+
+@pytest.mark.slow
+def test_log_lines_are_on_stderr_unless_quiet():
+    for flags, expected in (((), 1), (("--quiet",), 0)):
+        with started("--port", 0, *flags) as process:
+            assert process.post(ENDLESS | {"max_tokens": 2})[0] == 200
+            assert process.end(signal.SIGTERM) == 0
+            lines = [line for line in process.said if "POST /v1/chat/completions 200" in line]
+            assert len(lines) == expected
 
 
 @pytest.mark.slow

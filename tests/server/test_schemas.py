@@ -29,6 +29,7 @@ def test_what_pocket_can_spare(server, pocket):
     assert told["slot_bytes"] == server.service.scheduler.loop.cache.slot_bytes
     assert told["layers"] == pocket.decoder.shape.layers
     assert told["max_new_tokens"] == 2048
+    assert told["thoughts"] is True
     assert server.client().models.list().data[0].sparing == told
 
 
@@ -41,7 +42,7 @@ def test_what_a_model_without_predictor_cannot_and_a_servers_own_defaults():
     with live(engine(tiny("llama", num_hidden_layers=2)), None, defaults) as server:
         told = server.ask("GET", "/v1/models").json["data"][0]["sparing"]
     assert not {"learned", "bottom"} & set(told["policies"])
-    assert "train predictor" in told["why_not"]["memory"]
+    assert told["why_not"]["memory"].endswith("got one without; use window")
     assert told["drafts"] == ["auto", "off", "lookup"]
     assert told["memory"]["budget"] == 40
     assert (told["draft"], told["max_new_tokens"]) == ("lookup", 7)

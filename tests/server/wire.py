@@ -39,7 +39,8 @@ class Streamed:
 
     @property
     def thought_logprobs(self) -> list[Any]:
-        return [t for c in self.choices if c.logprobs for t in c.logprobs.reasoning_content]
+        parts = [c.logprobs.reasoning_content for c in self.choices if c.logprobs]
+        return [t for part in parts for t in part or ()]
 
     def _joined(self, name: str) -> list[str]:
         parts = [(c.index, getattr(c.delta, name, None) or "") for c in self.choices]

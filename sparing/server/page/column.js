@@ -26,7 +26,9 @@ export class Column {
     this.calm = calm;
     this.find("h2").textContent = title;
     this.find(".thought").setAttribute("aria-label", `Thought, ${title}: arrow keys go through it`);
-    this.run = new Run();
+    this.thoughts = model.sparing.thoughts;
+    this.find(".thinking").hidden = this.find(".thought").hidden = !this.thoughts;
+    this.run = new Run(null, this.thoughts);
     this.events = [];
     this.taken = 0;
     this.gauges = new Gauges(this.find(".gauges"), model.sparing.slot_bytes);
@@ -77,7 +79,7 @@ export class Column {
   }
 
   restart() {
-    this.run = new Run(this.state);
+    this.run = new Run(this.state, this.thoughts);
     this.taken = 0;
     this.view.clear(this.run);
   }
@@ -115,7 +117,7 @@ export class Column {
     const elapsed = (performance.now() - this.begun) / 1000;
     this.over = { seconds: told?.stats.seconds ?? elapsed };
     this.draw(this.events.length);
-    this.status(told ? `${how}: policy ${told.stats.policy}, drafter ${told.stats.draft}` : how);
+    this.status(told ? `${how}: ${used(told.stats)}` : how);
     this.find(".notice").hidden = !told?.notice;
     this.find(".notice").textContent = told?.notice ?? "";
     if (!this.run.said.length) return;
@@ -125,6 +127,12 @@ export class Column {
     slider.max = this.events.length;
     slider.value = this.events.length;
     this.find("output").textContent = plural(this.run.said.length, "token");
+  }
+
+  /** After the last run: a run that was not asked, or said nothing, shows no empty gauges. */
+  close() {
+    if (!this.begun) this.status("not asked");
+    this.root.classList.toggle("empty", !this.run.said.length);
   }
 
   goTo(at) {
@@ -163,4 +171,12 @@ export class Column {
       .map(({ text }) => text)
       .join("") + this.run.tail;
   }
+}
+
+/** Policy and drafter of a run, and whether they had anything to do. */
+function used(stats) {
+  const idle = [];
+  if (stats.policy !== "full" && !stats.evicted_tokens) idle.push("nothing had to be evicted");
+  if (stats.draft !== "off" && !stats.drafted) idle.push("nothing was drafted");
+  return [`policy ${stats.policy}, drafter ${stats.draft}`, ...idle].join("; ");
 }

@@ -16,7 +16,8 @@ export class Gauges {
     this.tell("speed", first, seconds(over));
     this.drafts(run);
     const latent = run.latents ? ` · ${plural(run.latents, "latent step")}` : "";
-    this.tell("words", count(run.tokens), `${count(run.thinking)} of them thinking${latent}`);
+    const thinking = run.thoughts ? `${count(run.thinking)} of them thinking` : "";
+    this.tell("words", count(run.tokens), thinking + latent);
   }
 
   kv(run) {
@@ -29,7 +30,7 @@ export class Gauges {
       "kv",
       megabytes(run.held * slotBytes),
       `${kept}${count(run.held)} in the cache · ${against} · without evictions ` +
-        `${megabytes(run.full * slotBytes)} MB`,
+        `${megabytes(run.full * slotBytes)} MB · ${megabytes(run.kvBytes)} MB reserved`,
     );
     this.bar(".full", run.full / most);
     this.bar(".held", run.held / most);

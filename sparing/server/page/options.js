@@ -3,11 +3,12 @@
 import { count, megabytes } from "./format.js";
 
 const MODES = { learned: "where the model chooses", confidence: "where it is unsure" };
+const WITH = { memory: "a budget", depth: "drafts", latent: "latent steps" };
 export const OFF = { memory: {}, depth: { draft: "off" }, latent: { mode: "off" } };
 
 const find = (id) => document.getElementById(id);
 
-/** `160` is a count, `0.25` a share; null for anything else. */
+/** `288` is a count, `0.25` a share; null for anything else. */
 export function budgetOf(text) {
   const given = text.trim().replace(",", ".");
   return /^(\d+|0?\.\d+)$/.test(given) && Number(given) > 0 ? Number(given) : null;
@@ -21,13 +22,13 @@ export class Switches {
     fill("draft", spares.drafts.filter((name) => name !== "off"), spares.labels.depth);
     const modes = spares.latents.filter((name) => name !== "off");
     fill("mode", modes, MODES);
-    if (spares.memory.budget) find("budget").value = spares.memory.budget;
+    find("budget").value = spares.budget;
     find("policy").value = spares.memory.budget ? spares.memory.policy : "auto";
     if (spares.draft !== "off") find("draft").value = spares.draft;
     find("most").value = spares.max_new_tokens;
     if (spares.latent !== "off") find("mode").value = spares.latent;
     find("latent-on").checked = modes.length > 0;
-    if (!modes.length) this.disable("latent", spares.why_not.latent);
+    if (!modes.length) this.disable("latent", "This model has not learned latent steps.");
     for (const name of ["memory", "depth", "latent"]) {
       find(`${name}-on`).addEventListener("change", () => this.show());
     }
@@ -39,6 +40,7 @@ export class Switches {
 
   disable(name, why) {
     find(`${name}-on`).disabled = true;
+    find(name).querySelector(".fields").hidden = true;
     find(`${name}-on`).checked = false;
     this.why = { ...this.why, [name]: why };
   }
@@ -49,17 +51,17 @@ export class Switches {
     );
   }
 
-  /** The title of a run. */
+  /** The title of a run: what is switched on, whatever comes of it. */
   get title() {
     const { on } = this;
-    const names = Object.keys(on).filter((name) => on[name]);
-    return names.length ? `Saving ${names.join(" and ")}` : "Everything off";
+    const names = Object.keys(on).filter((name) => on[name]).map((name) => WITH[name]);
+    return names.length ? `With ${names.join(" and ")}` : "Everything off";
   }
 
   /** The first error in the form; null without one. */
   get trouble() {
     if (this.on.memory && budgetOf(find("budget").value) === null) {
-      return `The budget must be a number of tokens (160) or a share (0.25), got “${find("budget").value}”.`;
+      return `The budget must be a number of tokens (288) or a share (0.25), got “${find("budget").value}”.`;
     }
     if (!/^[1-9]\d*$/.test(find("most").value.trim())) {
       return `“At most” must be a number of tokens, got “${find("most").value}”.`;

@@ -35,6 +35,7 @@ async function begin() {
   find("key-row").hidden = true;
   find("links").hidden = Boolean(api.key); // a link cannot send the key
   find("model").textContent = model.id;
+  find("model").title = model.id;
   find("dot").className = "dot ready";
   document.title = `Sparing · ${model.id}`;
   switches ??= new Switches(model.sparing);
@@ -52,12 +53,21 @@ async function suggest(seed) {
     const chip = button(text, () => {
       find("question").value = text;
       find("question").focus();
+      choose();
     });
     chip.title = text;
     return chip;
   });
   find("examples").replaceChildren(...chips, ...(more ? [others] : []));
   if (!find("question").value) find("question").value = questions[0] ?? "";
+  choose();
+}
+
+/** Offer the examples that do not stand in the question already. */
+function choose() {
+  for (const chip of find("examples").querySelectorAll("[title]")) {
+    chip.hidden = chip.title === find("question").value;
+  }
 }
 
 function button(text, pressed) {
@@ -108,7 +118,7 @@ async function ask() {
   } catch (error) {
     failed(error);
   } finally {
-    for (const column of columns) if (!column.begun) column.status("not asked");
+    for (const column of columns) column.close();
     asking = null;
     busy(false);
   }
@@ -130,6 +140,7 @@ function compare(wanted, done) {
     wanted.map(({ title }) => title),
     done.map(({ told }) => told.stats),
     done.map(({ column }) => column.answer),
+    model.sparing.slot_bytes,
   );
 }
 
@@ -176,6 +187,7 @@ find("key").addEventListener("keydown", (event) => {
   event.preventDefault();
   find("unlock").click();
 });
+find("question").addEventListener("input", choose);
 find("question").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.isComposing || (event.shiftKey && !event.ctrlKey)) return;
   event.preventDefault();

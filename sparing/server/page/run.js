@@ -16,9 +16,13 @@ function entry(event, index) {
 }
 
 export class Run {
-  /** `state`: the choice from /v1/runs; null before it is known. */
-  constructor(state = null) {
+  /**
+   * `state`: the choice from /v1/runs; null before it is known.
+   * `thoughts`: whether the model marks its thoughts; without marks all text is the answer.
+   */
+  constructor(state = null, thoughts = true) {
     this.state = state;
+    this.thoughts = thoughts;
     this.said = [];
     this.changed = new Set(); // earlier entries, scored or evicted since the last drawing
     this.byPosition = new Map();
@@ -60,6 +64,7 @@ export class Run {
   say(event) {
     if (this.question === null) this.question = event.position;
     const said = entry(event, this.said.length);
+    if (!this.thoughts) said.kind = "answer";
     this.held = event.slots;
     this.said.push(said);
     this.byPosition.set(said.position, said);

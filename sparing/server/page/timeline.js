@@ -43,6 +43,9 @@ export class Timeline {
 
   phases(run, span) {
     const strip = this.root.querySelector(".phases");
+    // A tuned set is told from the beginning, whether or not it ever drafts.
+    const shown = run.drafted > 0 || run.phases.some(({ phase }) => phase !== "acceleration");
+    this.root.classList.toggle("unphased", !shown);
     if (run.phases.length !== this.drawnPhases) {
       this.drawnPhases = run.phases.length;
       strip.replaceChildren(...run.phases.map(({ phase }) => {
@@ -58,8 +61,7 @@ export class Timeline {
       part.style.left = `${(100 * from) / span}%`;
       part.style.width = `${(100 * (to - from)) / span}%`;
     });
-    strip.classList.toggle("none", !run.phases.length);
-    strip.dataset.told = run.done && !run.phases.length ? "no layers were skipped" : "";
+    strip.dataset.told = run.done && !(shown && run.phases.length) ? "no layers were skipped" : "";
   }
 
   /** Show the layer set: a cell for each attention and each MLP, hollow if drafts skip it. */

@@ -71,7 +71,7 @@ class Visit:
 
     def ready(self) -> "Visit":
         """Wait until it knows the model and its examples."""
-        self.page.wait_for_selector("#examples button")
+        self.page.wait_for_selector("#examples button:not([hidden])")
         return self
 
     def switch(self, **wanted: bool) -> None:

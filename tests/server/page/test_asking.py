@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 
 from sparing.engine.events import scores_by_position
+from sparing.options import Memory, Sampling
+from sparing.server.examples import RECORDED
+from tests.server.live import live
 from tests.server.page.browsing import DESKTOP, PHONE, Visit, visit
+from tests.server.saying import saying
 from tests.server.wire import QUESTION
 
 DANGEROUS = "<img src=x onerror=\"document.title='owned'\"><b>What is 12 + 34?</b>"
@@ -105,19 +109,80 @@ def test_gauges_say_what_the_stats_say(both):
     assert plain.stats.drafted == 0
 
 
-def test_both_are_compared_at_the_end(both):
+def test_both_are_compared_at_the_end(both, server):
     seen, (spared, plain) = both
     rows = seen.page.eval_on_selector_all(
         "#compared tbody tr", "all => all.map(row => [...row.children].map(one => one.innerText))"
     )
     by_name = {row[0]: row[1:] for row in rows}
-    megabytes = [f"{one.stats.kv_bytes_peak / 1e6:.2f}" for one in (spared, plain)]
-    assert by_name["Peak KV cache, MB"][:2] == megabytes
-    assert by_name["Peak KV cache, MB"][2].endswith("× less")
+    slot_bytes = server.service.room.slot_bytes
+    both_stats = [one.stats for one in (spared, plain)]
+    used = [f"{stats.slots_peak * slot_bytes / 1e6:.2f}" for stats in both_stats]
+    reserved = [f"{stats.kv_bytes_peak / 1e6:.2f}" for stats in both_stats]
+    assert by_name["KV cache in use at most, MB"][:2] == used
+    assert by_name["KV cache in use at most, MB"][2].endswith(" less")
+    assert by_name["KV cache reserved at most, MB"][:2] == reserved
+    assert spared.stats.slots_peak <= 160 < plain.stats.slots_peak
     assert by_name["Tokens"][:2] == [str(one.stats.new_tokens) for one in (spared, plain)]
     assert (
         by_name["Time"][0] == f"{spared.stats.seconds:.{2 if spared.stats.seconds < 10 else 1}f} s"
     )
+
+
+def test_forgetting_is_named_where_it_changed_the_answer(both):
+    seen, (spared, plain) = both
+    answers = [
+        "".join(token.text for token in one.tokens if token.kind == "answer").strip()
+        for one in (spared, plain)
+    ]
+    assert answers[0] != answers[1], "another question is needed for this test"
+    said = seen.text("#compared .answers td:last-child")
+    assert said == "different: forgetting changed it"
+
+
+def test_titles_say_what_is_on_and_the_status_what_came_of_it(both, seen):
+    compared, _ = both
+    titles = [compared.text(f"{column(number)} h2") for number in (1, 2)]
+    assert titles == ["With a budget and drafts", "Everything off"]
+    seen.ask("What is 12 - 7?", budget="400", draft="layers", most="12").ended()
+    assert "nothing had to be evicted" in seen.text(f"{column(1)} .status")
+    assert "evicted" not in seen.text(f"{column(2)} .status")
+    assert seen.text("#compared tr:nth-child(4) td:last-child") == "the same"
+
+
+def test_the_default_budget_leaves_the_examples_right(seen, pocket):
+    budget = int(seen.page.input_value("#budget"))
+    messages = [[{"role": "user", "content": text}] for text in (*RECORDED.values(), QUESTION)]
+    sampling = Sampling(temperature=0)
+    spared = pocket.generate(messages, Memory(budget=budget), sampling=sampling)
+    whole = pocket.generate(messages, sampling=sampling)
+    assert [one.answer for one in spared] == [one.answer for one in whole]
+    assert sum(one.stats.evictions > 0 for one in spared) >= 2
+
+
+def test_a_model_without_marks_has_no_thought(browser, tmp_path):
+    with (
+        live(saying(tmp_path, ["Ġ", "so", " on"], markers=None)) as server,
+        visit(browser, server.url) as seen,
+    ):
+        seen.ready().switch(compare=False, memory=False)
+        seen.ask("x", most="9").ended()
+        assert seen.page.is_hidden("#columns .thought")
+        assert seen.page.is_hidden("#columns .thinking")
+        assert seen.text("#columns .answer") == "so on"
+        assert "thinking" not in seen.text("#columns .gauges .words")
+        assert seen.text("#said").endswith("so on")
+        assert seen.complaints == []
+
+
+def test_asking_is_on_the_first_screen_of_a_phone(browser, server):
+    with visit(browser, server.url, PHONE) as seen:
+        seen.ready()
+        for selector in ("#question", "#go"):
+            box = seen.page.locator(selector).bounding_box()
+            assert box["y"] + box["height"] <= PHONE[1]
+        room = "document.getElementById('question')"
+        assert seen.page.evaluate(f"{room}.scrollHeight <= {room}.offsetHeight")  # nothing clipped
 
 
 def test_the_set_that_drafts_is_shown(both):

@@ -14,6 +14,7 @@ from tests.server.wire import QUESTION
 
 CONTROLS = [
     "question",
+    "go",
     "memory-on",
     "budget",
     "policy",
@@ -21,7 +22,6 @@ CONTROLS = [
     "draft",
     "compare",
     "most",
-    "go",
 ]
 
 
@@ -39,9 +39,11 @@ def test_every_control_is_reached_by_keyboard_and_seen_there(seen):
         reached.append(name)
         assert outline != "none", name
     assert [name for name in reached if name in CONTROLS] == CONTROLS
-    assert set(RECORDED.values()) < set(reached)
+    assert set(list(RECORDED.values())[1:]) < set(reached)
+    assert RECORDED["legs"] not in reached  # it stands in the question
     assert "latent-on" not in reached  # the model cannot: it is disabled, and says why
-    assert "needs a model with learned latent steps" in seen.text("#latent-note")
+    assert seen.text("#latent-note") == "This model has not learned latent steps."
+    assert seen.page.is_hidden("#mode")
 
 
 @pytest.mark.parametrize("keys", ["Enter", "Control+Enter"])
@@ -73,6 +75,8 @@ def test_examples_fill_the_question_and_there_are_others(seen):
         RECORDED["sums"],
     )
     assert seen.count("#examples button") == 5
+    seen.page.fill("#question", "")
+    assert seen.count("#examples button[hidden]") == 0
 
 
 def test_with_little_motion_nothing_moves_by_itself(browser, server):

@@ -26,8 +26,8 @@ def trouble(seen: Visit) -> str:
     ("fields", "said"),
     [
         ({"question": " "}, "A question must have one word or more."),
-        ({"budget": "lots"}, "The budget must be a number of tokens (160) or a share (0.25)"),
-        ({"budget": "-3"}, "The budget must be a number of tokens (160) or a share (0.25)"),
+        ({"budget": "lots"}, "The budget must be a number of tokens (288) or a share (0.25)"),
+        ({"budget": "-3"}, "The budget must be a number of tokens (288) or a share (0.25)"),
         ({"most": "0"}, "“At most” must be a number of tokens"),
     ],
 )
@@ -44,6 +44,8 @@ def test_a_refusal_is_told_in_the_servers_words(browser, server):
         seen.ready().ask(QUESTION, budget="20").ended()
         assert trouble(seen).startswith("Budget must be at least")
         assert seen.text("#columns .status >> nth=0") == "failed"
+        assert not seen.page.is_visible("#columns .gauges >> nth=0")  # of zeros only
+        assert seen.text("#columns .status >> nth=1") == "not asked"
         seen.ask(QUESTION, budget="160", most="5").ended()  # and the next one is asked
         assert seen.page.is_hidden("#trouble")
 
