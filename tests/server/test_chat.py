@@ -85,13 +85,21 @@ def test_the_models_own_limit_is_the_default(server, pocket):
 
 @pytest.mark.parametrize("stop", ["185", ["nowhere", "185", "415"]])
 def test_stop_cuts_before_itself(server, pocket, stop):
-    expected = alone(pocket, temperature=0, stop=[stop] if isinstance(stop, str) else stop)
-    [choice] = ask(server, temperature=0, stop=stop)
-    told = stream(server, temperature=0, stop=stop)
+    stops = [stop] if isinstance(stop, str) else stop
+    expected = alone(pocket, temperature=0, stop=stops, stop_in="text")
+    everywhere = {"sparing": {"sampling": {"stop_in": "text"}}}
+    [choice] = ask(server, temperature=0, stop=stop, extra_body=everywhere)
+    told = stream(server, temperature=0, stop=stop, extra_body=everywhere)
     assert choice.finish_reason == "stop"
     assert choice.message.reasoning_content == expected.thinking != ""
     assert "185" not in choice.message.reasoning_content
     assert told.thinking == [expected.thinking]
+
+
+def test_a_stop_of_the_thought_alone_changes_nothing(server, greedy):
+    [choice] = ask(server, temperature=0, stop=["185"])
+    assert choice.message.reasoning_content == greedy.thinking
+    assert choice.message.content == greedy.answer
 
 
 def test_seeds_draw_the_same_and_choices_have_one_each(server, pocket):
