@@ -168,8 +168,8 @@ def add(said: list[list[str]], chunk: dict[str, Any]) -> None:
     for choice in chunk["choices"]:
         delta = choice.get("delta", {})
         parts = said[choice["index"]]
-        parts[0] += delta.get("reasoning_content", "")
-        parts[1] += delta.get("content", "") + choice.get("text", "")
+        parts[0] += delta.get("reasoning_content") or ""
+        parts[1] += (delta.get("content") or "") + choice.get("text", "")
 
 
 @pytest.mark.slow
