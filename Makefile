@@ -5,10 +5,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint sanitize neon bench picture models build/pocket build/pocket-1 build/pocket-2 build/pocket-3 build/pocket-4 build/pocket-5 build/pocket-6 build/predictor build/predictor-smollm2 build/short-with build/short-without build/arms build/predictor-latent latents clean
+.PHONY: help demo test test-slow test-fast lint sanitize neon bench picture models build/pocket build/pocket-1 build/pocket-2 build/pocket-3 build/pocket-4 build/pocket-5 build/pocket-6 build/predictor build/predictor-smollm2 build/short-with build/short-without build/arms build/predictor-latent latents clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(INSTALLED)  ## install, then pocket thinks through a question of each family
 	@set -e; for question in \
@@ -18,8 +18,16 @@ demo: $(INSTALLED)  ## install, then pocket thinks through a question of each fa
 	  "A flight departed at 09:48:51 and arrived at 17:05:12. How long was the flight? Answer in HH:MM:SS."; \
 	do printf '\n%s\n' "$$question"; $(BIN)/sparing run "$$question"; done
 
-test: lint  ## lint, types, generated tables, tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+
+test: lint  ## lint, types, generated tables, tests without the slow ones
+	$(PYTEST) -m "not slow"
+
+test-slow: $(INSTALLED)  ## the slow tests: sweeps, killed processes, whole trainings
+	$(PYTEST) -m slow
+
+test-fast: $(INSTALLED)  ## one case of each test, in a minute
+	$(PYTEST) --fast
 
 lint: $(INSTALLED)  ## ruff, mypy and the generated tables of README and docs
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""Of all tests."""
+"""Of all tests, and the choice of few of them."""
 
 import pytest
 from hypothesis import settings
@@ -6,7 +6,28 @@ from hypothesis import settings
 from tests.cli.command import Command
 
 settings.register_profile("shared machine", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=10)
 settings.load_profile("shared machine")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help="one case of each test that is not slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    """With ``--fast``: the first case of each test, and no slow one."""
+    if not config.getoption("--fast"):
+        return
+    settings.load_profile("fast")
+    first, rest = {}, []
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        if item.get_closest_marker("slow") or name in first:
+            rest.append(item)
+        else:
+            first[name] = item
+    config.hook.pytest_deselected(items=rest)
+    items[:] = first.values()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -70,6 +70,7 @@ def test_refused_before_weights_load(sparing, tmp_path, task):
     assert_one_line(prompt, "a prompt must do without <thinking>")
 
 
+@pytest.mark.slow
 def test_train_stop_resume_and_run(sparing, tmp_path, base, task):
     command = ("train", "latent", "--base", base, "--task", task, "--steps", "2,2,3", *QUICK)
     one, two = tmp_path / "one", tmp_path / "two"

@@ -52,6 +52,7 @@ def folders(out):
     return sorted(path.name for path in out.iterdir() if path.is_dir())
 
 
+@pytest.mark.slow
 def test_from_a_model_to_a_run_that_remembers_what_it_learnt(sparing, tmp_path, model, command):
     out = tmp_path / "out"
     outcome = sparing(*command, "--out", out, "--local", 0.3)
@@ -87,6 +88,7 @@ def test_from_a_model_to_a_run_that_remembers_what_it_learnt(sparing, tmp_path, 
     assert_one_line(sparing(*run, "--policy", "learned"), "train one with `sparing train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["fast", "hub"])
 @pytest.mark.parametrize("target", ["answer", "future-mean"])
 def test_other_targets_and_the_other_decoder(sparing, tmp_path, command, target, decoder):
@@ -107,6 +109,7 @@ def test_without_markers_all_is_thought(sparing, tmp_path, command):
     assert config["held_out"]["traces"] > 0
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_it_is_the_same(sparing, tmp_path, command):
     assert sparing(*command, "--out", tmp_path / "unbroken").code == 0
     out = tmp_path / "out"
@@ -141,6 +144,7 @@ def test_traces_of_an_earlier_run_are_fitted_anew(sparing, tmp_path, command, mo
 INTERRUPTED = {"sampling": (TraceSource, "shard", 2), "fitting": (Fit, "_step", 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("of", "name", "nth"), INTERRUPTED.values(), ids=INTERRUPTED)
 def test_ctrl_c_keeps_the_run(sparing, tmp_path, command, monkeypatch, of, name, nth):
     """A real SIGINT in the second shard, or in the fourth step."""
@@ -226,6 +230,7 @@ def test_too_few_questions_are_found_before_the_model_loads(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_run_leaves_its_out_to_the_next(sparing, tmp_path, command):
     """No trace is accepted, so that none can be of use."""
     out = tmp_path / "out"
@@ -258,6 +263,7 @@ def test_a_predictor_goes_into_no_other_model(sparing, tmp_path, command):
     assert sorted(other.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_traces_of_an_interrupted_run_are_not_overwritten(sparing, tmp_path, command, stopped):
     shutil.rmtree(stopped / "step-2")
     (stopped / "training.json").unlink()
@@ -265,6 +271,7 @@ def test_traces_of_an_interrupted_run_are_not_overwritten(sparing, tmp_path, com
     assert_one_line(outcome, f"--out must be new, {stopped / 'traces'} holds a training run; pass")
 
 
+@pytest.mark.slow
 def test_a_model_with_a_predictor_of_another_gets_a_new_one(sparing, tmp_path, model, command):
     """As after training the model on: its old predictor must not be in the way."""
     write_predictor(model, model, fingerprint="of another")

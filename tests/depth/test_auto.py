@@ -78,6 +78,7 @@ def test_a_loser_costs_little():
     assert seconds / tokens - 1 < 1.2 * LOST
 
 
+@pytest.mark.slow
 def test_numbers_of_rows_that_are_seldom_there_are_not_tried_out_each_time():
     """A trial is due by the time with as many rows: where a hundred steps pass with eight rows for
     every five with two, what is slow is tried as often among a hundred steps of either."""

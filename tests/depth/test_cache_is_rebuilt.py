@@ -72,6 +72,7 @@ class Mixed:
         return ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trees", [False, True])
 @pytest.mark.parametrize("layer_set", [IDLE, WRONG], ids=["idle", "wrong"])
 @unchecked()

@@ -45,9 +45,15 @@ def options(budget: bool, temperature: float) -> tuple[Any, Any]:
     return memories if budget else None, sampling
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("budget", [False, True])
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "budget", "temperature"),
+    [
+        (family, budget, (0.0, 0.7)[(at + budget) % 2])
+        for at, family in enumerate(FAMILIES)
+        for budget in (False, True)
+    ],
+)
 @unchecked()
 def test_every_drafter(family, budget, temperature):
     model = loaded(family)
@@ -62,6 +68,7 @@ def test_every_drafter(family, budget, temperature):
                 assert steps < COUNT / 2, "a set of idle sub-layers skipped drafts rightly"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "budget", "temperature"),
     [("llama", False, 0.0), ("mistral", True, 0.7), ("qwen2", True, 0.0), ("qwen3", False, 0.7)],
@@ -105,6 +112,7 @@ def test_a_draft_at_the_end(count, context, reason, temperature):
             assert (fared(found)[1] > 0) == (count > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["speed", "matchness"])
 @unchecked()
 def test_while_the_set_is_being_looked_for(objective, monkeypatch):
@@ -122,6 +130,7 @@ def test_while_the_set_is_being_looked_for(objective, monkeypatch):
         assert draft == "auto" or 0 < accepted < drafted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 @unchecked()

@@ -97,6 +97,7 @@ def test_no_room_no_search():
     assert Replay.of(row, loop.cache, 41) is None, "the question is not what the model said"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["matchness", "speed"])
 @unchecked()
 def test_finds_the_planted_set(objective, monkeypatch):
@@ -258,6 +259,7 @@ class Clock:
         return getattr(self.decoder, name)
 
 
+@pytest.mark.slow
 @unchecked()
 def test_takes_no_more_than_its_share_and_goes_on(monkeypatch):
     """Passes that cost the same: 5 % of them are the search's, and they are many candidates."""

@@ -217,6 +217,7 @@ def test_with_a_budget_the_bytes_never_change():
         assert loop.cache.capacity == 24
 
 
+@pytest.mark.slow
 def test_without_a_budget_it_grows_in_blocks():
     model = engine(tiny())
     loop = model.loop([model.request([1, 2, 3], sampling=greedy(600))])

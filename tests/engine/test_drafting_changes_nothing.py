@@ -44,6 +44,7 @@ def assert_drafts_change_nothing(model: Any, prompts: Any, sampling: Any, memori
     return plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 @pytest.mark.parametrize(
     ("evictions", "policy"),
@@ -65,6 +66,7 @@ def test_so_many_evictions(evictions, policy, temperature):
         assert result.stats.new_tokens == count
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     options=FILTERS,

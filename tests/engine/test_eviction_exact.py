@@ -50,6 +50,7 @@ def drafters(result: Result) -> dict[str, Any]:
     return {"off": NoDrafter(), "lookup": PromptLookup(), "tree": tree}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("policy", ["window", "streaming", "random"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

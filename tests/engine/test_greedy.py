@@ -62,6 +62,7 @@ def assert_as_reference(results: list[Result], path: Any, dtype: str, outputs: A
         assert_same_tokens(result.token_ids, output, logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "number", range(len(MODELS)), ids=lambda n: "-".join(map(str, MODELS[n][:5]))

@@ -59,6 +59,7 @@ def evictions(result: Result) -> list[Any]:
     return [(e.positions, e.at) for e in result.events if isinstance(e, EvictEvent)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", SOMETIMES)
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_thinking_a_word_is_saying_it(family, when):

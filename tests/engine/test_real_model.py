@@ -43,6 +43,7 @@ def theirs() -> Any:
     return found
 
 
+@pytest.mark.slow
 @unchecked()
 def test_greedy_as_transformers(exact, theirs):
     for result in exact.generate(CHAT, sampling=greedy(COUNT)):
@@ -51,6 +52,7 @@ def test_greedy_as_transformers(exact, theirs):
         assert_same_tokens(result.token_ids, expected, logits)
 
 
+@pytest.mark.slow
 @unchecked()
 def test_evicted_as_masked(exact, theirs):
     recorder = Recorder(exact.decoder)

@@ -65,6 +65,7 @@ def drive(loop: Any, requests: Any, arrivals: Any, leaving: Any = ()) -> tuple[l
     return [admitted[number] for number in range(len(requests))], events
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     given_rows=st.lists(rows(), min_size=2, max_size=5),

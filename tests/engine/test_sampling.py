@@ -70,6 +70,7 @@ def target(sampler: Sampler, logits: Tensor, seen: Tensor | None = None) -> Tens
     return scores[0].softmax(-1)
 
 
+@pytest.mark.slow
 @unchecked()
 def test_frequencies_of_20_000_draws():
     """Chi-square with every filter on; the noise is a function, so this never flickers."""

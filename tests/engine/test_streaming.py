@@ -37,6 +37,7 @@ def test_event_by_event_as_generate(temperature, memory):
     assert stream.result().stats == stream.result().stats
 
 
+@pytest.mark.slow
 def test_closed_after_any_event():
     """The row is free at once; the result is what had been told, and is consistent."""
     [whole] = model().generate([PROMPT], MEMORY, LOOKUP, sampling=greedy(50))

@@ -193,6 +193,7 @@ def test_a_begun_marker_that_turns_into_something_else_does_not_break_the_budget
     assert row.transcript.thinking_tokens <= 20
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
     said=st.text("</think>ab", max_size=60) | st.lists(st.sampled_from(["</", "think>", "a"])),

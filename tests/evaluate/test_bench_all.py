@@ -182,6 +182,7 @@ def test_every_arm_says_what_generate_says(greedy):
     assert any(row["latent_tokens"] for row in rows["latent"])
 
 
+@pytest.mark.slow
 def test_without_tasks_all_answers_are_of_just_as_many_tokens():
     plan = SavingsExperiment(
         ("transformers", "off", "memory"), *prompt_problems(["a", "b"], 3, ["c"]), (), 40, TOKENS

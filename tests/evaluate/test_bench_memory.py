@@ -437,6 +437,7 @@ def test_a_trace_is_drawn_whatever_it_says(tmp_path):
     assert (len(predicted.lines), len(true.lines)) == (len(struck) + 1, 0)  # and one in the key
 
 
+@pytest.mark.slow
 @unchecked()
 def test_the_trace_is_the_first_tasks_first_that_was_solved_with_an_answer(tmp_path):
     engine = small.predicting(small.thinker(tmp_path, **SMALL))

@@ -5,6 +5,8 @@ import time
 from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
+
 from sparing.evaluate.process_pool import Workers
 from tests.server.live import until
 
@@ -24,6 +26,7 @@ def host(path: Path) -> None:
         list(rows([path / "0", path / "1"]))
 
 
+@pytest.mark.slow
 def test_killed_with_its_workers(tmp_path):
     process = get_context("spawn").Process(target=host, args=(tmp_path,))
     process.start()

@@ -67,6 +67,7 @@ def test_a_thought_s_latents_are_a_part_of_it():
     assert positions(result).count(NO_TOKEN) == result.stats.latent_tokens > 3
 
 
+@pytest.mark.slow
 def test_train_predictor_for_a_latent_model(sparing, tmp_path):
     """Its traces are thought as it was trained to think, unless it is told otherwise."""
     source = thinker_checkpoint(tmp_path / "source", hidden_size=24, intermediate_size=24)

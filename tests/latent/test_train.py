@@ -78,6 +78,7 @@ def test_a_model_that_thinks_latents(tmp_path, family, tied):
         assert (result.stats.latent_tokens > 0) == (mode == "confidence") or mode == "learned"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["latent", "pause", "no-stage-2", "ignore", "cot"])
 def test_stopped_anywhere_and_resumed(tmp_path, arm):
     """Within a stage, between two, and again: the weights of an unbroken run."""

@@ -305,6 +305,7 @@ def assert_scores(result, truth):
     assert scores == pytest.approx(truth[begin : begin + len(scores)], abs=1e-7)
 
 
+@pytest.mark.slow
 @without_gaps
 @unchecked()
 def test_scores_are_those_of_a_full_pass_whatever_is_drafted(sampling):

@@ -319,6 +319,7 @@ def outcome(path) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_ten_thousand_broken_headers(path):
     """Each is read or refused in one line; of some, the memory taken is small."""
     whole = gguf_bytes(METADATA, {"a": tensor("Q8_0", 2, 32), "b": tensor("F32", 2)})

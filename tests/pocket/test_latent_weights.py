@@ -35,6 +35,7 @@ def asked(family, n=1, seed=5):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", FOLDERS)
 def test_solves_at_standard(engines, name, family):
@@ -47,6 +48,7 @@ def test_solves_at_standard(engines, name, family):
     assert all(r.notice is None for r in results)
 
 
+@pytest.mark.slow
 def test_thinks_some_steps_without_words(thinker):
     results = thinker.generate(asked("countdown-hard", 16), latent=LEARNED, sampling=GREEDY)
     thoughts = [e for r in results for e in r.events if isinstance(e, LatentEvent)]
@@ -67,6 +69,7 @@ def test_without_latents_it_is_a_plain_checkpoint(thinker):
     assert_same_tokens(result.token_ids, expected, next_logits(model, prompt))
 
 
+@pytest.mark.slow
 def test_with_its_own_predictor_and_layer_set(thinker):
     several = asked("countdown-hard", 16)
     questions = [several[8], several[11], several[15]]  # long searches

@@ -53,6 +53,7 @@ def test_thinks_and_solves_at_standard(engine, family):
     assert all(r.finish_reason == "stop" and r.notice is None for r in results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_same_tokens_as_transformers(engine, family):
     [problem] = family_tasks()[family].problems(1, 11)
@@ -62,6 +63,7 @@ def test_same_tokens_as_transformers(engine, family):
     assert_same_tokens(result.token_ids, expected, next_logits(model, prompt))
 
 
+@pytest.mark.slow
 def test_thinks_by_the_book(engine):
     """What it thinks of a question is what its writer would have written, in most cases."""
     same = 0

@@ -76,6 +76,7 @@ def test_a_limit_in_the_middle_of_the_closing_marker_streams_the_same(server, gr
         assert told.content == [choice.message.content]
 
 
+@pytest.mark.slow
 def test_the_models_own_limit_is_the_default(server, pocket):
     endless = {"sparing": {"sampling": {"ignore_eos": True}}}
     [choice] = ask(server, temperature=0, extra_body=endless)

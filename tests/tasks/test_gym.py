@@ -91,6 +91,7 @@ def test_a_verifier_that_raises_has_refused():
     assert task.grade(problem, problem.answer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - {"composite"}))
 def test_every_data_set_by_its_name(name):
     task = GymTask(name, name)

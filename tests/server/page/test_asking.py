@@ -39,6 +39,7 @@ def column(number: int) -> str:
     return f"#columns > :nth-child({number})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_each_token_stands_where_the_engine_said_it(both, number):
     seen, choices = both
