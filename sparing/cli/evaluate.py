@@ -9,7 +9,6 @@ from sparing.cli.output import kept_rows, model_fingerprint, wide_console
 from sparing.cli.progress import Progress
 from sparing.cli.tabled import EvalFlag
 from sparing.cli.view import megabytes
-from sparing.latent.files import check_latent
 
 REMEDIES = {  # what lets an answer end by itself, by the reason for which it did not
     "length": "raise --max-new-tokens",
@@ -43,7 +42,7 @@ def evaluate(
     from sparing.tasks.find import find_tasks
     from sparing.tasks.forms import Fields
 
-    check_latent(loading.model, decoding.latent)
+    decoding.check_for(loading)
     tasks = find_tasks(task, Fields(question_field, answer_field))
     from sparing.evaluate import accuracy
     from sparing.evaluate.batch_generate import Settings

@@ -127,10 +127,10 @@ def evicted(stats: Stats, budget: int | None) -> list[str]:
 def summary(result: "Result", budget: int | None = None) -> str:
     """One line over a whole answer; ``budget`` in slots."""
     stats = result.stats
-    used = max((event.slots for event in result.events if isinstance(event, StepEvent)), default=0)
+    used = of_budget(stats.slots_peak, budget)
     parts = [
         f"{stats.new_tokens} tokens in {stats.seconds:.1f} s ({stats.tokens_per_second:.1f}/s)",
-        f"KV {megabytes(stats.kv_bytes_peak)}, {of_budget(used, budget)} at most ({stats.policy})",
+        f"KV {megabytes(stats.kv_bytes_peak)}, {used} at most ({stats.policy})",
         *evicted(stats, budget),
         *accepted(stats),
         *latents(stats),

@@ -168,7 +168,7 @@ async def answer(
     kind: type[ChatWriter] | type[TextWriter],
 ) -> Any:
     """Answer with a run, whole or streamed; it is cancelled if the client disconnects."""
-    teller = kind(run, body, service.engine.chat, service.tokens, service.model)
+    teller = kind(run, body, service.tokens, service.model)
     request.state.run, request.state.usage = run, teller.usage
     headers = {"x-request-id": run.id}
     if body.stream:

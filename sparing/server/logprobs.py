@@ -13,11 +13,10 @@ class ChatTokens:
     """The tokens of a choice that have not been sent, and how much of the answer has.
 
     ``thoughts``: whether the tokens of thoughts are wanted too
-    ``marked``: whether the model marks its thoughts; without markers all tokens are the answer's
     """
 
-    def __init__(self, choice: Choice, tokens: TokenBytes, *, thoughts: bool, marked: bool) -> None:
-        self.choice, self.tokens, self.thoughts, self.marked = choice, tokens, thoughts, marked
+    def __init__(self, choice: Choice, tokens: TokenBytes, *, thoughts: bool) -> None:
+        self.choice, self.tokens, self.thoughts = choice, tokens, thoughts
         self._seen, self._said = 0, 0  # tokens taken; bytes of the answer with a token
         self._waiting: deque[TokenEvent] = deque()  # perhaps of the answer
 
@@ -27,8 +26,8 @@ class ChatTokens:
             return None
         new = self.choice.tokens[self._seen :]
         self._seen += len(new)
-        thought = [event for event in new if self.marked and event.kind == "thought"]
-        self._waiting += (event for event in new if not (self.marked and event.kind == "thought"))
+        thought = [event for event in new if event.kind == "thought"]
+        self._waiting += (event for event in new if event.kind != "thought")
         told = [self._logprob(e, self.tokens[e.id]) for e in thought] if self.thoughts else []
         said = [self._logprob(event, part) for event, part in self._answer()]
         if not told and not said and not self.choice.done:

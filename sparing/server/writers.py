@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, Generic, Literal, TypeVar
 
-from sparing.model.chat import ChatFormat
 from sparing.model.token_bytes import TokenBytes
 from sparing.server.logprobs import ChatTokens, TextTokens
 from sparing.server.requests import CommonRequest
@@ -35,16 +34,8 @@ class ResponseWriter(Generic[T]):
     body: type[ChatCompletion] | type[Completion]
     chunk_object: str
 
-    def __init__(
-        self,
-        run: LiveRun,
-        asked: CommonRequest,
-        chat: ChatFormat,
-        tokens: TokenBytes,
-        model: str,
-    ) -> None:
-        self.run, self.asked, self.chat = run, asked, chat
-        self.tokens, self.model = tokens, model
+    def __init__(self, run: LiveRun, asked: CommonRequest, tokens: TokenBytes, model: str) -> None:
+        self.run, self.asked, self.tokens, self.model = run, asked, tokens, model
         self._new: list[T] = [self._tokens(choice) for choice in run.choices]
         self._ended: set[int] = set()
 
@@ -90,9 +81,7 @@ class ResponseWriter(Generic[T]):
             prompt_tokens=prompt,
             completion_tokens=new,
             total_tokens=prompt + new,
-            completion_tokens_details=TokenDetails(
-                reasoning_tokens=thought if self.chat.markers else 0
-            ),
+            completion_tokens_details=TokenDetails(reasoning_tokens=thought),
         )
 
     def _choice(self, choice: Choice) -> Any:
@@ -159,12 +148,7 @@ class ChatWriter(ResponseWriter[ChatTokens]):
             yield self._chunk(choice, fields)
 
     def _tokens(self, choice: Choice) -> ChatTokens:
-        return ChatTokens(
-            choice,
-            self.tokens,
-            thoughts=self.asked.thought_logprobs,
-            marked=self.chat.markers is not None,
-        )
+        return ChatTokens(choice, self.tokens, thoughts=self.asked.thought_logprobs)
 
     def _deltas(self, choice: Choice) -> Iterator[dict[str, Any]]:
         thinking, answer = choice.parts
