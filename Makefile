@@ -26,7 +26,7 @@ test: lint  ## lint, types, generated tables, tests without the slow ones
 test-slow: $(INSTALLED)  ## the slow tests: sweeps, killed processes, whole trainings
 	$(PYTEST) -m slow
 
-test-fast: $(INSTALLED)  ## one case of each test, in a minute
+test-fast: $(INSTALLED)  ## one case of each test that is not slow
 	$(PYTEST) --fast
 
 lint: $(INSTALLED)  ## ruff, mypy and the generated tables of README and docs
