@@ -41,7 +41,7 @@ from sparing.model.checkpoint import read_config, reading
 from sparing.model.decoder import Decoder
 from sparing.model.extras import or_without
 from sparing.model.fingerprint import files_fingerprint
-from sparing.model.markers import check_markers
+from sparing.model.markers import check_markers, unmarked
 from sparing.model.reference import ReferenceDecoder
 from sparing.model.sources import find_model
 from sparing.options import Depth, Latent, Loading, Memory, Sampling, as_options
@@ -262,7 +262,7 @@ class Engine:
         )
         drafting = drafting or self.drafting
         run = Run(self.loop([request], depth, 1, drafting=drafting), [request], drafting.keep)
-        return Stream(run, request.prompt.notice)
+        return Stream(run, request)
 
     def request(
         self,
@@ -385,10 +385,8 @@ class Engine:
     def _limits(self, sampling: Sampling, prompt: Prompt) -> Limits:
         chosen = self._with_defaults(sampling, ("max_new_tokens",))
         if sampling.think_budget is not None and self.chat.markers is None:
-            raise OptionError(
-                f"think_budget needs a model that marks its thoughts, and {self.name} does not; "
-                "pass markers=(start, end) to load, or limit max_new_tokens"
-            )
+            advice = "pass markers=(start, end) to load, or limit max_new_tokens"
+            raise unmarked(self.name, advice)
         ends = frozenset() if sampling.ignore_eos else self.chat.defaults.end_ids
         named = map(self.chat.special_id, sampling.stop)
         special = {token for token in named if token is not None}

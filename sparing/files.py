@@ -1,5 +1,6 @@
-"""Read JSON, write files atomically, and find the folders for state and cache."""
+"""Decode text, read JSON, write files atomically, and find the folders for state and cache."""
 
+import codecs
 import json
 import os
 from pathlib import Path
@@ -7,6 +8,23 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from sparing.errors import ModelError
+
+MARKS = {  # the longer ones first: UTF-32's begins with UTF-16's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def decode_text(data: bytes) -> str:
+    """Text in UTF-8, or in what its byte order mark says; raises ValueError for anything else."""
+    encoding = next((e for mark, e in MARKS.items() if data.startswith(mark)), "utf-8")
+    text = data.decode(encoding)
+    if "\0" in text:
+        raise ValueError("zero bytes")
+    return text
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -185,9 +185,9 @@ class Memory(Options):
     def _count_or_share(cls, value: int | float | None, info: ValidationInfo) -> int | float | None:
         if isinstance(value, float) and not 0 < value <= 1:
             raise ValueError(f"as a share must lie in (0, 1], got {value}; give a count as an int")
-        least = "0 tokens" if info.field_name == "selection" else "1 token"
-        if isinstance(value, int) and value < int(least[0]):
-            raise ValueError(f"must be {least} or more, got {value}")
+        least = 0 if info.field_name == "selection" else 1
+        if isinstance(value, int) and value < least:
+            raise ValueError(f"must be {least} token{'' if least else 's'} or more, got {value}")
         return value
 
     @model_validator(mode="after")

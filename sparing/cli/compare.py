@@ -23,7 +23,7 @@ def compare(
     b: Annotated[Path, typer.Argument(help="another, of the same problems")],
     out: TabledFlag,
     texts: Annotated[
-        int, flag("show so many problems that one alone solved, with both answers", min=0)
+        int, flag("problems to show that only one solved, with both answers", min=0)
     ] = 0,
 ) -> None:
     """Compare two evaluations, problem by problem.
@@ -99,7 +99,7 @@ def cost_rows(content: Mapping[str, Any]) -> list[list[str]]:
 
 
 def told_apart(texts: list[Mapping[str, Any]], names: tuple[str, str]) -> Iterator[str]:
-    """Problems that one alone solved: the question, and both answers."""
+    """Problems that only one solved: the question, and both answers."""
     for text in texts:
         solver = names[0] if text["solved"] == "a" else names[1]
         yield f"\n{text['task']} {text['id']}, solved by {solver} alone: {text['question']}"

@@ -110,7 +110,7 @@ class SeedlessFlags(Options):
         """Raise OptionError for what the model cannot do, by its files, before its weights load."""
         check_latent(loading.model, self.latent)
         check_policy(self.memory, loading)
-        check_markers(self.sampling, loading.model)
+        check_think_budget(self.sampling, loading.model)
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of ``Engine.stream``."""
@@ -135,17 +135,15 @@ def check_policy(memory: Memory, loading: LoadingFlags) -> None:
         raise without_predictor(memory.policy)
 
 
-def check_markers(sampling: Sampling, model: str) -> None:
+def check_think_budget(sampling: Sampling, model: str) -> None:
     """Raise OptionError for a budget of thinking, where the model's files have no markers."""
     if sampling.think_budget is None:
         return
     from sparing.model.marker_files import has_markers
+    from sparing.model.markers import unmarked
 
     if has_markers(find_model(model)) is False:
-        raise OptionError(
-            f"think_budget needs a model that marks its thoughts, and {model} does not; limit "
-            "max_new_tokens instead"
-        )
+        raise unmarked(model, "limit max_new_tokens instead")
 
 
 class DecodingFlags(SeedlessFlags):

@@ -2,10 +2,10 @@
 
 import json
 import sys
-from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 from sparing.errors import OptionError, PromptError, reason
+from sparing.files import decode_text
 
 STDIN = "-"
 
@@ -46,17 +46,18 @@ def file_text(flag: str, path: Path) -> str:
 
 
 def decoded(what: str, data: bytes) -> str:
-    """Text in UTF-8, or in UTF-16 with its mark, without its last line break."""
-    coding = "utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8"
+    """Text as ``decode_text`` reads it, without its last line break; raises OptionError."""
     try:
-        text = data.removeprefix(BOM_UTF8).decode(coding)
+        text = decode_text(data)
     except UnicodeDecodeError as error:
         raise OptionError(
             f"{what} must be text in UTF-8, got byte {data[error.start]:#x} at {error.start}; "
             "convert it, as with iconv"
         ) from None
-    if "\0" in text:
-        raise OptionError(f"{what} must be text, got a zero byte; convert it, as with iconv")
+    except ValueError:
+        raise OptionError(
+            f"{what} must be text, got a zero byte; convert it, as with iconv"
+        ) from None
     return text.replace("\r\n", "\n").removesuffix("\n")
 
 

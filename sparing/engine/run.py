@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from weakref import WeakSet
 
 from sparing.engine.events import DoneEvent, Event
-from sparing.engine.eviction import Budget
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
 from sparing.engine.row import Request, Row
@@ -64,10 +63,6 @@ class Run:
         OPEN.add(steps)
         return steps
 
-    def request(self) -> Request:
-        """The first one."""
-        return self.rows[0].request if self.rows else self._waiting[0]
-
     def _steps(self) -> Generator[Step]:
         try:
             while self._waiting or self.loop.live:
@@ -83,13 +78,17 @@ class Run:
 
 
 class Stream:
-    """An iterator over one prompt's events, with the result so far; ``notice`` as in Result.
+    """An iterator over one prompt's events, with the result so far.
+
+    ``notice``: as in Result
+    ``budget``: the row's memory in slots; None without a budget
 
     As a context manager it is closed at the end of its block.
     """
 
-    def __init__(self, run: Run, notice: str | None = None) -> None:
-        self._run, self._events, self.notice = run, list[Event](), notice
+    def __init__(self, run: Run, request: Request) -> None:
+        self._run, self._events = run, list[Event]()
+        self.notice, self.budget = request.prompt.notice, request.budget
         self._iterator = iter(run)
 
     def __enter__(self) -> "Stream":
@@ -100,11 +99,6 @@ class Stream:
 
     def __iter__(self) -> "Stream":
         return self
-
-    @property
-    def budget(self) -> Budget | None:
-        """The row's memory in slots; None without a budget."""
-        return self._run.request().budget
 
     @property
     def begun(self) -> bool:

@@ -10,13 +10,13 @@ from rich.progress import Progress
 
 from sparing.api import Engine
 from sparing.evaluate.batch_generate import FinishedRow, Settings, answers
+from sparing.evaluate.compare import COSTS
 from sparing.evaluate.experiment import BatchExperiment, Row, Rows, Runner, draw
 from sparing.evaluate.partial_results import PartialResults
 from sparing.evaluate.report import origin
 from sparing.evaluate.statistics import wilson
 from sparing.tasks.problem import Problem, Task
 
-COSTS = ("thinking_tokens", "new_tokens", "seconds", "kv_bytes_peak")
 CUT_OFF = ("length", "budget", "context")  # finish reasons of an answer that did not end by itself
 ARM = "model"  # the only one
 

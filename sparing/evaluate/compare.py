@@ -42,7 +42,7 @@ def compare(a: Path, b: Path, texts: int = 0) -> dict[str, Any]:
     ``settings``: those that differ, each as A has it and as B has it
     ``other_model``: whether the two are of different models
     ``costs``: means and paired differences over all problems
-    ``texts``: that many problems that one of the two alone solved, with both answers
+    ``texts``: at most this many problems that only one solved, with both answers
 
     Raises OptionError where a file is no result of `sparing eval`, or where their rows do not pair.
     """
@@ -88,7 +88,7 @@ def cost_difference(pairs: Sequence[Pair], cost: str) -> dict[str, float]:
 
 
 def apart(pair: Pair) -> dict[str, Any]:
-    """A problem that one of the two alone solved."""
+    """A problem that only one solved."""
     a, b = pair
     names = ("task", "id", "question", "reference")
     return {name: a.get(name) for name in names} | {

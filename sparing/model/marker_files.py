@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from sparing.files import read_json
-from sparing.model.chat import known_markers
 from sparing.model.gguf import mapped
 from sparing.model.gguf_files import is_gguf
 from sparing.model.gguf_header import read_header
+from sparing.model.markers import known_markers
 
 
 class Words:

@@ -70,6 +70,13 @@ def mark_thoughts(tokenizer: Any) -> None:
         tokenizer.chat_template = template + MARKED.format(THINK, THINK_END)
 
 
+def unmarked(model: str, advice: str) -> OptionError:
+    """The refusal of a limit on thinking."""
+    return OptionError(
+        f"think_budget needs a model that marks its thoughts, and {model} does not; {advice}"
+    )
+
+
 def check_markers(pair: Any) -> None:
     """Raise OptionError unless ``pair`` is the start and the end of a thought, or None."""
     two = isinstance(pair, tuple) and len(pair) == 2

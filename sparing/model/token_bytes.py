@@ -133,8 +133,8 @@ class Offsets:
 def matched(part: bytes, rest: bytes, *, over: bool) -> tuple[bytes, int] | None:
     """The bytes of a token that ``rest`` begins with, and how many bytes of ``rest`` they are.
 
-    ``rest`` is what is left of a text without the white space at its ends. A token outside of it
-    gives (b"", 0); None: undecided until the text goes on (``over``: it does not).
+    ``rest`` is the unsent end of a text that has no white space at its own ends. A token that is
+    not in it gives (b"", 0); None: undecided until the text goes on (``over``: it does not).
     """
     for form in (part, part.decode(errors="replace").encode()):  # broken bytes as the text has them
         taken, left = common(form, rest)
@@ -148,7 +148,7 @@ def matched(part: bytes, rest: bytes, *, over: bool) -> tuple[bytes, int] | None
 
 
 def common(part: bytes, rest: bytes) -> tuple[bytes, bytes]:
-    """What both begin with, but for white space in ``part``; and what is left of ``part``."""
+    """The common beginning, without regard to white space in ``part``, and the rest of ``part``."""
     taken = bytearray()
     for at, byte in enumerate(part):
         blank = not part[at : at + 1].strip()

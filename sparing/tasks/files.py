@@ -1,6 +1,5 @@
 """Rows of data files: JSON, JSON lines, CSV; their encodings and their faults."""
 
-import codecs
 import csv
 import io
 import json
@@ -8,15 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sparing.errors import OptionError, reason
+from sparing.files import decode_text
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-MARKS = {  # the longer ones first: UTF-32's begins with UTF-16's
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 DELIMITERS = ",;\t"
 
 
@@ -44,23 +37,14 @@ def text_rows(path: Path) -> list[Any]:
 def read_text(path: Path) -> str:
     """UTF-8, or what a byte order mark says; raises OptionError for any other text."""
     try:
-        data = path.read_bytes()
-        encoding = next((e for mark, e in MARKS.items() if data.startswith(mark)), "utf-8")
-        text = data.decode(encoding)
+        return decode_text(path.read_bytes())
     except OSError as error:
         raise OptionError(f"{path} must be a readable file, got: {reason(error)}") from None
-    except UnicodeDecodeError as error:
-        raise not_text(path, reason(error)) from None
-    if "\0" in text:
-        raise not_text(path, "zero bytes")
-    return text
-
-
-def not_text(path: Path, got: str) -> OptionError:
-    return OptionError(
-        f"{path} must be UTF-8, or UTF-16 with a byte order mark, got: {got}; "
-        f"convert it, for example: iconv -f latin1 -t utf8 {path.name}"
-    )
+    except ValueError as error:
+        raise OptionError(
+            f"{path} must be UTF-8, or UTF-16 with a byte order mark, got: {reason(error)}; "
+            f"convert it, for example: iconv -f latin1 -t utf8 {path.name}"
+        ) from None
 
 
 def whole(path: Path, content: str) -> list[Any]:

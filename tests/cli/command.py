@@ -1,10 +1,13 @@
 """Running `sparing` in this process, as the shell would."""
 
+import os
+import signal
 import sys
 from typing import NamedTuple
 
 import pytest
 
+from sparing.api import Stream
 from sparing.cli.main import main
 
 
@@ -20,6 +23,19 @@ def assert_one_line(outcome: Outcome, *said: str) -> None:
     assert outcome.err.count("\n") == 1
     for part in said:
         assert part in outcome.err
+
+
+def ctrl_c_before(monkeypatch: pytest.MonkeyPatch, number: int, streams: int = 1) -> None:
+    """A real SIGINT before the event of this number, in each of the first streams."""
+    following, pressed = Stream.__next__, list[Stream]()
+
+    def interrupted(stream):
+        if len(stream._events) == number and len(pressed) < streams:
+            pressed.append(stream)
+            os.kill(os.getpid(), signal.SIGINT)
+        return following(stream)
+
+    monkeypatch.setattr(Stream, "__next__", interrupted)
 
 
 class Command:

@@ -1,13 +1,12 @@
 """`sparing chat`: what is said, what is typed, and what is kept."""
 
 import io
-import os
-import signal
 
 import pytest
 
-from sparing.api import Engine, Stream
+from sparing.api import Engine
 from sparing.cli.chat import Prompter
+from tests.cli.command import ctrl_c_before
 from tests.tiny import tiny
 
 OPTIONS = ("--model", tiny(), "--max-new-tokens", 5, "--temperature", 0, "--ignore-eos")
@@ -72,14 +71,7 @@ def test_a_stray_byte_is_its_turn_s_error(chat):
 
 
 def test_an_interrupted_answer_is_forgotten(chat, monkeypatch):
-    following, events = Stream.__next__, iter(range(1000))
-
-    def interrupted(stream):
-        if next(events) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return following(stream)
-
-    monkeypatch.setattr(Stream, "__next__", interrupted)
+    ctrl_c_before(monkeypatch, 2)
     outcome, asked = chat("one\ntwo\nthree\n")
     assert outcome.code == 0
     assert outcome.err.count("ended by interrupted") == 1

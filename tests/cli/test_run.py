@@ -1,15 +1,13 @@
 """`sparing run`: the answer, its JSON, and every wrong input in one line."""
 
 import json
-import os
-import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sparing.api import Stream
 from sparing.engine.events import Stats
+from tests.cli.command import ctrl_c_before
 from tests.tiny import checkpoint, tiny
 
 GREEDY = ("--temperature", 0, "--ignore-eos")
@@ -161,21 +159,8 @@ def test_logits_that_turn_bad_name_the_step(sparing, tmp_path):
     assert "in the step that gives position 2" in outcome.err
 
 
-@pytest.fixture
-def ctrl_c_after_40_events(monkeypatch):
-    """This process gets a real SIGINT in the middle of the stream."""
-    following = Stream.__next__
-
-    def interrupted(stream):
-        if len(stream._events) == 40:
-            os.kill(os.getpid(), signal.SIGINT)
-        return following(stream)
-
-    monkeypatch.setattr(Stream, "__next__", interrupted)
-
-
-@pytest.mark.usefixtures("ctrl_c_after_40_events")
-def test_ctrl_c_prints_what_there_is(sparing):
+def test_ctrl_c_prints_what_there_is(sparing, monkeypatch):
+    ctrl_c_before(monkeypatch, 40, streams=2)
     options = ("--raw", "--model", tiny(), "--budget", 32, "--max-new-tokens", 200, *GREEDY)
     text = sparing("run", "hi", *options)
     assert text.code == 130

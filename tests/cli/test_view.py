@@ -3,7 +3,6 @@
 import fcntl
 import os
 import pty
-import signal
 import struct
 import termios
 import threading
@@ -13,8 +12,8 @@ from functools import cache
 import pytest
 
 from sparing import Memory, Sampling, load
-from sparing.api import Stream
 from sparing.cli.run import follow
+from tests.cli.command import ctrl_c_before
 from tests.cli.screen import Screen
 
 PROMPT = "How many legs do 3 cats, 5 hens and 2 cows have?"
@@ -68,14 +67,7 @@ def test_all_of_the_answer_once(columns, monkeypatch, capsys):
 
 
 def test_ctrl_c_leaves_the_terminal_in_order(monkeypatch, capsys):
-    following, events = Stream.__next__, iter(range(1000))
-
-    def interrupted(live):
-        if next(events) == 20:
-            os.kill(os.getpid(), signal.SIGINT)
-        return following(live)
-
-    monkeypatch.setattr(Stream, "__next__", interrupted)
+    ctrl_c_before(monkeypatch, 20)
     with terminal(monkeypatch, 40) as screen, stream() as live:
         stopped, result = follow(pocket(), live)
     assert stopped

@@ -3,8 +3,10 @@
 import os
 import signal
 import sys
+from pathlib import Path
 from threading import Timer
 
+import numpy
 import pytest
 
 from sparing.errors import OptionError
@@ -41,10 +43,12 @@ def test_a_crash_says_how_it_ended():
             found.call("steps", name="a", count=1)
 
 
-def test_a_missing_package_is_said():
-    found = Process("llama-cpp", sys.executable, LLAMA_CPP_SCRIPT)
-    if "llama_cpp" in sys.modules:
-        pytest.skip("llama_cpp is installed here")
+def test_a_missing_package_is_said(tmp_path):
+    (tmp_path / "numpy").symlink_to(Path(numpy.__file__).parent)
+    bare = tmp_path / "python"  # with numpy alone, whatever else is installed here
+    bare.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" -S "$@"\n')
+    bare.chmod(0o755)
+    found = Process("llama-cpp", str(bare), LLAMA_CPP_SCRIPT)
     with pytest.raises(BaselineError, match="No module named 'llama_cpp'"):
         found.call("load", model="a", threads=1)
     found.close()
