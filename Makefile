@@ -26,7 +26,7 @@ test: lint  ## lint, types, generated tables, tests without the slow ones
 test-slow: $(INSTALLED)  ## the slow tests: sweeps, killed processes, whole trainings
 	$(PYTEST) -m slow
 
-test-fast: $(INSTALLED)  ## one case of each test that is not slow
+test-fast: $(INSTALLED)  ## one case of each test that took under 0.2 s when last run here
 	$(PYTEST) --fast
 
 lint: $(INSTALLED)  ## ruff, mypy and the generated tables of README and docs
@@ -139,6 +139,7 @@ latents: build/predictor-latent  ## train pocket-latent and pocket-cot, from poc
 	cp -r build/arms/seed-0/1-none/2-none/3-none sparing/pocket/weights-cot
 	cp $</predictor.json $</predictor.safetensors sparing/pocket/weights-latent
 	$(BIN)/sparing tune depth --model pocket-latent --out sparing/pocket/weights-latent
+	PYTHONPATH=. $(BIN)/python tools/round_weights.py sparing/pocket/weights-latent
 
 models: build/predictor  ## train every shipped weight from nothing (7 hours on 2 quiet cores; interrupted, it goes on)
 	rm -rf sparing/pocket/weights && cp -r build/pocket sparing/pocket/weights

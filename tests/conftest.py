@@ -1,5 +1,7 @@
 """Of all tests, and the choice of few of them."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import settings
 
@@ -10,24 +12,47 @@ settings.register_profile("fast", deadline=None, max_examples=10)
 settings.load_profile("shared machine")
 
 
+FAST = 0.2  # seconds of a test's longest case
+SECONDS = "sparing/seconds"
+_seconds: Counter = Counter()
+
+
+def test_of(nodeid):
+    return nodeid.partition("[")[0]
+
+
 def pytest_addoption(parser):
-    parser.addoption("--fast", action="store_true", help="one case of each test that is not slow")
+    parser.addoption("--fast", action="store_true", help="one case of each test that was fast here")
 
 
 def pytest_collection_modifyitems(config, items):
-    """With ``--fast``: the first case of each test, and no slow one."""
+    """With ``--fast``: one case of each test, but none of what is slow or was in its last run here."""
     if not config.getoption("--fast"):
         return
     settings.load_profile("fast")
+    seen = config.cache.get(SECONDS, {})
     first, rest = {}, []
     for item in items:
-        name = item.nodeid.partition("[")[0]
-        if item.get_closest_marker("slow") or name in first:
+        name = test_of(item.nodeid)
+        if item.get_closest_marker("slow") or seen.get(name, 0) > FAST or name in first:
             rest.append(item)
         else:
             first[name] = item
     config.hook.pytest_deselected(items=rest)
     items[:] = first.values()
+
+
+def pytest_runtest_logreport(report):
+    _seconds[report.nodeid] += report.duration
+
+
+def pytest_sessionfinish(session):
+    """What is known of each test is its last run."""
+    if not hasattr(session.config, "workerinput"):
+        longest: dict[str, float] = {}
+        for case, seconds in _seconds.items():
+            longest[test_of(case)] = max(longest.get(test_of(case), 0), round(seconds, 3))
+        session.config.cache.set(SECONDS, session.config.cache.get(SECONDS, {}) | longest)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,6 +62,7 @@ def test_what_does_not_fit_is_left_out_with_a_warning(copied, capsys):
     content = json.loads((path / "latent.json").read_text())
     (path / "latent.json").write_text(json.dumps(content | {"fingerprint": "another"}))
     announce.cache_clear()
+    capsys.readouterr()
     engine = load(path)
     assert engine.latents is None
     said = capsys.readouterr().err
