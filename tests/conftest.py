@@ -26,7 +26,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """With ``--fast``: one case of each test, but none of what is slow or was in its last run here."""
+    """With ``--fast``: one case of each test, without what is slow or was in its last run here."""
     if not config.getoption("--fast"):
         return
     settings.load_profile("fast")
