@@ -27,7 +27,8 @@ from sparing.engine.row import Request
 from sparing.engine.run import Run, Stream, results_of
 from sparing.engine.sampling import Sampler
 from sparing.engine.transcript import Limits
-from sparing.errors import OptionError, PromptError, PromptTooLong
+from sparing.errors import OptionError, PromptError, PromptTooLong, UnknownArchitecture
+from sparing.kernels.native import announce
 from sparing.latent.config import LatentConfig, load_latents
 from sparing.latent.fusion import LatentVector
 from sparing.latent.switch import find_switch
@@ -38,11 +39,12 @@ from sparing.memory.predictor import ImportancePredictor, load_predictor
 from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, Prompt, PromptLike, shortened
 from sparing.model.checkpoint import read_config, reading
-from sparing.model.decoder import Decoder
+from sparing.model.config import ModelConfig
 from sparing.model.extras import or_without
 from sparing.model.fingerprint import files_fingerprint
+from sparing.model.hub_decoder import HubDecoder
+from sparing.model.inputs import Forward
 from sparing.model.markers import check_markers, unmarked
-from sparing.model.reference import ReferenceDecoder
 from sparing.model.sources import find_model
 from sparing.options import Depth, Latent, Loading, Memory, Sampling, as_options
 
@@ -66,6 +68,7 @@ def load(
     threads: int | None = None,
     decoder: str = "auto",
     *,
+    trust_remote_code: bool = False,
     markers: tuple[str, str] | None = None,
     predictor: str | Path | Literal[False] | None = None,
     kind: str | None = None,
@@ -74,8 +77,9 @@ def load(
 
     ``weights``: their precision; auto keeps what the file has.
     ``dtype``: what is computed in, a name or torch's own; auto and None are float32, any other is
-    torch's to compute. ``threads``: of torch and of the kernels. ``decoder`` "hub" runs the model
-    through transformers, slowly, whatever its architecture; "fast" and "auto" run it by ours.
+    torch's to compute. ``threads``: of torch and of the kernels. ``decoder`` "hub" runs any causal
+    model through transformers, at its speed; "fast" is ours, for four families; "auto" takes ours
+    where it can. ``trust_remote_code``: run code that comes with a model.
     ``markers``: start and end of a thought, where they are not found by themselves. ``predictor``:
     directory of an importance predictor; by default the model's own, if it has one; False: none.
     ``kind``: gone since 0.2, when layouts were chosen by it; a warning, and of no effect.
@@ -93,6 +97,7 @@ def load(
         dtype=dtype_name(dtype),  # type: ignore[arg-type]
         threads=threads,
         decoder=decoder,  # type: ignore[arg-type]
+        trust_remote_code=trust_remote_code,
         device=device,
         markers=markers,
     )
@@ -140,16 +145,26 @@ class LoadArguments(Loading):
         check_markers(self.markers)
         return self
 
-    def read(self, directory: Path) -> tuple[Decoder | ReferenceDecoder, ChatFormat]:
+    def read(self, directory: Path) -> tuple[Forward, ChatFormat]:
         """Decoder and chat format of a checkpoint; cheap checks come before the weights."""
         dtype = DTYPES[self.dtype]
-        if self.decoder == "hub":
-            reference = ReferenceDecoder.load(directory, dtype, self.device)
-            vocabulary = reference.shape.vocabulary
-            return reference, ChatFormat.load(directory, vocabulary, self.markers)
-        chat = ChatFormat.load(directory, read_config(directory).vocabulary, self.markers)
+        config = None if self.decoder == "hub" else self.own_config(directory)
+        if config is None:
+            hub = HubDecoder.load(directory, dtype, self.device, self.trust_remote_code)
+            return hub, ChatFormat.load(directory, hub.shape.vocabulary, self.markers)
+        chat = ChatFormat.load(directory, config.vocabulary, self.markers)
         give_back()  # a tokenizer of 150,000 tokens leaves 100 MB of freed memory behind
         return load_decoder(directory, self.weights, dtype, self.device), chat
+
+    def own_config(self, directory: Path) -> ModelConfig | None:
+        """The config where our own decoder runs the model; None: through transformers."""
+        try:
+            return read_config(directory)
+        except UnknownArchitecture as refusal:
+            if self.decoder == "fast" or self.weights != "auto":
+                raise
+            announce(f"{directory.name} runs through transformers, at its speed: {refusal.what}")
+            return None
 
 
 class Engine:
@@ -162,7 +177,7 @@ class Engine:
 
     def __init__(
         self,
-        decoder: Decoder | ReferenceDecoder,
+        decoder: Forward,
         chat: ChatFormat,
         name: str,
         predictor: ImportancePredictor | None = None,

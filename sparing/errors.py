@@ -16,6 +16,14 @@ class ModelError(SparingError):
     """A model, checkpoint, config or tokenizer cannot be used."""
 
 
+class UnknownArchitecture(ModelError):
+    """A model that our own decoder does not run, though transformers may; ``what``: in a word."""
+
+    def __init__(self, message: str, what: str) -> None:
+        super().__init__(message)
+        self.what = what
+
+
 class OptionError(SparingError, ValueError):
     """An option, or a pair of options, cannot work. Raised before any weights load."""
 

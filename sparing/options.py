@@ -127,8 +127,10 @@ class Loading(Options):
         default=None, description="threads of torch and of the kernels"
     )
     decoder: DecoderName = Field(
-        default="auto", description="hub runs any architecture through transformers, slowly"
+        default="auto",
+        description="hub runs any causal model through transformers; auto does where fast cannot",
     )
+    trust_remote_code: bool = Field(default=False, description="run code that comes with a model")
 
     @model_validator(mode="after")
     def _hub_takes_what_is_there(self) -> "Loading":

@@ -131,16 +131,16 @@ def in_transformers(model: str, engine: Any, wanted: bool | None) -> Any:
     """The model in transformers, in float32 where ours is packed; None: not compared with."""
     import torch
 
+    from sparing.evaluate.baselines.transformers import in_memory
     from sparing.evaluate.bench_decode_load import weight_bytes
     from sparing.model.gguf_files import is_gguf
-    from sparing.model.reference import ReferenceDecoder
     from sparing.model.sources import find_model
 
     path = find_model(model)
     if wanted is False or (wanted is None and weight_bytes(path) > MOST_BYTES):
         return None
     dtype = torch.float32 if is_gguf(path) else engine.decoder.dtype
-    return ReferenceDecoder.load(path, dtype).model
+    return in_memory(path, dtype)
 
 
 @bench.command("pocket")
@@ -157,14 +157,14 @@ def pocket(
 ) -> None:
     """Accuracy with and without thinking, speed, and what skipping layers would cost."""
     from sparing.api import load
+    from sparing.evaluate.baselines.transformers import in_memory
     from sparing.evaluate.bench_pocket import bench_pocket
     from sparing.evaluate.report import report
-    from sparing.model.reference import ReferenceDecoder
     from sparing.model.sources import find_model
     from sparing.tasks.find import family_tasks
 
     engine = loading.load()
-    other = ReferenceDecoder.load(find_model(loading.model), engine.decoder.dtype).model
+    other = in_memory(find_model(loading.model), engine.decoder.dtype)
     named = {"with": short_with, "without": short_without}
     controls = {how: load(name, dtype=loading.dtype) for how, name in named.items() if name}
     with Progress() as progress:

@@ -35,10 +35,10 @@ def depth(
     confidence: Annotated[float, flag("of the drafting layers, below which a draft ends")] = 0.8,
 ) -> None:
     """Speed over plain decoding and over transformers, drafter by drafter; a cold start."""
+    from sparing.evaluate.baselines.transformers import in_memory
     from sparing.evaluate.bench_depth import Drafting, bench_depth
     from sparing.evaluate.plots_depth import draw_timeline
     from sparing.evaluate.report import report
-    from sparing.model.reference import ReferenceDecoder
     from sparing.model.sources import find_model
 
     options = Depth(trees=trees, confidence=confidence)
@@ -54,7 +54,7 @@ def depth(
             "drafters layers, hybrid and auto need Sparing's own decoder and a model of 3 layers "
             "or more; pass --drafters lookup"
         )
-    other = ReferenceDecoder.load(directory, engine.decoder.dtype).model
+    other = in_memory(directory, engine.decoder.dtype)
     asked = {name: [engine.chat.question(q) for q in some[: 2 * n]] for name, some in found.items()}
     drafting = Drafting(
         groups={name: some[:n] for name, some in asked.items()},

@@ -100,6 +100,7 @@ def memory(
 
     Without a task there is only the clock.
     """
+    from sparing.evaluate.baselines.transformers import in_memory
     from sparing.evaluate.bench_memory import bench_memory, memory_cells
     from sparing.evaluate.bench_memory_speed import speed_figures
     from sparing.evaluate.bench_memory_trace import Target
@@ -107,7 +108,6 @@ def memory(
     from sparing.evaluate.report import Figure, report
     from sparing.memory.files import find_predictor
     from sparing.model.fingerprint import files_fingerprint
-    from sparing.model.reference import ReferenceDecoder
     from sparing.model.sources import find_model
 
     if trace_plot:
@@ -125,7 +125,7 @@ def memory(
         check_no_problems(given)
     clock = timing.clock(experiment, asking.local, asking.selection)
     engine = loading.load()
-    other = ReferenceDecoder.load(directory, engine.decoder.dtype).model
+    other = in_memory(directory, engine.decoder.dtype)
     figures: list[Figure] = []
     raw: dict[str, Any] = {"workers": workers}
     with kept_rows(part):

@@ -8,8 +8,7 @@ from statistics import median
 import torch
 
 from sparing.engine.cache import SlotCache
-from sparing.model.decoder import Decoder
-from sparing.model.inputs import RowInput
+from sparing.model.inputs import Forward, RowInput
 from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import Matrix
 
@@ -62,7 +61,7 @@ class Costs:
 
 
 def measure(
-    decoder: Decoder, cache: SlotCache, row: int, position: int, head: Matrix | None = None
+    decoder: Forward, cache: SlotCache, row: int, position: int, head: Matrix | None = None
 ) -> Costs:
     """Time passes over a row's cache, in its ``VERIFIED`` next slots; ``head``: of drafts."""
     layers = decoder.shape.layers

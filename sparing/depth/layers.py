@@ -14,8 +14,7 @@ from sparing.engine.events import Event
 from sparing.engine.row import Row
 from sparing.engine.sampling import draw
 from sparing.engine.verify import Predictions
-from sparing.model.decoder import Decoder
-from sparing.model.inputs import RowInput
+from sparing.model.inputs import Forward, RowInput
 
 # Siblings at a drafted position whose top-1 probability is above the first number, in greedy and in
 # sampled decoding (sec. 4.3; the numbers of the reference code).
@@ -51,7 +50,7 @@ class LayerDrafter(BuiltInDrafter):
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Forward,
         cache: SlotCache,
         search: LayerSearch,
         *,

@@ -11,8 +11,7 @@ from sparing.engine.cache import SlotCache
 from sparing.engine.eviction import NO_TOKEN
 from sparing.engine.row import Row
 from sparing.engine.sampling import draw
-from sparing.model.decoder import Decoder
-from sparing.model.inputs import RowInput
+from sparing.model.inputs import Forward, RowInput
 from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import Matrix
 
@@ -55,12 +54,12 @@ class Replay:
         )
         return cls(row, cache, new, torch.tensor(after))
 
-    def costs(self, decoder: Decoder, head: Matrix | None) -> Costs:
+    def costs(self, decoder: Forward, head: Matrix | None) -> Costs:
         """Costs of passes at this context length; ``head``: of drafts."""
         self.cache.reserve(self.new.cached + VERIFIED)
         return measure(decoder, self.cache, self.row.index, self.row.position, head)
 
-    def matchness(self, decoder: Decoder, layer_set: LayerSet) -> float:
+    def matchness(self, decoder: Forward, layer_set: LayerSet) -> float:
         """Share of the full model's picks that the layer set picks too, given the same past, in one
         parallel pass (SWIFT, arXiv 2410.06916, eq. 3)."""
         self.cache.reserve(self.new.cached + len(self.new.ids))

@@ -10,7 +10,7 @@ from sparing.depth.matchness import Replay
 from sparing.engine.cache import SlotCache
 from sparing.engine.events import LayersEvent
 from sparing.engine.row import Row
-from sparing.model.decoder import Decoder
+from sparing.model.inputs import Forward
 from sparing.model.layer_set import LayerSet
 
 Phase = Literal["accumulation", "optimization", "acceleration"]  # SWIFT, arXiv 2410.06916, sec. 4.1
@@ -27,7 +27,7 @@ class LayerSearch(ABC):
     ``steps``, ``tokens``: of decoding, counted by the search.
     """
 
-    def __init__(self, decoder: Decoder, best: TunedLayerSet, phase: Phase, window: int) -> None:
+    def __init__(self, decoder: Forward, best: TunedLayerSet, phase: Phase, window: int) -> None:
         """``window``: tokens that candidates are tried on."""
         self.decoder, self.best, self.phase, self.window = decoder, best, phase, window
         self.layer_set: LayerSet | None = best.layer_set

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 
 from sparing.model.decoder import Decoder
+from sparing.model.inputs import Forward
 from sparing.model.matrix import Matrix
 
 SIZE = 4096  # words
@@ -38,7 +39,9 @@ class Shortlist:
             self._places[token] = place
 
 
-def shortlist(decoder: Decoder) -> Shortlist | None:
-    """A shortlist where scoring the whole vocabulary is expensive, else None."""
+def shortlist(decoder: Forward) -> Shortlist | None:
+    """A shortlist where scoring the whole vocabulary is expensive and the head can be parted."""
     vocabulary = decoder.shape.vocabulary
-    return Shortlist(decoder.head, vocabulary) if vocabulary > SMALL else None
+    if vocabulary <= SMALL or not isinstance(decoder, Decoder):
+        return None
+    return Shortlist(decoder.head, vocabulary)

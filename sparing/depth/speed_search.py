@@ -8,7 +8,7 @@ from sparing.depth.costs import Costs
 from sparing.depth.layer_sets import TunedLayerSet
 from sparing.depth.matchness import Replay
 from sparing.depth.search import LayerSearch, Phase
-from sparing.model.decoder import Decoder
+from sparing.model.inputs import Forward
 from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import Matrix
 from sparing.options import Depth
@@ -34,7 +34,7 @@ class SpeedSearch(LayerSearch):
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Forward,
         depth: Depth | None = None,
         known: TunedLayerSet | None = None,
         head: Matrix | None = None,

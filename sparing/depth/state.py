@@ -13,7 +13,6 @@ from sparing.depth.speed_search import SpeedSearch
 from sparing.depth.state_file import StateFile
 from sparing.depth.swift import SwiftSearch
 from sparing.errors import OptionError
-from sparing.model.decoder import Decoder
 from sparing.model.matrix import Matrix
 from sparing.options import Depth
 
@@ -49,7 +48,7 @@ class DraftingState:
     @property
     def can_skip(self) -> bool:
         """Whether layers can be left out; the first and the last one always run."""
-        return isinstance(self.decoder, Decoder) and self.decoder.shape.layers > 2
+        return bool(self.decoder.can_skip)
 
     @property
     def draft_head(self) -> Matrix | None:

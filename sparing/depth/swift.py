@@ -11,7 +11,7 @@ from sparing.depth.gaussian_process import GaussianProcess
 from sparing.depth.layer_sets import TunedLayerSet
 from sparing.depth.matchness import Replay
 from sparing.depth.search import LayerSearch
-from sparing.model.decoder import Decoder
+from sparing.model.inputs import Forward
 from sparing.model.layer_set import LayerSet
 
 RATIO = 0.45  # of all sub-layers, skipped by every candidate
@@ -101,7 +101,7 @@ class SwiftSearch(LayerSearch):
     spare slots of the live cache.
     """
 
-    def __init__(self, decoder: Decoder, window: int) -> None:
+    def __init__(self, decoder: Forward, window: int) -> None:
         self.optimization = Optimization(decoder.shape.layers)
         start = TunedLayerSet(self.optimization.best, 0.0, 0.0)
         super().__init__(decoder, start, "accumulation", window)

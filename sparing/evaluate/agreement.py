@@ -9,10 +9,8 @@ from torch import Tensor
 
 from sparing.engine.cache import SlotCache
 from sparing.engine.result import Result
-from sparing.model.decoder import Decoder
-from sparing.model.inputs import RowInput
+from sparing.model.inputs import Forward, RowInput
 from sparing.model.layer_set import LayerSet
-from sparing.model.reference import ReferenceDecoder
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,7 @@ class Spoken:
         return cls([*result.prompt_token_ids, *result.token_ids], len(result.token_ids))
 
 
-def likeliest(
-    decoder: Decoder | ReferenceDecoder, said: Sequence[Spoken], layer_set: LayerSet | None
-) -> Tensor:
+def likeliest(decoder: Forward, said: Sequence[Spoken], layer_set: LayerSet | None) -> Tensor:
     """The likeliest token at each chosen position of every text, in one flat tensor."""
     shape = decoder.shape
     found = []
@@ -49,9 +45,7 @@ def likeliest(
     return torch.cat(found)
 
 
-def agreement(
-    decoder: Decoder | ReferenceDecoder, said: Sequence[Spoken], layer_set: LayerSet
-) -> float:
+def agreement(decoder: Forward, said: Sequence[Spoken], layer_set: LayerSet) -> float:
     """Share of tokens on which the layer set and the whole model agree, both given the same past.
 
     A skipped sub-layer's keys are not needed: the layers that run read their own.
@@ -61,7 +55,7 @@ def agreement(
 
 
 def best_layer_set(
-    decoder: Decoder | ReferenceDecoder,
+    decoder: Forward,
     said: Sequence[Spoken],
     skipped: float,
     tries: int,

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sparing.latent.vector_config import Nucleus, Recipe
-from sparing.model.matrix import Matrix
+from sparing.model.matrix import WithRows
 
 
 @runtime_checkable
@@ -43,7 +43,7 @@ class Table:
 class Rows:
     """Embeddings of a Decoder: ``mix`` reads only the rows it needs."""
 
-    def __init__(self, matrix: Matrix, vocabulary: int) -> None:
+    def __init__(self, matrix: WithRows, vocabulary: int) -> None:
         self.matrix, self.vocabulary = matrix, vocabulary
 
     def mix(self, q: Float[Tensor, "N V"]) -> Float[Tensor, "N E"]:

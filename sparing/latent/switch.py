@@ -11,9 +11,8 @@ from sparing.engine.latent_switch import Latents, NoSwitch, Thought, ThoughtSwit
 from sparing.errors import OptionError
 from sparing.latent.config import LatentConfig
 from sparing.latent.files import without_latents
-from sparing.latent.fusion import Embeddings, LatentVector, Rows, Table, mixture
-from sparing.model.decoder import Decoder
-from sparing.model.reference import ReferenceDecoder
+from sparing.latent.fusion import Embeddings, LatentVector, Rows, mixture
+from sparing.model.inputs import Forward
 from sparing.options import Latent
 
 SHOWN = 3  # words of a Thought
@@ -94,7 +93,7 @@ class Confidence(LearnedSwitch):
 def find_switch(
     wanted: Latent,
     known: tuple[LatentConfig, LatentVector] | None,
-    decoder: Decoder | ReferenceDecoder,
+    decoder: Forward,
     tokenizer: Any,
 ) -> ThoughtSwitch:
     """The switch for the options; raises OptionError if the model does not support it."""
@@ -120,8 +119,6 @@ def find_switch(
     return Confidence(thinker, options.in_a_row, options.most, options.tau)
 
 
-def embeddings_of(decoder: Decoder | ReferenceDecoder) -> Embeddings:
-    """The input embeddings of either decoder."""
-    if isinstance(decoder, ReferenceDecoder):
-        return Table(decoder.model.get_input_embeddings().weight)
+def embeddings_of(decoder: Forward) -> Embeddings:
+    """The input embeddings of a decoder."""
     return Rows(decoder.embedding, decoder.shape.vocabulary)

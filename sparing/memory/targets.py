@@ -10,9 +10,7 @@ from torch import Tensor
 from sparing.engine.cache import SlotCache
 from sparing.engine.eviction import NO_TOKEN
 from sparing.engine.latent_switch import Thinks
-from sparing.model.decoder import Decoder
-from sparing.model.inputs import Output, RowInput
-from sparing.model.reference import ReferenceDecoder
+from sparing.model.inputs import Forward, Output, RowInput
 
 TARGETS = ("answer", "future-mean", "future-max")
 
@@ -39,7 +37,7 @@ class Importance:
 
 
 def importance(
-    decoder: Decoder | ReferenceDecoder,
+    decoder: Forward,
     ids: Sequence[int],
     begin: int,
     end: int,
@@ -108,7 +106,7 @@ def _check(length: int, begin: int, end: int, horizons: Sequence[int], chunk: in
 
 
 def _passes(
-    decoder: Decoder | ReferenceDecoder,
+    decoder: Forward,
     ids: Sequence[int],
     chunk: int,
     first: int,

@@ -4,18 +4,44 @@ Keys are not repeated for grouped queries. The ``T`` tokens of the ``H / G`` que
 head form one block ``[T * H / G, D]``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Int8, Shaped
+from jaxtyping import Bool, Float, Int, Int8, Shaped
 from torch import Tensor
 
 from sparing.model.inputs import KeyValues, RowInput
 
 PADDED_TOKENS = 16  # a row with more new tokens is its own segment, to keep padding cheap
 MANY, SHORT = 16, 1024  # two products from MANY key heads (of all rows), up to SHORT slots
+
+# Whether tokens see slots, by positions ``[R, T, 1]`` and ``[R, 1, S]``: a window, a chunk.
+Rule = Callable[[Int[Tensor, "R T 1"], Int[Tensor, "R 1 S"]], Bool[Tensor, "R T S"]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How a layer's attention logits come from queries and keys.
+
+    ``scale``: of the products; None: 1 / sqrt(D)
+    ``cap``: c in c tanh(logit / c) (Gemma 2, arXiv 2408.00118, sec. 2)
+    ``sinks``: a logit a head that takes weight and has no value (gpt-oss)
+    """
+
+    scale: float | None = None
+    cap: float | None = None
+    sinks: Float[Tensor, " H"] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the fused attention of torch computes them."""
+        return self.cap is None and self.sinks is None
+
+
+PLAIN = Scores()
 
 
 @dataclass
@@ -25,7 +51,8 @@ class RowSegment:
     first: int
     rows: int
     tokens: int
-    slots: int
+    begin: int  # the first slot that any of the tokens sees
+    slots: int  # from there on
     count: int  # new tokens, without padding
     pad: Int[Tensor, " BT"] | None  # flat offset of each padded token; None: no padding
     unpad: Int[Tensor, " n"] | None
@@ -37,31 +64,20 @@ class RowSegment:
     layers: int = 0  # layers in that sum
 
 
-class Attention:
-    """The plan of one pass, made once and used in every layer."""
+class Writer:
+    """Writes new keys and values into the slots behind each row's cached ones."""
 
-    def __init__(
-        self,
-        inputs: Sequence[RowInput],
-        key_heads: int,
-        group: int,
-        like: Float[Tensor, "..."],
-    ) -> None:
-        """``group``: query heads per key head; ``like``: dtype and device of the masks."""
-        self.key_heads, self.group = key_heads, group
-        self._inputs, self._watching = inputs, any(i.attended for i in inputs)
-        self._segments = [self._segment(run, like) for run in runs(inputs)]
+    def __init__(self, inputs: Sequence[RowInput], device: torch.device) -> None:
         self._single = inputs[0] if len(inputs) == 1 else None
         if self._single is None:
             rows = [i.row for i in inputs for _ in i.ids]
             slots = [i.cached + t for i in inputs for t in range(len(i.ids))]
-            self._rows = torch.tensor(rows, device=like.device)
-            self._slots = torch.tensor(slots, device=like.device)
+            self._rows = torch.tensor(rows, device=device)
+            self._slots = torch.tensor(slots, device=device)
 
-    def write(self, cache: KeyValues, layer: int, new: Float[Tensor, "N KV D"]) -> None:
-        """Write the new tokens' keys and values into the slots behind each row's cached ones."""
+    def __call__(self, cache: KeyValues, layer: int, new: Float[Tensor, "N 2 G D"]) -> None:
+        """``new``: keys and values of all new tokens."""
         kv = cache.kv[layer]
-        new = new.view(new.shape[0], 2, self.key_heads, -1)
         if kv.dtype == torch.int8:
             new, scales = quantized(new)
             self._put(cache.scales[layer][..., None], scales)
@@ -76,86 +92,134 @@ class Attention:
             else:
                 of_row.narrow(2, begin, count).copy_(new.permute(1, 2, 0, 3))
         else:
-            kv[:, self._rows, :, self._slots] = new
+            kv[:, self._rows, :, self._slots] = new.to(kv.dtype)
+
+
+class Attention:
+    """The plan of one pass, made once and used in every layer that sees the same."""
+
+    def __init__(
+        self,
+        inputs: Sequence[RowInput],
+        key_heads: int,
+        group: int,
+        like: Float[Tensor, "..."],
+        rule: Rule | None = None,
+        positions: Int[np.ndarray, "B S"] | None = None,
+    ) -> None:
+        """``group``: query heads per key head; ``like``: dtype and device of the masks; ``rule``:
+        narrows what a token sees, by the ``positions`` of the cached slots."""
+        self.key_heads, self.group = key_heads, group
+        self._rule, self._positions = rule, positions
+        self._inputs, self._watching = inputs, any(i.attended for i in inputs)
+        self.segments = [self._segment(run, like) for run in runs(inputs)]
 
     def __call__(
-        self, queries: Float[Tensor, "N H D"], kv: Float[Tensor, "2 B G S D"]
-    ) -> Float[Tensor, "N HD"]:
+        self,
+        queries: Float[Tensor, "N H D"],
+        keys: Float[Tensor, "B G S D"],
+        values: Float[Tensor, "B G S Dv"],
+        scores: Scores = PLAIN,
+    ) -> Float[Tensor, "N HDv"]:
         """softmax(q k^T / sqrt(D)) v, each token over its row's cache and its own ancestors."""
-        if len(self._segments) == 1:
-            return self._attend(self._segments[0], queries, kv)
-        parts = queries.split([s.count for s in self._segments])
+        if len(self.segments) == 1:
+            return self._attend(self.segments[0], queries, keys, values, scores)
+        parts = queries.split([s.count for s in self.segments])
         return torch.cat(
-            [self._attend(s, q, kv) for s, q in zip(self._segments, parts, strict=True)]
+            [
+                self._attend(s, q, keys, values, scores)
+                for s, q in zip(self.segments, parts, strict=True)
+            ]
         )
 
-    def watch(self, queries: Float[Tensor, "N H D"], kv: Float[Tensor, "2 B G S D"]) -> None:
-        """Add a layer's attention weights to ``watched``, where a row asks for them."""
+    def watch(
+        self,
+        queries: Float[Tensor, "N H D"],
+        keys: Float[Tensor, "B G S D"],
+        scores: Scores = PLAIN,
+    ) -> None:
+        """Add a layer's attention weights to those of the layers before, where a row asks."""
         if not self._watching:
             return
-        parts = queries.split([s.count for s in self._segments])
-        for s, q in zip(self._segments, parts, strict=True):
+        parts = queries.split([s.count for s in self.segments])
+        for s, q in zip(self.segments, parts, strict=True):
             if s.attended:
-                weights = self._weights(s, q, kv)
+                weights = self._weights(s, q, keys, scores)
                 s.watched = weights if s.watched is None else s.watched + weights
                 s.layers += 1
 
     def watched(self) -> list[Float[Tensor, "_m _S"]]:
-        """softmax(q k^T / sqrt(D)), the mean over the watched layers and all heads.
-
-        One matrix a row: its ``attended`` last tokens over its slots. Empty if no row asks.
-        """
-        if not self._watching:
-            return []
-        found, rows = [], iter(self._inputs)
-        for s in self._segments:
-            for at in range(s.rows):
-                i = next(rows)
-                count, slots = len(i.ids), i.cached + len(i.ids)
-                if s.watched is None:
-                    found.append(torch.zeros(0, slots))
-                else:
-                    found.append(s.watched[at, count - i.attended : count, :slots] / s.layers)
-        return found
+        """Of each row, see ``mean_weights``."""
+        return mean_weights([self], self._inputs)
 
     def _weights(
-        self, s: RowSegment, q: Float[Tensor, "n H D"], kv: Float[Tensor, "2 B G S D"]
+        self,
+        s: RowSegment,
+        q: Float[Tensor, "n H D"],
+        keys: Float[Tensor, "B G S D"],
+        scores: Scores,
     ) -> Float[Tensor, "_R _T _S"]:
-        k = kv[0].narrow(2, 0, s.slots).narrow(0, s.first, s.rows)
-        packed = self._pack(s, q)
-        logits = packed @ k.transpose(2, 3) / q.shape[2] ** 0.5
-        weights = (logits if s.mask is None else logits + s.mask).softmax(-1)
+        weights = self._softmax(s, self._pack(s, q), self._seen(s, keys), scores)
         if s.parts > 1:
             weights = weights.transpose(0, 1)
         weights = weights.reshape(s.rows, self.key_heads, s.tokens, self.group, s.slots)
         return weights.mean((1, 3))
 
+    def _seen(self, s: RowSegment, kv: Float[Tensor, "B G S D"]) -> Float[Tensor, "R G _S D"]:
+        """The slots that a segment sees; for a single row in parts, once a part."""
+        kv = kv.narrow(2, s.begin, s.slots)
+        if s.rows < kv.shape[0]:
+            kv = kv.narrow(0, s.first, s.rows)
+        return kv.expand(s.parts, -1, -1, -1) if s.parts > 1 else kv
+
     def _attend(
-        self, s: RowSegment, q: Float[Tensor, "n H D"], kv: Float[Tensor, "2 B G S D"]
-    ) -> Float[Tensor, "n HD"]:
-        kv = kv.narrow(3, 0, s.slots)
-        if s.rows < kv.shape[1]:
-            kv = kv.narrow(1, s.first, s.rows)
-        k, v = kv.unbind(0)
-        q = self._pack(s, q)
-        if s.parts > 1:
-            k, v = k.expand(s.parts, -1, -1, -1), v.expand(s.parts, -1, -1, -1)
+        self,
+        s: RowSegment,
+        q: Float[Tensor, "n H D"],
+        keys: Float[Tensor, "B G S D"],
+        values: Float[Tensor, "B G S Dv"],
+        scores: Scores,
+    ) -> Float[Tensor, "n HDv"]:
+        q, k, v = self._pack(s, q), self._seen(s, keys), self._seen(s, values)
+        if not scores.plain:
+            return self._unpack(s, self._softmax(s, q, k, scores) @ v)
         if s.products:
-            return self._unpack(s, two_products(q, k, v, s.mask))
-        return self._unpack(s, F.scaled_dot_product_attention(q, k, v, attn_mask=s.mask))
+            return self._unpack(s, two_products(q, k, v, s.mask, scores.scale))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=s.mask, scale=scores.scale)
+        return self._unpack(s, mixed)
+
+    def _softmax(
+        self,
+        s: RowSegment,
+        q: Float[Tensor, "R G _TH D"],
+        k: Float[Tensor, "R G _S D"],
+        scores: Scores,
+    ) -> Float[Tensor, "R G _TH _S"]:
+        """The attention weights, as ``Scores`` says."""
+        logits = q @ k.transpose(2, 3) * (scores.scale or q.shape[3] ** -0.5)
+        if scores.cap is not None:
+            logits = scores.cap * (logits / scores.cap).tanh()
+        if s.mask is not None:
+            logits = logits + s.mask
+        if scores.sinks is None:
+            return logits.softmax(-1)
+        sinks = scores.sinks.to(logits.dtype).view(1, self.key_heads, 1, self.group)
+        sinks = sinks.expand(len(q), -1, logits.shape[2] // self.group, -1)
+        sinks = sinks.reshape(*logits.shape[:3], 1)
+        return torch.cat((logits, sinks), -1).softmax(-1)[..., :-1]
 
     def _pack(self, s: RowSegment, q: Float[Tensor, "n H D"]) -> Float[Tensor, "R G _TH D"]:
         """Queries grouped by their key head; R is rows, or a single row's parts."""
         dim = q.shape[2]
         if s.tokens == 1:
-            return q.view(s.rows, self.key_heads, self.group, dim)
+            return q.reshape(s.rows, self.key_heads, self.group, dim)
         q = q if s.pad is None else q[s.pad]
-        q = q.view(s.rows, s.tokens, self.key_heads, self.group, dim).transpose(1, 2)
+        q = q.reshape(s.rows, s.tokens, self.key_heads, self.group, dim).transpose(1, 2)
         if s.parts > 1:
             return q.reshape(self.key_heads, s.parts, -1, dim).transpose(0, 1)
         return q.reshape(s.rows, self.key_heads, s.tokens * self.group, dim)
 
-    def _unpack(self, s: RowSegment, out: Float[Tensor, "R G _TH D"]) -> Float[Tensor, "n HD"]:
+    def _unpack(self, s: RowSegment, out: Float[Tensor, "R G _TH Dv"]) -> Float[Tensor, "n HDv"]:
         dim = out.shape[3]
         if s.tokens == 1:
             return out.reshape(s.rows, -1)
@@ -168,9 +232,12 @@ class Attention:
     def _segment(self, run: Sequence[RowInput], like: Tensor) -> RowSegment:
         counts = [len(i.ids) for i in run]
         tokens, count = max(counts), sum(counts)
-        slots = max(i.cached + len(i.ids) for i in run)
+        end = max(i.cached + len(i.ids) for i in run)
+        hidden, begin = hidden_slots(run, tokens, end), 0
+        if self._rule is not None:
+            hidden, begin = self._narrowed(hidden, run, tokens, end)
+        mask, slots = additive(hidden, like), end - begin
         parts = self._parts(len(run), tokens, like)
-        mask = additive_mask(run, tokens, slots, like)
         if mask is not None and tokens > 1:
             mask = mask.repeat_interleave(self.group, dim=2)
             if parts > 1:
@@ -186,8 +253,39 @@ class Attention:
             pad, unpad = padding(counts, tokens, like.device)
         attended = any(i.attended for i in run)
         return RowSegment(
-            run[0].row, len(run), tokens, slots, count, pad, unpad, mask, parts, products, attended
+            run[0].row,
+            len(run),
+            tokens,
+            begin,
+            slots,
+            count,
+            pad,
+            unpad,
+            mask,
+            parts,
+            products,
+            attended,
         )
+
+    def _narrowed(
+        self, hidden: Bool[Tensor, "R T S"] | None, run: Sequence[RowInput], tokens: int, slots: int
+    ) -> tuple[Bool[Tensor, "R T _S"] | None, int]:
+        """What is hidden by the rule, too, from the first slot on that any token sees."""
+        assert self._rule is not None
+        assert self._positions is not None
+        of_slots = np.zeros((len(run), 1, slots), np.int64)
+        of_tokens = np.zeros((len(run), tokens, 1), np.int64)
+        for at, i in enumerate(run):
+            count = len(i.ids)
+            of_slots[at, 0, : i.cached] = self._positions[i.row, : i.cached]
+            of_slots[at, 0, i.cached : i.cached + count] = i.positions
+            of_tokens[at, :, 0] = [*i.positions, *i.positions[-1:] * (tokens - count)]
+        sees = self._rule(torch.from_numpy(of_tokens), torch.from_numpy(of_slots))
+        if hidden is not None:
+            sees = sees & ~hidden
+        begin = int(sees.any(1).any(0).int().argmax())
+        sees = sees[:, :, begin:]
+        return (None if bool(sees.all()) else ~sees), begin
 
     def _parts(self, rows: int, tokens: int, like: Tensor) -> int:
         """Number of parts of a single row's queries where its key heads leave threads idle."""
@@ -221,17 +319,18 @@ def floats(cache: KeyValues, layer: int, dtype: torch.dtype) -> Float[Tensor, "2
 def two_products(
     q: Float[Tensor, "R G _T D"],
     k: Float[Tensor, "R G S D"],
-    v: Float[Tensor, "R G S D"],
+    v: Float[Tensor, "R G S Dv"],
     mask: Float[Tensor, "R G _T S"] | None,
-) -> Float[Tensor, "R G _T D"]:
+    scale: float | None = None,
+) -> Float[Tensor, "R G _T Dv"]:
     """softmax(q k^T / sqrt(D) + mask) v, all rows and key heads as one batch."""
-    keys, values, scale = k.flatten(0, 1).mT, v.flatten(0, 1), q.shape[3] ** -0.5
+    keys, values, scale = k.flatten(0, 1).mT, v.flatten(0, 1), scale or q.shape[3] ** -0.5
     queries = q.reshape(len(keys), -1, q.shape[3])
     if mask is None:
         logits = queries @ keys * scale
     else:
         logits = torch.baddbmm(mask.flatten(0, 1), queries, keys, alpha=scale)
-    return (logits.softmax(-1) @ values).view(q.shape)
+    return (logits.softmax(-1) @ values).view(*q.shape[:3], -1)
 
 
 def runs(inputs: Sequence[RowInput]) -> list[list[RowInput]]:
@@ -259,10 +358,33 @@ def padding(
     return torch.tensor(pad, device=device), torch.tensor(unpad, device=device)
 
 
-def additive_mask(
-    run: Sequence[RowInput], tokens: int, slots: int, like: Float[Tensor, "..."]
-) -> Float[Tensor, "B 1 T S"] | None:
-    """0 where a token sees a slot, -inf elsewhere; None if every token sees every slot."""
+def mean_weights(
+    plans: Sequence[Attention], inputs: Sequence[RowInput]
+) -> list[Float[Tensor, "_m _S"]]:
+    """softmax(q k^T / sqrt(D)), the mean over all layers that were watched and all heads.
+
+    One matrix a row: its ``attended`` last tokens over its slots. Empty if no row asks.
+    ``plans``: of one pass, each of some of its layers
+    """
+    if not any(i.attended for i in inputs):
+        return []
+    found, rows = [], iter(inputs)
+    for segments in zip(*(plan.segments for plan in plans), strict=True):
+        for at in range(segments[0].rows):
+            i = next(rows)
+            count, slots = len(i.ids), i.cached + len(i.ids)
+            mean = torch.zeros(i.attended, slots)
+            for s in segments:
+                if i.attended and s.watched is not None:
+                    weights = s.watched[at, count - i.attended : count, : slots - s.begin]
+                    mean = mean.to(weights)
+                    mean[:, s.begin :] += weights
+            found.append(mean / max(sum(s.layers for s in segments), 1))
+    return found
+
+
+def hidden_slots(run: Sequence[RowInput], tokens: int, slots: int) -> Bool[Tensor, "R T S"] | None:
+    """Which slots a token does not see; None if every token sees every slot."""
     if tokens == 1 and all(i.cached + 1 == slots and i.visible is None for i in run):
         return None
     last = [[i.cached + min(t, len(i.ids) - 1) for t in range(tokens)] for i in run]
@@ -274,5 +396,14 @@ def additive_mask(
             count = len(i.ids)
             hidden[row, :count, i.cached : i.cached + count] = ~i.ancestors
             hidden[row, count:] = hidden[row, count - 1]
+    return hidden
+
+
+def additive(
+    hidden: Bool[Tensor, "R T S"] | None, like: Float[Tensor, "..."]
+) -> Float[Tensor, "R 1 T S"] | None:
+    """-inf where a slot is hidden, else 0."""
+    if hidden is None:
+        return None
     mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
     return mask.masked_fill_(hidden.to(like.device), float("-inf"))[:, None]

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from sparing.errors import ModelError, reason
+from sparing.errors import ModelError, UnknownArchitecture, reason
 from sparing.model import config as hugging_face
 from sparing.model.config import ModelConfig
 from sparing.model.fingerprint import files_fingerprint
@@ -104,6 +104,8 @@ def read_model(path: Path, dtype: torch.dtype, **options: Any) -> Any:
             f"{path} must hold all of its weights, got none for {missing[0]}; "
             "save or fetch it again"
         )
+    if dtype == torch.float64 and model._can_set_experts_implementation():
+        model.set_experts_implementation("eager")  # grouped products have no float64
     if is_gguf(path):
         check_rope(model, path)
         model.hf_quantizer = None  # save_pretrained refuses a model with one
@@ -136,8 +138,11 @@ def transformers_source(path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def check_rope(model: Any, path: Path) -> None:
-    """Raise ModelError if transformers left out the file's rope scaling."""
-    ours, theirs = read_config(path), model.model.rotary_emb
+    """Raise ModelError if transformers left out the file's rope scaling, where we know it."""
+    try:
+        ours, theirs = read_config(path), model.model.rotary_emb
+    except UnknownArchitecture:
+        return
     same = torch.allclose(ours.inverse_frequencies, theirs.inv_freq.float().cpu(), rtol=1e-5)
     if not same or abs(ours.rope_scale - theirs.attention_scaling) > 1e-5:
         raise ModelError(

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from sparing.errors import ModelError, reason
+from sparing.errors import ModelError, UnknownArchitecture, reason
 from sparing.files import read_json
 from sparing.model.quantization import Quantization, read_quantization
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-HUB = "pass decoder='hub' (--decoder hub) to run it slowly through transformers"
+HUB = "decoder auto or hub (--decoder) runs it through transformers"
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 # Fields of other architectures that would change the forward pass: refused unless neutral.
 NEUTRAL_FIELDS: dict[str, Any] = {
@@ -155,11 +155,16 @@ def plain_config(fields: dict[str, Any]) -> SimpleNamespace | None:
 
 
 def refuse_family(family: str | None) -> None:
-    """Raise ModelError for an architecture without a Decoder."""
+    """Raise UnknownArchitecture for one without a Decoder."""
     if family not in FAMILIES:
-        raise ModelError(
-            f"config field model_type must be one of {', '.join(FAMILIES)}, got {family!r}; {HUB}"
-        )
+        raise unlike_ours("model_type", f"one of {', '.join(FAMILIES)}", family)
+
+
+def unlike_ours(field: str, must: Any, got: Any) -> UnknownArchitecture:
+    """A config field that our decoder does not compute."""
+    return UnknownArchitecture(
+        f"config field {field} must be {must}, got {got!r}; {HUB}", f"{field} {got!r}"
+    )
 
 
 def from_transformers(config: Any) -> ModelConfig:
@@ -203,42 +208,30 @@ def head_dim(config: Any) -> int:
 
 
 def refuse_unsupported(config: Any) -> None:
-    """Raise ModelError for the first field that changes the maths and is not implemented."""
+    """Raise UnknownArchitecture for the first field that changes the maths and is not ours."""
     for field, neutral in NEUTRAL_FIELDS.items():
         value = getattr(config, field, neutral)
         if value is not None and value != neutral:
-            raise ModelError(f"config field {field} must be {neutral}, got {value!r}; {HUB}")
+            raise unlike_ours(field, neutral, value)
     refuse_sliding_windows(config)
     rope = config.rope_parameters or {}
     rope_type = rope.get("rope_type", "default")
     if rope_type not in ROPE_TYPES:
-        raise ModelError(
-            f"config field rope_type must be one of {', '.join(ROPE_TYPES)}, got {rope_type!r}; "
-            f"{HUB}"
-        )
+        raise unlike_ours("rope_type", f"one of {', '.join(ROPE_TYPES)}", rope_type)
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ModelError(
-            "config field partial_rotary_factor must be 1.0, "
-            f"got {rope['partial_rotary_factor']}; {HUB}"
-        )
+        raise unlike_ours("partial_rotary_factor", 1.0, rope["partial_rotary_factor"])
 
 
 def refuse_sliding_windows(config: Any) -> None:
-    """Raise ModelError if a layer attends to less than the whole context."""
+    """Raise UnknownArchitecture if a layer attends to less than the whole context."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
-        raise ModelError(
-            "config field layer_types must be full_attention in every layer, "
-            f"got {', '.join(sorted(kinds))}; llama.cpp runs its GGUF"
-        )
+        raise unlike_ours("layer_types", "full_attention in every layer", ", ".join(sorted(kinds)))
     if config.model_type == "llama" or getattr(config, "layer_types", None):
         return  # llama has no window, and layer_types decide where they are given
     window = getattr(config, "sliding_window", None)
     if window is not None and window < config.max_position_embeddings:
-        raise ModelError(
-            f"config field sliding_window must be null or unused, got {window}; llama.cpp "
-            "runs its GGUF"
-        )
+        raise unlike_ours("sliding_window", "null or unused", window)
 
 
 def rotary_frequencies(config: Any) -> tuple[torch.Tensor, float]:

@@ -75,6 +75,11 @@ class Decoder:
         return sum(matrix.nbytes for matrix in self._matrices())
 
     @property
+    def can_skip(self) -> bool:
+        """Whether layers can be left out; the first and the last one always run."""
+        return self.shape.layers > 2
+
+    @property
     def cache_dtype(self) -> torch.dtype:
         """Default dtype of keys and values: float16 beside weights of fewer than 32 bits.
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparing.errors import ModelError, reason
-from sparing.model.config import FAMILIES, ModelConfig, from_transformers, plain_config
+from sparing.errors import ModelError, UnknownArchitecture, reason
+from sparing.model.config import FAMILIES, HUB, ModelConfig, from_transformers, plain_config
 from sparing.model.gguf import Gguf, GgufTensor
 from sparing.model.weights import EMBEDDING, HEAD, expected_shapes, warn_of_extra
 
@@ -101,10 +101,10 @@ class Fields:
     def architecture(self) -> str:
         name = self.metadata.get("general.architecture")
         if not isinstance(name, str) or name not in FAMILIES:
-            raise ModelError(
+            raise UnknownArchitecture(
                 f"{self.path}: general.architecture must be one of {', '.join(FAMILIES)}, "
-                f"got {name!r}; {LLAMA_CPP}, or pass its checkpoint in Hugging Face format with "
-                "decoder='hub' (--decoder hub) to run it slowly through transformers"
+                f"got {name!r}; {HUB}",
+                f"general.architecture {name!r}",
             )
         return name
 
@@ -136,14 +136,17 @@ class Fields:
             f"{self.path}: {self._key(name)} must be {must}, got {got!r}; {LLAMA_CPP}"
         )
 
+    def unlike_ours(self, name: str, must: object, got: object) -> UnknownArchitecture:
+        return UnknownArchitecture(str(self.refuse(name, must, got)), f"{self._key(name)} {got!r}")
+
     def refuse_unsupported(self) -> None:
         for name, neutral in NEUTRAL_FIELDS.items():
             value = self.metadata.get(self._key(name), neutral)
             if isinstance(value, np.ndarray) or value not in (neutral, 1.0):
-                raise self.refuse(name, neutral, value)
+                raise self.unlike_ours(name, neutral, value)
         window = self.number("attention.sliding_window", 0)
         if 0 < window < self.number("context_length"):
-            raise self.refuse("attention.sliding_window", "at least the context", window)
+            raise self.unlike_ours("attention.sliding_window", "at least the context", window)
 
     def _key(self, name: str) -> str:
         return f"{self.architecture}.{name}"

@@ -1,4 +1,4 @@
-"""Inputs and outputs of one forward pass, shared by the Decoder and its reference.
+"""Inputs and outputs of one forward pass, shared by all decoders.
 
 Axes: B rows, T new tokens of a row, N new tokens of all rows, S slots, H heads, G key-value heads,
 D head dim, L layers, V vocabulary, E width.
@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 
+from sparing.model.config import Shape
 from sparing.model.layer_set import LayerSet
+from sparing.model.matrix import Matrix, WithRows
 
 
 @dataclass
@@ -116,15 +118,41 @@ class KeyValues(Protocol):
 
     ``kv``: keys and values ``[2, B, G, S, D]``
     ``scales``: ``[2, B, G, S]``, of keys and values of 8 bits
+    ``positions``: ``[B, S]``, of the cached slots
     """
 
     kv: list[Tensor]
     scales: list[Tensor]
+    positions: np.ndarray
 
 
 @runtime_checkable
 class Forward(Protocol):
-    """A model that can be run in parts: the Decoder, or the reference through transformers."""
+    """A model that can be run in parts: the Decoder, or the HubDecoder.
+
+    ``dtype``: of hidden states and logits; ``cache_dtype``: of keys and values by default
+    ``embedding``: the rows of the input embeddings
+    ``step_bytes``: of weights that a step reads
+    ``can_skip``: whether layers can be left out; the first and the last one always run
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def step_bytes(self) -> int: ...
+
+    @property
+    def cache_dtype(self) -> torch.dtype: ...
+
+    @property
+    def can_skip(self) -> bool: ...
+
+    @property
+    def embedding(self) -> WithRows: ...
 
     def __call__(
         self,
@@ -133,6 +161,7 @@ class Forward(Protocol):
         layer_set: LayerSet | None = None,
         *,
         layer: int | None = None,
+        head: Matrix | None = None,
     ) -> Output: ...
 
 

@@ -11,17 +11,22 @@ FLOAT_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16
 
 
 @runtime_checkable
-class Matrix(Protocol):
+class WithRows(Protocol):
+    """What embeddings are read from."""
+
+    def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
+        """The rows ``ids`` as floats."""
+        ...
+
+
+@runtime_checkable
+class Matrix(WithRows, Protocol):
     """A weight ``[out, in]``; ``type`` is its precision by GGUF's name, such as F32 or Q4_K."""
 
     type: str
 
     def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
         """x W^T + b"""
-        ...
-
-    def rows(self, ids: Int[Tensor, " K"]) -> Float[Tensor, "K in"]:
-        """The weight's rows ``ids`` as floats."""
         ...
 
     def take(self, ids: Int[Tensor, " K"]) -> "Matrix":

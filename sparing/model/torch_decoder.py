@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sparing.model.attention import Attention, floats
+from sparing.model.attention import Attention, Writer, floats
 from sparing.model.decoder import Decoder, Layer
 from sparing.model.inputs import KeyValues, Output, RowInput, scored
 from sparing.model.layer_set import LayerSet
@@ -31,6 +31,7 @@ class TorchDecoder(Decoder):
         assert layer_set is None or len(layer_set.attention) == config.layers
         x = self._embed(inputs)
         cos, sin = self._rotary(inputs)
+        write = Writer(inputs, x.device)
         attention = Attention(inputs, config.kv_heads, config.heads // config.kv_heads, x)
         wanted = None if layer is None else range(config.layers + 1)[layer]
         kept = None
@@ -39,10 +40,10 @@ class TorchDecoder(Decoder):
                 kept = x.clone()
             if layer_set is None or layer_set.attention[index]:
                 q, new = self._project(block, x, cos, sin)
-                attention.write(cache, index, new)
-                kv = floats(cache, index, x.dtype)
-                x = x + block.output(attention(q, kv))
-                attention.watch(q, kv)
+                write(cache, index, new.view(len(x), 2, config.kv_heads, -1))
+                keys, values = floats(cache, index, x.dtype)
+                x = x + block.output(attention(q, keys, values))
+                attention.watch(q, keys)
             if layer_set is None or layer_set.mlp[index]:
                 h = self._normed(x, block.mlp_norm)
                 x = x + block.down(F.silu(block.gate(h)) * block.up(h))

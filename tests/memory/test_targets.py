@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from sparing.memory.predictor import ImportancePredictor
 from sparing.memory.targets import TARGETS, importance, length_free
 from sparing.model.decoder import Decoder
-from sparing.model.reference import ReferenceDecoder
+from sparing.model.hub_decoder import HubDecoder
 from sparing.model.torch_decoder import TorchDecoder
 from tests.model.passes import assert_close, decoder, exact_norms, expected, oracle, random_ids
 from tests.tiny import reference, tiny
@@ -71,7 +71,9 @@ def test_hidden_is_the_last_hidden_state(path, chunk):
 
 def test_through_transformers():
     path = PATHS["qwen2"]
-    found = importance(ReferenceDecoder(eager(path)), IDS, *SPAN, [5], 8)
+    hub = HubDecoder.load(path, torch.float64)
+    exact_norms(hub.model)
+    found = importance(hub, IDS, *SPAN, [5], 8)
     assert_targets(found, naive(path, IDS, *SPAN, [5]), 1e-7)
 
 

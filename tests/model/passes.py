@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
@@ -29,6 +30,7 @@ class Slots:
             3 * torch.randn(size, generator=noise).to(decoder.dtype) for _ in range(shape.layers)
         ]
         self.scales: list[Tensor] = []
+        self.positions = np.arange(slots)[None].repeat(rows, 0)
 
     def fill(self, row: int, past: DynamicCache, count: int) -> None:
         """Take a row's first ``count`` slots over from transformers."""
@@ -39,6 +41,7 @@ class Slots:
     def copy(self) -> "Slots":
         other = object.__new__(Slots)
         other.kv, other.scales = [layer.clone() for layer in self.kv], []
+        other.positions = self.positions.copy()
         return other
 
 

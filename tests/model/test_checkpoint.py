@@ -16,7 +16,7 @@ from sparing.model.checkpoint import (
     reading,
 )
 from sparing.model.gguf import Gguf
-from sparing.model.reference import ReferenceDecoder
+from sparing.model.hub_decoder import HubDecoder
 from sparing.train.reason import load_base
 from tests.gguf_writer import write_gguf, write_model
 from tests.tiny import tiny
@@ -50,9 +50,9 @@ def same(model, source) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-def test_the_reference_runs_a_gguf(path):
+def test_the_hub_decoder_runs_a_gguf(path):
     pytest.importorskip("gguf")
-    assert same(ReferenceDecoder.load(path).model, tiny("llama"))
+    assert same(HubDecoder.load(path).model, tiny("llama"))
 
 
 def test_a_gguf_is_trained_on(path, tmp_path):
@@ -65,7 +65,7 @@ def test_a_gguf_is_trained_on(path, tmp_path):
     assert "quantization_config" not in (tmp_path / "out" / "config.json").read_text()
 
 
-@pytest.mark.parametrize("load", [ReferenceDecoder.load, lambda path: load_base(str(path))])
+@pytest.mark.parametrize("load", [HubDecoder.load, lambda path: load_base(str(path))])
 def test_without_its_package_transformers_reads_no_gguf(path, load, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(

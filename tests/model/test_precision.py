@@ -5,8 +5,8 @@ import torch
 
 from sparing.kernels.native import announce
 from sparing.model.assemble import load_decoder
+from sparing.model.hub_decoder import HubDecoder
 from sparing.model.precision import announce_slow, has_bfloat16
-from sparing.model.reference import ReferenceDecoder
 from tests.tiny import tiny
 
 EMULATED = "sparing: this processor emulates bfloat16, so dtype bfloat16 is slow; leave it out"
@@ -34,7 +34,7 @@ def test_another_dtype_is_said_once(dtype, capsys):
     )
 
 
-@pytest.mark.parametrize("load", [load_decoder, ReferenceDecoder.load])
+@pytest.mark.parametrize("load", [load_decoder, HubDecoder.load])
 def test_bfloat16_where_it_is_emulated(load, capsys):
     load(tiny("llama"), dtype=torch.bfloat16)
     assert capsys.readouterr().err.startswith(EMULATED) != has_bfloat16()

@@ -7,10 +7,21 @@ import torch
 
 from sparing.engine.row import Request
 from sparing.engine.sampling import Sampler
+from sparing.errors import ModelError, reason
 from sparing.evaluate.baselines.answer import BaselineAnswer, room
-from sparing.model.reference import ReferenceDecoder
+from sparing.model.checkpoint import read_model
 
 LOOKUP_TOKENS = 10  # prompt_lookup_num_tokens, as its documentation has it
+
+
+def in_memory(source: Path, dtype: torch.dtype) -> Any:
+    """A model of transformers, as it comes; raises ModelError where it cannot be loaded."""
+    try:
+        return read_model(source, dtype).eval()
+    except ModelError:
+        raise
+    except Exception as error:  # the parts of transformers raise many types
+        raise ModelError(f"{source} must load in transformers, got: {reason(error)}") from None
 
 
 class Transformers:
@@ -22,7 +33,7 @@ class Transformers:
     @classmethod
     def load(cls, source: Path, dtype: torch.dtype, **more: Any) -> "Transformers":
         """From a directory or a GGUF; raises ModelError where transformers cannot load it."""
-        model = ReferenceDecoder.load(source, dtype).model
+        model = in_memory(source, dtype)
         model.generation_config.eos_token_id = None  # requests say where they end
         return cls(model, **more)
 
