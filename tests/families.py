@@ -20,11 +20,11 @@ NEEDED: dict[str, dict[str, Any]] = {  # beside tiny.SMALL
         "embedding_multiplier": 3.0,
     },
     "olmo2": {"pad_token_id": 0},
-    "cohere2": {"pad_token_id": 0, "bos_token_id": 1, **WINDOW},
+    "cohere2": {"pad_token_id": 0, "bos_token_id": 1, "logit_scale": 1.0, **WINDOW},
     "gpt_oss": {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, **WINDOW},
     "qwen3_moe": {"moe_intermediate_size": 32, **FEW},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
-    "smollm3": {"no_rope_layers": [1, 0, 1], "pad_token_id": 0},
+    "smollm3": {"no_rope_layer_interval": 2, "pad_token_id": 0},
     "llama4": {
         "attention_chunk_size": 8,
         "head_dim": 8,

@@ -14,7 +14,7 @@ from sparing.files import read_json, write_atomically
 from sparing.latent.files import CONFIG_FILE, WEIGHTS_FILE, has_latents
 from sparing.latent.fusion import LatentVector
 from sparing.latent.vector_config import Recipe, Share
-from sparing.model.checkpoint import read_config
+from sparing.model.checkpoint import layers_and_width
 from sparing.model.fingerprint import fingerprint
 from sparing.options import Latent
 
@@ -76,7 +76,7 @@ def load_latents(
     except OptionError as error:
         raise ModelError(f"in {path} {error}; save the model again") from None
     check_model(config, directory, tokenizer)
-    vector = LatentVector(config, read_config(directory).width)
+    vector = LatentVector(config, layers_and_width(directory)[1])
     read_learned(vector, config, directory)
     return config, vector.to(device, dtype).eval().requires_grad_(False)
 
@@ -90,7 +90,7 @@ def check_model(config: LatentConfig, directory: Path, tokenizer: Any) -> None:
             "copy both from one place, or remove it to do without latent steps"
         )
     token = tokenizer.get_vocab().get(config.token)
-    layers = read_config(directory).layers
+    layers, _ = layers_and_width(directory)
     if token != config.id or not -layers - 1 <= config.layer <= layers:
         raise ModelError(
             f"{path} must name a token and a layer of its model, got {config.token} as {config.id} "

@@ -36,7 +36,7 @@ def segmented_forward(
     the most latents of a row. The model's attention must be ``attention.NAME``.
     """
     body, head = model.get_decoder(), model.get_output_embeddings()
-    table = Table(model.get_input_embeddings().weight)
+    table = Table.of(model)
     latent = ids == vector.recipe.id
     latent &= torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
     order = latent.sum(1).argsort(descending=True, stable=True)
@@ -93,7 +93,7 @@ def iterated_forward(
         )
         if at < rounds:
             last = head(out.last_hidden_state[before])
-            z = vector(out.hidden_states[vector.recipe.layer][before], last, Table(embed.weight))
+            z = vector(out.hidden_states[vector.recipe.layer][before], last, Table.of(model))
     return [*(body.norm(out.hidden_states[depth]) for depth in depths), out.last_hidden_state]
 
 

@@ -3,7 +3,7 @@
 Axes: N latent steps, E width, V vocabulary. Training and inference share this code.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -30,14 +30,21 @@ class Embeddings(Protocol):
 class Table:
     """Embeddings as a weight with gradients."""
 
-    def __init__(self, weight: Float[Tensor, "V E"]) -> None:
-        self.weight = weight
+    def __init__(self, weight: Float[Tensor, "V E"], scale: float = 1.0) -> None:
+        self.weight, self.scale = weight, scale
+
+    @classmethod
+    def of(cls, model: Any) -> "Table":
+        """The input embeddings of a transformers model, as it scales them (Gemma does)."""
+        module = model.get_input_embeddings()
+        return cls(module.weight, float(getattr(module, "embed_scale", 1.0)))
 
     def mix(self, q: Float[Tensor, "N V"]) -> Float[Tensor, "N E"]:
-        return q @ self.weight.to(q.dtype)
+        mixed = q @ self.weight.to(q.dtype)
+        return mixed if self.scale == 1 else mixed * self.scale
 
     def norm(self) -> Float[Tensor, ""]:
-        return self.weight.detach().norm(dim=1).mean()
+        return self.weight.detach().norm(dim=1).mean() * self.scale
 
 
 class Rows:

@@ -21,7 +21,7 @@ from sparing.latent.token import FAR, add_token, aim_row, learn_row
 from sparing.latent.token_probabilities import kept_probabilities, unsure_at
 from sparing.latent.word_dropping import FILE as WORDS
 from sparing.latent.word_dropping import WordDropper, find_values
-from sparing.model.checkpoint import read_config
+from sparing.model.checkpoint import layers_and_width
 from sparing.model.fingerprint import fingerprint
 from sparing.model.sources import find_model
 from sparing.train.examples import Corpus
@@ -229,7 +229,7 @@ def check_base(base: str, stages: Sequence[StageSettings]) -> None:
     """Raise ModelError or OptionError, before any weights load, if ``base`` does not fit."""
     directory = find_model(base)
     check_architecture(directory)
-    layers = read_config(directory).layers
+    layers, _ = layers_and_width(directory)
     for layer in {settings.layer for settings in stages}:
         if not -layers - 1 <= layer <= layers:
             raise OptionError(

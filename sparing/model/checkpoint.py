@@ -47,6 +47,19 @@ def read_config(path: Path) -> ModelConfig:
     return gguf_config(open_gguf(path)) if is_gguf(path) else hugging_face.read_config(path)
 
 
+def layers_and_width(path: Path) -> tuple[int, int]:
+    """Of any model: its number of layers, and the width of its hidden states."""
+    try:
+        ours = read_config(path)
+        return ours.layers, ours.width
+    except UnknownArchitecture:
+        from transformers import AutoConfig
+
+        source, more = transformers_source(path)
+        theirs = AutoConfig.from_pretrained(source, **more).get_text_config()
+        return theirs.num_hidden_layers, theirs.hidden_size
+
+
 def read_tokenizer(path: Path) -> Any:
     """A transformers tokenizer; raises ModelError if the model has no usable one."""
     if is_gguf(path):

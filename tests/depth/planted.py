@@ -1,6 +1,6 @@
 """Models in which some sub-layers do nothing: skipping them changes no token."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sparing.depth.layer_sets import TunedLayerSet
 from sparing.depth.matchness import Replay
 from sparing.depth.search import LayerSearch
 from sparing.model.layer_set import LayerSet
+from tests.families import HUB
 from tests.tiny import tiny
 
 LAYERS = 6
@@ -26,12 +27,12 @@ LARGE = Costs(rest=0.1, attention=0.9 / 2 / LAYERS, mlp=0.9 / 2 / LAYERS, token=
 @cache
 def planted(family: str = "llama", **options: Any) -> Path:
     """A tiny checkpoint whose sub-layers ``IDLE`` skips have outputs of zero."""
-    source = tiny(family, num_hidden_layers=LAYERS, **options)
+    source = HUB.get(family, partial(tiny, family))(num_hidden_layers=LAYERS, **options)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     for layer in IDLE_ATTENTION:
-        silence(model.model.layers[layer].self_attn.o_proj)
+        silence(model.model.layers[layer].self_attn, "o_proj")
     for layer in IDLE_MLP:
-        silence(model.model.layers[layer].mlp.down_proj)
+        silence(model.model.layers[layer], "down_proj")
     directory = source.with_name(source.name + "-planted")
     directory.mkdir(exist_ok=True)
     for file in source.iterdir():
@@ -63,7 +64,9 @@ def unhurried(monkeypatch: pytest.MonkeyPatch, costs: Costs = LARGE) -> None:
 
 
 @torch.no_grad()
-def silence(linear: torch.nn.Linear) -> None:
-    linear.weight.zero_()
-    if linear.bias is not None:
-        linear.bias.zero_()
+def silence(part: torch.nn.Module, name: str) -> None:
+    """Zero the output matrices of that name, of all experts, with their biases."""
+    found = [weight for full, weight in part.named_parameters() if name in full]
+    assert found
+    for weight in found:
+        weight.zero_()

@@ -81,7 +81,13 @@ def exact_maps(
     groups = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
     scores = query @ key.mT * options["scaling"]
-    weights = (scores if mask is None else scores + mask).softmax(-1)
+    if cap := options.get("softcap"):
+        scores = cap * (scores / cap).tanh()
+    scores = scores if mask is None else scores + mask
+    if (sinks := options.get("s_aux")) is not None:
+        sinks = sinks[None, :, None, None].expand(*scores.shape[:3], 1)
+        scores = torch.cat((scores, sinks), -1)
+    weights = scores.softmax(-1)[..., : key.shape[2]]
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 

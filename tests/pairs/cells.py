@@ -15,6 +15,7 @@ from sparing.engine.result import Result
 from sparing.memory.find import POLICIES
 from tests.depth.planted import IDLE, planted
 from tests.engine.driving import run
+from tests.families import HUB
 from tests.latent.thinking import thinker, thinking
 from tests.memory.small import random_predictor
 from tests.pairs.covering import covering
@@ -29,7 +30,8 @@ AXES = {
     ],
     "rows": ["alone", "together"],
 }  # fmt: skip
-STRENGTH = len(AXES) if os.environ.get("SPARING_PAIRS") == "all" else 3
+HUB_AXES = AXES | {"family": list(HUB)}
+ALL = os.environ.get("SPARING_PAIRS") == "all"
 COUNT = 32
 PROMPTS = ["Q<think>", "so, 7 + 9 is", "abcabcabcab<think>"]  # two think, one answers
 ROOMS = (12, 15, 19)  # slots beside the prompt: evictions come at different times
@@ -38,6 +40,7 @@ LATENTS = {
     "learned": Latent(mode="learned", most=8),
     "confidence": Latent(mode="confidence", tau=0.12, most=8),
 }
+SURE = {"gemma2", "gemma3"}  # their random checkpoints are, so that they think below another tau
 SAMPLINGS = {
     "greedy": Sampling(temperature=0.0, max_new_tokens=COUNT, ignore_eos=True),
     "sampled": Sampling(temperature=0.8, top_p=0.95, seed=3, max_new_tokens=COUNT, ignore_eos=True),
@@ -63,6 +66,13 @@ class Cell(NamedTuple):
         return self._replace(draft="off", rows="together")
 
     @property
+    def thoughts(self) -> Latent:
+        """Its latent steps."""
+        latent = LATENTS[self.latent]
+        sure = self.latent == "confidence" and self.family in SURE
+        return latent.model_copy(update={"tau": 0.9}) if sure else latent
+
+    @property
     def depth(self) -> Depth:
         """However unsure a random model is, it drafts many tokens."""
         draft, _, shape = self.draft.partition(" ")
@@ -70,10 +80,10 @@ class Cell(NamedTuple):
         return Depth(draft=draft, trees=trees, confidence=0.0, max_draft=30 if trees else 9)
 
 
-def cells() -> list[Cell]:
-    """Every triple of values in some cell, those with the same ``plain`` one after another;
+def cells(axes: dict[str, list[str]] = AXES, strength: int = 3) -> list[Cell]:
+    """Every ``strength`` values in some cell, those with the same ``plain`` one after another;
     all cells where SPARING_PAIRS=all asks for them."""
-    return sorted(Cell(**row) for row in covering(AXES, STRENGTH))
+    return sorted(Cell(**row) for row in covering(axes, len(axes) if ALL else strength))
 
 
 def checkpoint(family: str) -> Path:
@@ -85,9 +95,14 @@ def checkpoint(family: str) -> Path:
 def engine(family: str) -> Engine:
     """In float64, with a predictor of random weights and the set of the idle sub-layers."""
     bare = thinker(checkpoint(family))
-    predictor = random_predictor(bare.decoder.shape.width, dtype=torch.float64)
+    predictor = random_predictor(width(bare), dtype=torch.float64)
     drafting = DraftingState(bare.decoder, {"planted": TunedLayerSet(IDLE, 1.0, 2.0)})
     return Engine(bare.decoder, bare.chat, family, predictor, drafting, bare.latents)
+
+
+def width(model: Engine) -> int:
+    """Of its hidden states."""
+    return model.decoder.embedding.rows(torch.tensor([0])).shape[1]
 
 
 def memories(cell: Cell) -> list[Memory]:
@@ -114,6 +129,6 @@ def answers(cell: Cell, heard: list[list[int]] | None = None, **parts: Any) -> l
         memories(cell),
         batch_size=1 if cell.rows == "alone" else len(PROMPTS),
         depth=cell.depth,
-        latent=LATENTS[cell.latent],
+        latent=cell.thoughts,
         **parts,
     )
