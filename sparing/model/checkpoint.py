@@ -1,7 +1,7 @@
 """A model on disk: a Hugging Face directory or a GGUF file."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -143,7 +143,9 @@ def transformers_source(path: Path) -> tuple[Path, dict[str, Any]]:
             f"transformers must have a GGUF in one file, got {path.name} in several; "
             "join them with llama-gguf-split --merge"
         )
-    more: dict[str, Any] = {"gguf_file": path.name, "config": as_transformers(Fields(gguf))}
+    more: dict[str, Any] = {"gguf_file": path.name}
+    with suppress(UnknownArchitecture):  # transformers may know it
+        more["config"] = as_transformers(Fields(gguf))
     if unpacked := getattr(transformers, "GgufConfig", None):
         # such versions keep the blocks packed if a kernel for them is installed
         more["quantization_config"] = unpacked(dequantize=True)

@@ -53,7 +53,7 @@ def check_cell(cell):
         found = answers(cell, [r.prompt_token_ids + r.token_ids for r in expected])
     for ours, theirs in zip(found, expected, strict=True):
         assert said(ours) == said(theirs)
-        assert numbers(ours) == pytest.approx(numbers(theirs), abs=1e-6)
+        assert numbers(ours) == pytest.approx(numbers(theirs), rel=1e-6, abs=1e-6)
     assert_not_in_vain(cell, found)
 
 
