@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config, items):
     if not config.getoption("--fast"):
         return
     settings.load_profile("fast")
-    seen = config.cache.get(SECONDS, {})
+    seen = config.cache.get(SECONDS, {}) if hasattr(config, "cache") else {}
     first, rest = {}, []
     for item in items:
         name = test_of(item.nodeid)
@@ -48,7 +48,7 @@ def pytest_runtest_logreport(report):
 
 def pytest_sessionfinish(session):
     """What is known of each test is its last run."""
-    if not hasattr(session.config, "workerinput"):
+    if not hasattr(session.config, "workerinput") and hasattr(session.config, "cache"):
         longest: dict[str, float] = {}
         for case, seconds in _seconds.items():
             longest[test_of(case)] = max(longest.get(test_of(case), 0), round(seconds, 3))
