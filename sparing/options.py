@@ -4,6 +4,8 @@ A field's description is the help of its flag. ``None`` leaves the choice to the
 method. Nothing here imports torch.
 """
 
+import inspect
+import textwrap
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, TypeVar
@@ -45,6 +47,7 @@ WeightsName = Literal[
 DtypeName = Literal["float32", "bfloat16", "float16", "float64"]
 DecoderName = Literal["auto", "fast", "hub"]
 Given = TypeVar("Given", bound="Options")
+INDENTED: Any = {"initial_indent": "    ", "subsequent_indent": "        "}
 
 
 class Options(BaseModel):
@@ -52,7 +55,23 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """A signature of names, and a docstring with the fields, for ``help``."""
+        fields = cls.model_fields.items()
+        defaults = {name: f.get_default(call_default_factory=True) for name, f in fields}
+        lines = [
+            textwrap.fill(f"{name} ({defaults[name]!r}): {field.description}", 96, **INDENTED)
+            for name, field in fields
+        ]
+        by_name = inspect.Parameter.KEYWORD_ONLY
+        cls.__signature__ = inspect.Signature(
+            [inspect.Parameter(name, by_name, default=d) for name, d in defaults.items()]
+        )
+        cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Fields:", *lines])
+
     def __init__(self, *given: Any, **values: Any) -> None:
+        """By name alone; raises OptionError."""
         if given:
             first = next(iter(type(self).model_fields))
             raise OptionError(

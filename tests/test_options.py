@@ -1,5 +1,6 @@
 """Each wrong option gives one line that names the option and what came."""
 
+import inspect
 import math
 
 import pytest
@@ -174,3 +175,15 @@ def test_from_json_as_a_server_reads_it():
     with pytest.raises(ValueError, match="budget must be 1 token or more, got -1"):
         Memory.model_validate_json('{"budget": -1}')
     assert issubclass(Memory, Options)
+
+
+@pytest.mark.parametrize("options", [Memory, Depth, Latent, Sampling])
+def test_help_has_every_field_with_its_default(options):
+    """And a signature of names, so that the first screen of ``help`` is all that is needed."""
+    signature = inspect.signature(options)
+    assert list(signature.parameters) == list(options.model_fields)
+    for name, parameter in signature.parameters.items():
+        described = " ".join(options.__doc__.split("Fields:")[1].split())
+        assert (
+            f"{name} ({parameter.default!r}): {options.model_fields[name].description}" in described
+        )
