@@ -51,8 +51,8 @@ def depth(
     engine = loading.load()
     if not engine.drafting.can_skip and set(chosen) & LAYERED:
         raise OptionError(
-            "drafters layers, hybrid and auto need Sparing's own decoder and a model of 3 layers "
-            "or more; pass --drafters lookup"
+            "drafters layers, hybrid and auto need a model of 3 layers or more that can be left "
+            "out; pass --drafters lookup"
         )
     other = in_memory(directory, engine.decoder.dtype)
     asked = {name: [engine.chat.question(q) for q in some[: 2 * n]] for name, some in found.items()}

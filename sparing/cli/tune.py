@@ -76,7 +76,7 @@ def depth(
     engine = loading.load()
     if not engine.drafting.can_skip:
         raise OptionError(
-            "layers can be left out of Sparing's own decoder, in models of 3 layers or more"
+            "a layer set is of a model of 3 layers or more that can be left out, got another"
         )
     here = fingerprint(directory, engine.chat.tokenizer)
     path = out / SETS_FILE if out else sets_file(here)

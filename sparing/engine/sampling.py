@@ -51,11 +51,16 @@ def gumbel(
     return -torch.log(-torch.log(uniform(seed, position, ids)))
 
 
+# The logits of the next token, from prompt and output so far and the model's own logits.
+Processor: TypeAlias = Callable[[Sequence[int], Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class Sampler:
     """The sampling options of a row. Temperature 0 is greedy; see ``filters`` for the others.
 
     ``logprobs``: number of likeliest tokens in ``Logprobs.top``; None: no Logprobs at all
+    ``processor``: changes the logits of each picked token, before temperature and filters
     """
 
     temperature: float = 0.0
@@ -65,11 +70,13 @@ class Sampler:
     repetition_penalty: float = 1.0
     seed: int = 0
     logprobs: int | None = None
+    processor: Processor | None = None
 
     @property
     def is_argmax(self) -> bool:
         """Whether the token is the argmax of the unchanged logits."""
-        return self.temperature == 0 and self.repetition_penalty == 1.0
+        plain = self.repetition_penalty == 1.0 and self.processor is None
+        return self.temperature == 0 and plain
 
     @property
     def filters(self) -> bool:
@@ -94,15 +101,21 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Draw:
-    """One token to draw: the sampler, the position, and the ids ``seen`` so far."""
+    """One token to draw: the sampler, the position, and the ids ``seen`` so far.
+
+    ``tokens``: prompt and output before it, for the processor; None: it is not asked
+    """
 
     sampler: Sampler
     position: int
     seen: Bool[Tensor, " _V"] | None = None
+    tokens: Sequence[int] | None = None
 
     @property
-    def penalized(self) -> bool:
-        return self.seen is not None and self.sampler.repetition_penalty != 1.0
+    def changed(self) -> bool:
+        """Whether the logits are changed."""
+        by_penalty = self.seen is not None and self.sampler.repetition_penalty != 1.0
+        return by_penalty or (self.tokens is not None and self.sampler.processor is not None)
 
     @property
     def found_by(self) -> "Finder":
@@ -113,8 +126,10 @@ class Draw:
     def after(
         self, logits: Float[Tensor, " V"], words: Int[Tensor, " V"] | None
     ) -> Float[Tensor, " V"]:
-        """The logits of ``words`` with the repetition penalty of the seen ids."""
-        if self.seen is None or not self.penalized:
+        """The logits of ``words`` by the processor, and with the penalty of the seen ids."""
+        if self.tokens is not None and self.sampler.processor is not None:
+            logits = self.sampler.processor(self.tokens, logits)
+        if self.seen is None or self.sampler.repetition_penalty == 1.0:
             return logits
         seen = self.seen if words is None else self.seen[words]
         return penalized(logits, seen, self.sampler.repetition_penalty)
@@ -134,7 +149,7 @@ def draw(
     ``words``: the token ids of the logits' columns; None: all ids, in order
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    if any(one.penalized for one in draws):
+    if any(one.changed for one in draws):
         logits = torch.stack([one.after(x, words) for one, x in zip(draws, logits, strict=True)])
     if words is None:
         words = torch.arange(logits.shape[1], device=logits.device)

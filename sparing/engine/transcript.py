@@ -1,6 +1,7 @@
 """The text and tokens of a row and its end: every picked token goes through it, drafted or not."""
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,6 +26,7 @@ class Limits:
     ``stop``: strings that end the row
     ``stop_in_thought``: whether they do so in a thought too
     ``think_budget``: the most tokens of thinking; None: no limit
+    ``ended``: whether the row ends behind these tokens, prompt and output
     """
 
     max_new_tokens: int
@@ -33,6 +35,7 @@ class Limits:
     stop: list[str] = field(default_factory=list)
     stop_in_thought: bool = True
     think_budget: int | None = None
+    ended: Callable[[Sequence[int]], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,13 @@ class Transcript:
         return (argmax, False) if self._sampler.is_argmax else None
 
     def draw(self, ahead: int = 0) -> Draw:
-        """The Draw of the token ``ahead`` positions on, with the repetition penalty as of now."""
+        """The Draw of the token ``ahead`` positions on, with the repetition penalty as of now. A
+        processor is asked for the next token alone: it may keep a state."""
         return Draw(self._sampler, self.position + ahead, self._seen)
+
+    def pick(self) -> Draw:
+        """The Draw of the next token, as it will be said."""
+        return Draw(self._sampler, self.position, self._seen, self.tokens)
 
     def logprobs(self, logits: Tensor, token: int) -> Logprobs | None:
         """The Logprobs of a token picked from these logits; None unless asked for."""
@@ -247,7 +255,8 @@ class Transcript:
             self.forced = rest
 
     def _finish(self, token: int, stopped: bool) -> None:
-        if token in self._limits.end_ids or stopped:
+        ended = self._limits.ended
+        if token in self._limits.end_ids or stopped or (ended and ended(self.tokens)):
             self.finish_reason = "stop"
         else:
             self._finish_if_full()

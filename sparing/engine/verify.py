@@ -121,7 +121,7 @@ class Walk:
                 done.pending = Pending([PLACEHOLDER], Kind.LATENT, thought)
                 return
             if token == self.switch.token:
-                [[token]] = draw([transcript.draw()], without(logits[None], [0], [token]))
+                [[token]] = draw([transcript.pick()], without(logits[None], [0], [token]))
         logprobs = transcript.logprobs(logits, token)
         text, kind = transcript.append(token)
         child = self.draft.child(self.node, token)
@@ -153,7 +153,7 @@ def picks(walks: Sequence[Walk], predictions: Predictions) -> list[tuple[int, bo
     if not drawn:
         return [pick for pick in settled if pick]
     places = [walk.at for walk in drawn]
-    draws = [walk.transcript.draw() for walk in drawn]
+    draws = [walk.transcript.pick() for walk in drawn]
     tokens = iter(draw(draws, rows_of(predictions.logits, places)))
     return [pick or (next(tokens)[0], False) for pick in settled]
 

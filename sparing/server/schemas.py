@@ -154,7 +154,7 @@ def spares(
     drafts = list(get_args(DraftName))
     if not engine.drafting.can_skip:
         drafts = [name for name in drafts if not DRAFTERS[name].skips_layers]
-        why_not["depth"] = "skipping layers needs Sparing's own decoder and 3 layers or more"
+        why_not["depth"] = "skipping layers needs 3 layers or more that can be left out"
     return Capabilities(
         policies=policies,
         drafts=drafts,

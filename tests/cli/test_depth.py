@@ -96,7 +96,7 @@ def test_bench_depth_refuses_what_cannot_be(sparing, tmp_path, prompts):
         ((planted(), "--confidence", 2), "confidence must be"),
         ((planted(), "--plot", tmp_path / "a.txt"), "must end in"),
         ((planted(), "--drafters", "lookup,auto", *picture), "a timeline is of drafter layers"),
-        ((tiny(num_hidden_layers=2),), "a model of 3 layers or more; pass --drafters lookup"),
+        ((tiny(num_hidden_layers=2),), "a model of 3 layers or more that can be left out; pass --drafters lookup"),
     ):
         assert_one_line(sparing(*asks, *options), said)
     assert_one_line(sparing(*asks[:2], "--model", planted()), "a task or prompts must be given")
@@ -124,7 +124,7 @@ def test_tune_depth_refuses_what_cannot_be(sparing, prompts, nothing_is_said):
     for options, said in (
         ((planted(),), "a task or prompts must be given, one of them"),
         ((planted(), "--prompts", prompts, "--task", "legs"), "one of them"),
-        ((small, "--prompts", prompts), "in models of 3 layers or more"),
+        ((small, "--prompts", prompts), "of a model of 3 layers or more that can be left out"),
     ):
         assert_one_line(sparing(*asks, *options), said)
 
@@ -247,8 +247,8 @@ def test_tune_depth_writes_into_no_other_model(sparing, tmp_path, prompts, nothi
     assert not (other / "layer_sets.json").exists()
 
 
-def test_layers_need_our_own_decoder_and_some_layers(sparing):
+def test_layers_need_some_layers(sparing):
     small = tiny(num_hidden_layers=2)
     outcome = sparing("run", "Q", "--model", small, "--draft", "layers")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "draft layers needs Sparing's own decoder and a model of 3 layers or more" in outcome.err
+    assert "draft layers needs a model of 3 layers or more that can be left out" in outcome.err

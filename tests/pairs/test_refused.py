@@ -53,11 +53,12 @@ def test_scores_that_nobody_predicts():
     assert_refused(bare, said, policy=("learned", "bottom"))
 
 
-def test_layers_that_cannot_be_left_out():
+def test_layers_that_cannot_be_left_out(monkeypatch):
     model = thinker(cells.checkpoint("llama"), decoder="hub")
+    monkeypatch.setattr(type(model.decoder), "can_skip", False)
     bare = cells.engine("llama")
     reference = Engine(model.decoder, model.chat, "reference", bare.predictor, None, model.latents)
-    said = "draft {draft} needs Sparing's own decoder and a model of 3 layers or more; "
+    said = "draft {draft} needs a model of 3 layers or more that can be left out; "
     assert_refused(reference, said, draft=("layers", "hybrid"))
 
 
