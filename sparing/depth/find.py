@@ -32,7 +32,8 @@ def find_drafter(depth: Depth, state: DraftingState, cache: SlotCache) -> Drafte
         return lookup
     if DRAFTERS[depth.draft].skips_layers and not state.can_skip:
         raise OptionError(
-            f"draft {depth.draft} needs a model of 3 layers or more that can be left out; use lookup"
+            f"draft {depth.draft} needs a model of 3 layers or more that can be left out; "
+            "use lookup"
         )
     plain = (NoDrafter(), lookup)
     if not state.can_skip:

@@ -96,7 +96,10 @@ def test_bench_depth_refuses_what_cannot_be(sparing, tmp_path, prompts):
         ((planted(), "--confidence", 2), "confidence must be"),
         ((planted(), "--plot", tmp_path / "a.txt"), "must end in"),
         ((planted(), "--drafters", "lookup,auto", *picture), "a timeline is of drafter layers"),
-        ((tiny(num_hidden_layers=2),), "a model of 3 layers or more that can be left out; pass --drafters lookup"),
+        (
+            (tiny(num_hidden_layers=2),),
+            "a model of 3 layers or more that can be left out; pass --drafters lookup",
+        ),
     ):
         assert_one_line(sparing(*asks, *options), said)
     assert_one_line(sparing(*asks[:2], "--model", planted()), "a task or prompts must be given")
