@@ -54,9 +54,11 @@ bench: $(INSTALLED) build/short-with build/short-without build/predictor-smollm2
 	$(BIN)/sparing bench pocket --threads 2 --json results/pocket.json --overwrite
 	$(BIN)/sparing bench pocket --threads 2 --short-with build/short-with --short-without build/short-without --n 1 \
 	  --json results/pocket-controls.json --overwrite
-	$(if $(SPARING_BASELINES),$(foreach model,smollm2 $(wildcard $(SPARING_GGUF_DIR)/*.gguf),$(BIN)/sparing bench decode --model $(model) \
+	$(if $(SPARING_BASELINES),$(foreach model,smollm2 $(wildcard $(SPARING_GGUF_DIR)/qwen*.gguf),$(BIN)/sparing bench decode --model $(model) \
 	  --threads 2 --llama-cpp $(SPARING_BASELINES) --openvino $(SPARING_BASELINES) $(if $(SPARING_DATA),--text $(SPARING_DATA)/gsm8k_train.jsonl) \
 	  --long --json results/decode-$(basename $(notdir $(model))).json --overwrite &&) true)
+	$(foreach model,smollm2 $(wildcard $(SPARING_GGUF_DIR)/gemma*.gguf),$(BIN)/sparing bench hub --model $(model) --threads 2 \
+	  --json results/hub-$(basename $(notdir $(model))).json --overwrite &&) true
 	$(BIN)/sparing bench memory --threads 2 --workers 2 --json results/memory.json --overwrite --plot results/memory.png \
 	  --trace-plot results/trace.png
 	$(BIN)/sparing bench memory --model smollm2 --threads 2 --predictor build/predictor-smollm2 \

