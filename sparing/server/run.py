@@ -79,6 +79,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             self.front,
             http=with_head_timeout(serving.body_s),
+            loop="asyncio",  # whatever else is installed: Ray brings uvloop
             ws="none",
             lifespan="off",
             log_level="warning",
