@@ -5,8 +5,9 @@ from typing import Annotated
 
 from sparing.cli.fields import flag, takes_flags
 from sparing.cli.flags import quiet_transformers
-from sparing.cli.output import PlotFlag, RowsFlag, kept_rows, several, show, show_cells
+from sparing.cli.output import PlotFlag, RowsFlag, kept_rows, show, show_cells
 from sparing.cli.progress import Progress
+from sparing.cli.workers import several
 
 BASE = "base"  # the arm of --model: as a rule what all arms began with
 
@@ -52,7 +53,7 @@ def latent(
     if threads:
         torch.set_num_threads(threads)
     quiet_transformers()
-    with kept_rows(part), several(workers, quiet_transformers, experiment) as runner:
+    with kept_rows(part), several(workers, quiet_transformers, experiment.run) as runner:
         figures, raw = bench_latent(experiment, part, Progress(), runner)
     raw = {"workers": workers, **raw}
     content = report(model or str(from_), figures, raw, getattr(torch, dtype))

@@ -15,12 +15,12 @@ from sparing.cli.output import (
     draw_into,
     kept_rows,
     model_fingerprint,
-    several,
     show,
     show_cells,
 )
 from sparing.cli.progress import Progress
 from sparing.cli.prompts import read_prompts, task_or_pockets
+from sparing.cli.workers import WorkersFlag
 from sparing.errors import OptionError
 
 
@@ -89,9 +89,7 @@ def memory(
     timing: ClockFlags,
     out: RowsFlag,
     picture: PlotFlag,
-    workers: Annotated[
-        int, flag("processes for the problems, each with its part of the threads", min=1)
-    ] = 1,
+    working: WorkersFlag,
     trace_plot: Annotated[
         Path | None, flag("draw one trace, token by token, into this file")
     ] = None,
@@ -121,16 +119,22 @@ def memory(
         predictor = {"predictor": files_fingerprint(home) if home else None}
         part = out.part(experiment.fingerprint(model_fingerprint(loading) | predictor))
     else:
-        given = {"plot": picture.plot, "trace-plot": trace_plot, "policies": asking.policies}
+        given: dict[str, Any] = {
+            "plot": picture.plot,
+            "trace-plot": trace_plot,
+            "policies": asking.policies,
+        }
+        given |= {"workers": working.workers, "ray": working.ray}
         check_no_problems(given)
     clock = timing.clock(experiment, asking.local, asking.selection)
     engine = loading.load()
     other = in_memory(directory, engine.decoder.dtype)
     figures: list[Figure] = []
-    raw: dict[str, Any] = {"workers": workers}
+    raw: dict[str, Any] = {}
     with kept_rows(part):
         if experiment:
-            with several(workers, loading.load, experiment) as runner:
+            with working.runner(loading, experiment.run) as runner:
+                raw["workers"] = runner.workers if runner else 1
                 figures, of_rows = bench_memory(
                     engine, experiment, part, target, Progress(), runner
                 )

@@ -9,6 +9,7 @@ from sparing.cli.output import kept_rows, model_fingerprint, wide_console
 from sparing.cli.progress import Progress
 from sparing.cli.tabled import EvalFlag
 from sparing.cli.view import megabytes
+from sparing.cli.workers import WorkersFlag
 
 REMEDIES = {  # what lets an answer end by itself, by the reason for which it did not
     "length": "raise --max-new-tokens",
@@ -21,6 +22,7 @@ def evaluate(
     loading: LoadingFlags,
     decoding: SeedlessFlags,
     out: EvalFlag,
+    working: WorkersFlag,
     task: Annotated[
         str, flag("pocket, pocket-hard, a family, a reasoning-gym name, a file or a hub id")
     ],
@@ -57,8 +59,8 @@ def evaluate(
     else:
         part = out.part(fingerprint)
         engine = loading.load()
-        with kept_rows(part):
-            content = accuracy.evaluate(engine, experiment, part, Progress())
+        with kept_rows(part), working.runner(loading, experiment.run) as runner:
+            content = accuracy.evaluate(engine, experiment, part, Progress(), runner)
         content = {"model": loading.model, **content, "fingerprint": fingerprint}
         show(content)
         out.finish(content, part)

@@ -136,13 +136,6 @@ def kept(part: Any) -> str:
     return f"{len(part.rows)} rows are kept in {part.path}, the same command goes on from there"
 
 
-def several(workers: int, load: Callable[[], Any], experiment: Any) -> Any:
-    """The processes that take an experiment's jobs; with one, this does them itself."""
-    from sparing.evaluate.process_pool import Workers
-
-    return Workers(workers, load, experiment.run) if workers > 1 else nullcontext()
-
-
 def model_fingerprint(loading: Any) -> dict[str, Any]:
     """What is known of a model before it is loaded."""
     from sparing.model.fingerprint import files_fingerprint

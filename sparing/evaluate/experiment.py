@@ -2,10 +2,10 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from rich.progress import Progress
 
@@ -17,6 +17,7 @@ from sparing.evaluate.partial_results import PartialResults
 from sparing.tasks.problem import Problem, Task
 
 SPLITS = ("test", "validation")
+PARTS = 2  # jobs a worker at least
 Row = dict[str, Any]
 Rows = Mapping[tuple[Any, ...], Row]  # by arm, task and id
 Done = tuple[Any, int, Row]  # an arm, a problem's place, and the row
@@ -35,8 +36,27 @@ class Job:
     places: Sequence[int]
     before: Sequence[Row] = ()
 
+    def only(self, chosen: Sequence[int]) -> "Job":
+        """Some of its problems, by their indices in ``places``."""
+        before = [self.before[index] for index in chosen] if self.before else ()
+        return Job(self.arm, [self.places[index] for index in chosen], before)
 
-Runner = Callable[[Sequence[Job]], Iterator[Done]]
+    def without(self, done: Collection[int]) -> "Job":
+        """What is left of it; ``done``: places."""
+        return self.only([i for i, place in enumerate(self.places) if place not in done])
+
+    def parts(self, count: int) -> list["Job"]:
+        """At most ``count`` jobs that take turns at its problems: each has some of every task."""
+        n = len(self.places)
+        return [self.only(range(first, n, count)) for first in range(min(count, n))]
+
+
+class Runner(Protocol):
+    """Does jobs elsewhere, ``workers`` at a time; rows come as they are done."""
+
+    workers: int
+
+    def __call__(self, jobs: Sequence[Job]) -> Iterator[Done]: ...
 
 
 class Experiment(ABC, Generic[A]):
@@ -139,7 +159,11 @@ class Experiment(ABC, Generic[A]):
             shown = progress.add_task("starting", total=total, completed=len(found))
             for stage in self.stages:
                 jobs = self.jobs(stage, found)
-                for arm, place, row in runner(jobs) if runner else self.in_turn(loaded, jobs):
+                if runner:
+                    done = runner(shared(jobs, runner.workers))
+                else:
+                    done = self.in_turn(loaded, jobs)
+                for arm, place, row in done:
                     if part:
                         part.append(row)
                     found[self.name(arm, self.asked(arm)[place])] = row
@@ -201,6 +225,12 @@ class BatchExperiment(Experiment[A]):
             row = self.new_row(job.arm, problem) | {"correct": self.grade(problem, answer)}
             row |= self.measured(problem, finished, before[finished.index])
             yield job.arm, job.places[finished.index], row
+
+
+def shared(jobs: Sequence[Job], workers: int) -> list[Job]:
+    """The same jobs, cut where there are too few of them for all workers to end together."""
+    parts = -(-PARTS * workers // len(jobs)) if jobs else 1
+    return [part for job in jobs for part in job.parts(parts)]
 
 
 def draw(tasks: Sequence[Task], n: int, seed: int, split: str = "test") -> list[Problem]:

@@ -20,6 +20,7 @@ class Workers:
     pickle."""
 
     def __init__(self, count: int, load: Callable[[], Any], run: Run) -> None:
+        self.workers = count
         threads = max(torch.get_num_threads() // count, 1)
         self._pool = get_context("spawn").Pool(count, _begin, (load, run, threads))
 

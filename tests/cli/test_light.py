@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-HEAVY = ("torch", "transformers", "tokenizers", "huggingface_hub")
+HEAVY = ("torch", "transformers", "tokenizers", "huggingface_hub", "ray")
 SCRIPT = f"""
 import json, sys
 from sparing.cli.main import main
@@ -53,6 +53,7 @@ WRONG = [
     ["eval", "--task", "nowhere.jsonl"],
     ["eval", "--task", "sums", "--model", "pokcet"],
     ["eval", "--task", "sums", "--json", "."],
+    ["eval", "--task", "sums", "--ray", "nowhere"],
     ["compare", "nowhere.json", "nowhere.json"],
     ["serve", "--kv-bytes", "much"],
     ["serve", "--rows", "0"],

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from rich.progress import Progress
 
-from sparing.evaluate.experiment import Experiment, draw
+from sparing.evaluate.experiment import Experiment, Job, draw, shared
 from sparing.evaluate.partial_results import PartialResults
 from tests.evaluate.questions import Words
 
@@ -50,6 +50,17 @@ class Lengths(Experiment[int]):
             yield job.arm, place, self.new_row(job.arm, problem) | {"length": length + job.arm}
 
 
+@dataclass
+class LastFirst:
+    """A runner; rows come from the last one to the first."""
+
+    experiment: Lengths
+    workers: int = 3
+
+    def __call__(self, jobs):
+        return reversed([done for job in jobs for done in self.experiment.run(None, job)])
+
+
 def collected(experiment, part=None, runner=None):
     return experiment.collect(None, part, Progress(disable=True), runner)
 
@@ -64,8 +75,7 @@ def test_rows_are_in_the_problems_order_however_they_come():
         assert [(row["task"], row["id"]) for row in of_arm] == [
             (problem.task, problem.id) for problem in experiment.problems
         ]
-    last_first = lambda jobs: reversed([d for job in jobs for d in experiment.run(None, job)])  # noqa: E731
-    assert collected(experiment, runner=last_first) == rows
+    assert collected(experiment, runner=LastFirst(experiment)) == rows
 
 
 def test_a_job_is_of_an_arm_and_a_task_and_of_what_is_missing(tmp_path):
@@ -92,3 +102,20 @@ def test_columns_are_lists_by_arm_and_task():
         "words": {"id": [1, 2], "length": [2 + length for length in lengths[:2]]},
         "others": {"id": [1, 2], "length": [2 + length for length in lengths[2:]]},
     }
+
+
+def test_a_cut_job_has_each_problem_once_and_what_it_needs():
+    job = Job("arm", [3, 5, 8, 9, 11], [{"length": n} for n in range(5)])
+    parts = job.parts(2)
+    assert [list(part.places) for part in parts] == [[3, 8, 11], [5, 9]]
+    assert [[row["length"] for row in part.before] for part in parts] == [[0, 2, 4], [1, 3]]
+    assert [list(part.places) for part in Job("arm", [1, 2]).parts(5)] == [[1], [2]]
+    left = job.without({5, 11})
+    assert (left.places, [row["length"] for row in left.before]) == ([3, 8, 9], [0, 2, 3])
+
+
+def test_jobs_are_cut_where_there_are_too_few():
+    job = Job("arm", range(100))
+    assert [len(part.places) for part in shared([job], 2)] == [25] * 4
+    assert shared([job] * 4, 2) == [job.only(range(100))] * 4
+    assert shared([], 2) == []
