@@ -1,13 +1,16 @@
 """`sparing train predictor`: what a model's thoughts were worth to it, learnt from its traces."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from sparing.cli.fields import Flags, flag
 from sparing.cli.flags import ModelFlags
 from sparing.cli.train import TrainingBar, rounded
+from sparing.cli.workers import RayFlag, anywhere, on_ray
 from sparing.errors import OptionError
 from sparing.memory.settings import FitSettings, TraceSettings
 from sparing.options import Latent, LatentMode
@@ -29,6 +32,7 @@ def predictor(
     sampling: TraceFlags,
     fitting: FitFlags,
     out: Annotated[Path, flag("directory for the predictor, its checkpoints and its traces")],
+    cluster: RayFlag,
     traces: Annotated[Path | None, flag("traces of an earlier run, to fit them anew")] = None,
     resume: Annotated[bool, flag("go on with what --out holds", "--resume")] = False,
     save_every: Annotated[int, flag("steps between checkpoints", min=1)] = 200,
@@ -42,6 +46,7 @@ def predictor(
     from sparing.tasks.find import find_tasks
     from sparing.train.settings import check_resumed, check_same
 
+    check_alone(cluster, traces)
     wanted = TraceSettings(model=loading.model, dtype=loading.dtype, **sampling)
     fit = FitSettings(seed=wanted.seed, **fitting)
     folder = traces or out / INSIDE
@@ -79,7 +84,8 @@ def predictor(
     else:
         check_same(folder, content)
     check_same(out, fit.model_dump(mode="json") | about)
-    asked = questions(engine, tasks, problems, wanted, batch_size)
+    how = tasks, problems, wanted, batch_size
+    asked = questions(engine, *how)
     with TrainingBar(asked.shards, out) as shown:
         sampled = sample_traces(
             asked,
@@ -89,6 +95,7 @@ def predictor(
             resume=resume,
             earlier=traces is not None,
             on_shard=lambda done: shown.at(done, "sampling traces"),
+            elsewhere=shards_by(cluster, loading, how),
         )
         kept, count = len(sampled.traces), sampled.sampled
         shown.say(f"{kept} of {count} traces accepted, {sampled.tokens:,} thinking tokens")
@@ -121,6 +128,51 @@ def find_problems(tasks: Sequence[Any], settings: TraceSettings) -> list[Any]:
         f"{len(found) - kept} and {kept} with --n {settings.n}; "
         + (f"pass --n {enough}" if enough else "pass a larger --task")
     )
+
+
+def shards_by(cluster: RayFlag, loading: Any, how: Sequence[Any]) -> Any:
+    """Makes shards on the cluster, by their indices; None where there is none.
+
+    ``how``: the other arguments of ``questions``
+    """
+    address = cluster.ray
+    if address is None:
+        return None
+    load = partial(asked_there, anywhere(loading), how)
+
+    def make(indices: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        from sparing.evaluate.experiment import Job
+
+        if indices:
+            with on_ray(address, loading, load, sampled_there) as runner:
+                for _, index, content in runner([Job(None, [index]) for index in indices]):
+                    yield index, content
+
+    return make
+
+
+def check_alone(cluster: RayFlag, traces: Path | None) -> None:
+    """Refuse a cluster where nothing is sampled, or where each of several processes would use
+    it."""
+    if cluster.ray is None:
+        return
+    if traces:
+        raise OptionError("--ray samples traces, got some with --traces; leave one of them out")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise OptionError(
+            "--ray must be given to one process, got several of torch.distributed.run; "
+            "sample with --ray first, then fit in several with --resume"
+        )
+
+
+def asked_there(loading: Any, how: Sequence[Any]) -> Any:
+    """``questions`` of an engine that is loaded where this is called."""
+    return questions(loading.load(), *how)
+
+
+def sampled_there(asked: Any, job: Any) -> Iterator[Any]:
+    """The shards of a job."""
+    return ((job.arm, index, asked.shard(index)) for index in job.places)
 
 
 def questions(

@@ -5,7 +5,7 @@ the missing shards, and several processes share them.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ SHARD = 32  # questions
 LEAST_THINKING = 8  # tokens; a shorter thought has nothing to rank
 LENGTHS = "lengths"
 Sample = Callable[[Sequence[Problem]], list[Result]]
+MakeShards = Callable[[Sequence[int]], Iterable[tuple[int, bytes]]]  # by their indices
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,17 @@ def collect(
         if not path.exists():
             write_atomically(path, asked.shard(index))
         on_shard(index + 1)
+
+
+def collect_elsewhere(
+    make: MakeShards, shards: int, folder: Path, on_shard: Callable[[int], None]
+) -> None:
+    """Write the missing ones of so many shards into ``folder``; ``make`` may give them in any
+    order."""
+    missing = [index for index in range(shards) if not shard_path(folder, index).exists()]
+    for done, (index, content) in enumerate(make(missing), 1 + shards - len(missing)):
+        write_atomically(shard_path(folder, index), content)
+        on_shard(done)
 
 
 @dataclass(frozen=True)

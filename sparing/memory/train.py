@@ -14,7 +14,7 @@ from sparing.memory.files import CONFIG_FILE, has_predictor
 from sparing.memory.fit import Fit, evaluate
 from sparing.memory.predictor import save_predictor
 from sparing.memory.settings import FitSettings, TraceSettings
-from sparing.memory.traces import TraceSet, TraceSource, collect
+from sparing.memory.traces import MakeShards, TraceSet, TraceSource, collect, collect_elsewhere
 from sparing.train import checkpoint
 from sparing.train.loop import EVERY, Pace, Report
 from sparing.train.settings import SETTINGS_FILE, difference, keep_settings
@@ -51,17 +51,22 @@ def sample_traces(
     resume: bool = False,
     earlier: bool = False,
     on_shard: Callable[[int], None] = lambda done: None,
+    elsewhere: MakeShards | None = None,
 ) -> TraceSet:
     """The traces of ``asked`` in ``folder``; missing ones are sampled now.
 
     ``earlier``: the folder is of an earlier run
+    ``elsewhere``: samples shards; by default this process does, and those beside it
 
     Raises OptionError where the folder belongs to other settings or another model, or where too few
     traces were accepted to train on some and hold others out; unless ``earlier`` they are removed.
     """
     process = PartialState(cpu=not torch.cuda.is_available())
     keep_settings(folder, traces_content(settings, fingerprint), resume or earlier, process)
-    collect(asked, folder, process.process_index, process.num_processes, on_shard)
+    if elsewhere:
+        collect_elsewhere(elsewhere, asked.shards, folder, on_shard)
+    else:
+        collect(asked, folder, process.process_index, process.num_processes, on_shard)
     process.wait_for_everyone()
     traces = TraceSet(folder, asked.shards)
     if not traces.train or not traces.held_out:
