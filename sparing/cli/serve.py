@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Any
 
@@ -40,31 +41,69 @@ def size(help_: str) -> Any:
     return flag(help_, parser=byte_count, metavar="BYTES")
 
 
+@dataclass
+class LimitFlags:
+    """The limits of a server: fields of ServerConfig."""
+
+    kv_bytes: Annotated[Any, size("for the keys and values of all rows")] = "1G"
+    rows: Annotated[int, flag("requests decoded at a time, at most")] = 32
+    queue: Annotated[int, flag("requests that may wait")] = 256
+    timeout: Annotated[float, flag("seconds that a request may take, waiting included")] = 600.0
+    max_prompt_tokens: Annotated[
+        int | None, flag("of a prompt; by default what the context leaves")
+    ] = None
+    max_body: Annotated[Any, size("of a request's body")] = "1M"
+    body_timeout: Annotated[float, flag("seconds that a body may take to arrive")] = 10.0
+    grace: Annotated[float, flag("seconds that open requests have when the server stops")] = 20.0
+    keep_runs: Annotated[int, flag("ended runs whose events can be asked for")] = 64
+    api_key: Annotated[str | None, flag("ask for this key; better given as SPARING_API_KEY")] = None
+    served_model_name: Annotated[
+        str | None, flag("name of the model in requests and answers; by default its own")
+    ] = None
+    cors_origin: Annotated[
+        list[str] | None, flag("origin of a page that may use this server; * is any (repeatable)")
+    ] = None
+
+    def config(self) -> Any:
+        """Raises OptionError, naming flags."""
+        from sparing.server.settings import ServerConfig
+
+        with named(FLAGS):
+            return ServerConfig(
+                kv_bytes=self.kv_bytes,
+                rows=self.rows,
+                queue=self.queue,
+                request_s=self.timeout,
+                body_s=self.body_timeout,
+                body_bytes=self.max_body,
+                prompt_tokens=self.max_prompt_tokens,
+                grace_s=self.grace,
+                keep_runs=self.keep_runs,
+                api_key=self.api_key or os.environ.get("SPARING_API_KEY") or None,
+                served_model_name=self.served_model_name,
+                cors_origins=tuple(self.cors_origin or ()),
+            )
+
+
+def request_defaults(decoding: SeedlessFlags) -> Any:
+    """What a request gets that does not ask for anything else."""
+    from sparing.server.settings import RequestDefaults
+
+    return RequestDefaults(
+        memory=decoding.memory,
+        depth=decoding.depth,
+        latent=decoding.latent,
+        sampling=decoding.sampling,
+        no_think=decoding.no_think,
+    )
+
+
 def serve(
     loading: LoadingFlags,
     decoding: SeedlessFlags,
+    limits: LimitFlags,
     host: Annotated[str, flag("address to listen on")] = "127.0.0.1",
     port: Annotated[int, flag("port to listen on; 0: a free one", min=0, max=65535)] = 8000,
-    kv_bytes: Annotated[Any, size("for the keys and values of all rows")] = "1G",
-    rows: Annotated[int, flag("requests decoded at a time, at most")] = 32,
-    queue: Annotated[int, flag("requests that may wait")] = 256,
-    timeout: Annotated[float, flag("seconds that a request may take, waiting included")] = 600.0,
-    max_prompt_tokens: Annotated[
-        int | None, flag("of a prompt; by default what the context leaves")
-    ] = None,
-    max_body: Annotated[Any, size("of a request's body")] = "1M",
-    body_timeout: Annotated[float, flag("seconds that a body may take to arrive")] = 10.0,
-    grace: Annotated[float, flag("seconds that open requests have when the server stops")] = 20.0,
-    keep_runs: Annotated[int, flag("ended runs whose events can be asked for")] = 64,
-    api_key: Annotated[
-        str | None, flag("ask for this key; better given as SPARING_API_KEY")
-    ] = None,
-    served_model_name: Annotated[
-        str | None, flag("name of the model in requests and answers; by default its own")
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None, flag("origin of a page that may use this server; * is any (repeatable)")
-    ] = None,
     quiet: Annotated[bool, flag("no line for each request, only for failures")] = False,
 ) -> None:
     """Serve a model over OpenAI's HTTP API.
@@ -72,30 +111,7 @@ def serve(
     It listens at http://HOST:PORT/v1. The flags of `run` are the defaults of requests.
     """
     needs_extra()
-    from sparing.server.settings import RequestDefaults, ServerConfig
-
-    with named(FLAGS):
-        serving = ServerConfig(
-            kv_bytes=kv_bytes,
-            rows=rows,
-            queue=queue,
-            request_s=timeout,
-            body_s=body_timeout,
-            body_bytes=max_body,
-            prompt_tokens=max_prompt_tokens,
-            grace_s=grace,
-            keep_runs=keep_runs,
-            api_key=api_key or os.environ.get("SPARING_API_KEY") or None,
-            served_model_name=served_model_name,
-            cors_origins=tuple(cors_origin or ()),
-        )
-    defaults = RequestDefaults(
-        memory=decoding.memory,
-        depth=decoding.depth,
-        latent=decoding.latent,
-        sampling=decoding.sampling,
-        no_think=decoding.no_think,
-    )
+    serving, defaults = limits.config(), request_defaults(decoding)
     from sparing.server.listener import bind
 
     with bind(host, port) as listener:

@@ -22,15 +22,20 @@ from sparing.server.settings import RequestDefaults, ServerConfig
 
 
 class Service:
-    """An engine with its scheduler and runs; it uses one event loop, from ``start`` to ``stop``."""
+    """An engine with its scheduler and runs; it uses one event loop, from ``start`` to ``stop``.
+
+    ``replica``: which of several servers this is, told in the ids of its runs; empty: the only one
+    """
 
     def __init__(
         self,
         engine: Engine,
         serving: ServerConfig | None = None,
         defaults: RequestDefaults | None = None,
+        replica: str = "",
     ) -> None:
         self.engine, self.serving = engine, serving or ServerConfig()
+        self.replica = replica
         self.created = int(time.time())
         self.models = names(engine.name, self.serving.served_model_name)
         self.tokens = TokenBytes(engine.chat.tokenizer)
@@ -63,7 +68,7 @@ class Service:
         requests = await to_thread.run_sync(
             self.resolver.requests, asked, prompts, limiter=self._one_by_one
         )
-        run = LiveRun(prefix, requests)
+        run = LiveRun(f"{prefix}-{self.replica}" if self.replica else prefix, requests)
         tickets = [
             Ticket(choice.request, draft, owner=run, choice=choice.index) for choice in run.choices
         ]
