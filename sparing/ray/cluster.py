@@ -35,7 +35,9 @@ def connected(address: str, cpus: int | None = None) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         ray.shutdown()
         got = reason(error).partition(". ")[0].rstrip(".")
-        advice = "start one with `ray start --head`" if address == AUTO else "check the address"
+        advice = "check the address, set RAY_AUTH_MODE=token where the cluster asks for its token"
+        if address == AUTO:
+            advice = "start one with `ray start --head`"
         raise OptionError(
             f"--ray must be a cluster that this process can join, got: {got}; {advice}, "
             f"or pass --ray {LOCAL}"
