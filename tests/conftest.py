@@ -17,7 +17,7 @@ SECONDS = "sparing/seconds"
 _seconds: Counter = Counter()
 
 
-def test_of(nodeid):
+def without_case(nodeid):
     return nodeid.partition("[")[0]
 
 
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config, items):
     seen = config.cache.get(SECONDS, {}) if hasattr(config, "cache") else {}
     first, rest = {}, []
     for item in items:
-        name = test_of(item.nodeid)
+        name = without_case(item.nodeid)
         if item.get_closest_marker("slow") or seen.get(name, 0) > FAST or name in first:
             rest.append(item)
         else:
@@ -51,7 +51,7 @@ def pytest_sessionfinish(session):
     if not hasattr(session.config, "workerinput") and hasattr(session.config, "cache"):
         longest: dict[str, float] = {}
         for case, seconds in _seconds.items():
-            longest[test_of(case)] = max(longest.get(test_of(case), 0), round(seconds, 3))
+            longest[without_case(case)] = max(longest.get(without_case(case), 0), round(seconds, 3))
         session.config.cache.set(SECONDS, session.config.cache.get(SECONDS, {}) | longest)
 
 

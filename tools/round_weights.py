@@ -7,8 +7,8 @@ Each weight keeps its dtype and BITS bits of its mantissa (8 by default; bfloat1
 and layer sets, which a fingerprint ties to the weights, are tied to the rounded ones.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -52,4 +52,12 @@ def main(folder: Path, bits: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 8)
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="a checkpoint with a model.safetensors")
+    parser.add_argument("bits", type=int, nargs="?", default=8, help="bits of mantissa kept")
+    flags = parser.parse_args()
+    if not (flags.folder / "model.safetensors").is_file():
+        parser.error(f"{flags.folder} must hold a model.safetensors")
+    if not 1 <= flags.bits <= MANTISSA:
+        parser.error(f"bits must be 1 to {MANTISSA}, got {flags.bits}")
+    main(flags.folder, flags.bits)

@@ -66,14 +66,8 @@ def load_quietly(flags: ModelFlags, predictor: Any) -> Any:
     with leaving_at_once(), LoadProgress(flags.model):
         from sparing.api import load
 
-        return load(
-            flags.model,
-            flags.weights,
-            flags.dtype,
-            threads=flags.threads,
-            decoder=flags.decoder,
-            predictor=predictor,
-        )
+        how = {name: getattr(flags, name) for name in Loading.model_fields}
+        return load(flags.model, **how, predictor=predictor)
 
 
 def quiet_transformers() -> None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -11,16 +10,17 @@ import torch
 
 from sparing.api import Engine
 from sparing.engine.events import TokenEvent
-from sparing.evaluate.own_script import CLEAR, peak_bytes
+from sparing.evaluate.bench_decode import OFF
+from sparing.evaluate.bench_decode_pass import gaps
+from sparing.evaluate.own_script import peak_bytes, reset_peak
 from sparing.evaluate.report import Figure
 from sparing.evaluate.timing import in_turns
 from sparing.hf import generate
-from sparing.options import Depth, Memory, Sampling
+from sparing.options import Memory, Sampling
 
 NEW_TOKENS = 48
 BUDGET, BUDGETED = 256, 2000  # slots, and tokens decoded under them
 WARM = 300  # tokens after which the memory is taken first: all slots were used
-OFF = Depth(draft="off")
 WAYS = {"engine": "its modules in our loop", "custom_generate": "generate with custom_generate"}
 
 
@@ -95,10 +95,6 @@ def by_engine(engine: Engine, prompt: list[int]) -> list[float]:
     return gaps([time.perf_counter() for event in stream if isinstance(event, TokenEvent)])
 
 
-def gaps(times: Sequence[float]) -> list[float]:
-    return [after - before for before, after in pairwise(times)]
-
-
 def budgeted(engine: Engine, prompt: list[int]) -> tuple[int, int]:
     """Bytes by which the process's peak grows under a budget, and those of its cache."""
     sampling = Sampling(temperature=0, max_new_tokens=BUDGETED, ignore_eos=True)
@@ -106,7 +102,6 @@ def budgeted(engine: Engine, prompt: list[int]) -> tuple[int, int]:
     warm = 0
     for said, _ in enumerate(event for event in stream if isinstance(event, TokenEvent)):
         if said == WARM:
-            if CLEAR.exists():
-                CLEAR.write_text("5")  # the peak begins anew: prompts before had another
+            reset_peak()  # prompts before had another
             warm = peak_bytes()
     return peak_bytes() - warm, stream.result().stats.kv_bytes_peak

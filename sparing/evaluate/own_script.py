@@ -27,12 +27,17 @@ class OwnEngine(Own):
         gc.collect()
         give_back()  # freed memory of the packages would hide what the load takes
         before = psutil.Process().memory_info().rss
-        if CLEAR.exists():
-            CLEAR.write_text("5")  # the peak starts anew: it was the parent's too
+        reset_peak()  # it was the parent's too
         begun = time.perf_counter()
         super().__init__(load(model, threads=threads, **options))
         seconds = time.perf_counter() - begun
         return {"seconds": seconds, "before_bytes": before, "peak_bytes": peak_bytes()}
+
+
+def reset_peak() -> None:
+    """Begin the peak of memory anew, where Linux can do that."""
+    if CLEAR.exists():
+        CLEAR.write_text("5")
 
 
 def peak_bytes() -> int:

@@ -87,8 +87,9 @@ def generate(
 
     Rows are drawn with the seed of torch. Raises OptionError for what cannot be honoured.
     """
-    streamer = given_streamer(sys._getframe(1))
-    refuse_others(generation_config, logits_processor, model_kwargs)
+    asked = arguments_of_generate(sys._getframe(1))
+    streamer = asked.get("streamer")
+    refuse_others(generation_config, logits_processor, {**asked, **model_kwargs})
     prompts = unpadded(input_ids, model_kwargs.get("attention_mask"))
     if policy == "sepllm" and text_tokenizer is None:
         raise OptionError("policy sepllm must know the text, got no tokenizer; pass text_tokenizer")
@@ -229,14 +230,13 @@ def is_rowwise(part: Any) -> bool:
 def attached(model: Any, predictor: Any, tokenizer: Any) -> Iterator[Engine]:
     """An engine over the user's model, whose attention is ours meanwhile."""
     before, training = model.config._attn_implementation, model.training
-    known = getattr(model, ENGINE, None)
-    if known is None or (known.decoder.dtype, known.decoder.device) != (model.dtype, model.device):
-        decoder = HubDecoder(model, type(model).__name__)
-        known = Engine(
-            decoder, ChatFormat(wordless(), GenerationDefaults(frozenset())), decoder.name
-        )
-        setattr(model, ENGINE, known)
     try:
+        known = getattr(model, ENGINE, None)
+        if known is None:
+            decoder = HubDecoder(model, type(model).__name__)
+            chat = ChatFormat(wordless(), GenerationDefaults(frozenset()))
+            known = Engine(decoder, chat, decoder.name)
+            setattr(model, ENGINE, known)
         model.set_attn_implementation(NAME)
         model.eval()
         chat = known.chat if tokenizer is None else ChatFormat(tokenizer, known.chat.defaults)
@@ -267,8 +267,12 @@ def unpadded(input_ids: Tensor, mask: Tensor | None) -> list[list[int]]:
     return found
 
 
-def refuse_others(config: Any, processors: Any, model_kwargs: Mapping[str, Any]) -> None:
+def refuse_others(config: Any, processors: Any, given: Mapping[str, Any]) -> None:
     """Raise OptionError for what ``generate`` of transformers could do and this one cannot."""
+    if given.get("assistant_model") is not None:
+        raise OptionError(
+            "a draft must be one of Sparing's, got assistant_model; pass draft='lookup' or 'layers'"
+        )
     for name, (neutral, why) in OTHERS.items():
         value = getattr(config, name, neutral)
         if value not in (neutral, None, False):
@@ -282,17 +286,18 @@ def refuse_others(config: Any, processors: Any, model_kwargs: Mapping[str, Any])
                 f"logits processors must look at tokens and logits alone, got {name}: "
                 f"{PROCESSORS[name]}; leave it out"
             )
-    past = model_kwargs.get("past_key_values")
+    past = given.get("past_key_values")
     if past is not None and past.get_seq_length() > 0:
         raise OptionError("past_key_values must be empty, got some; pass the whole prompt")
-    if model_kwargs.get("inputs_embeds") is not None:
+    if given.get("inputs_embeds") is not None:
         raise OptionError("a prompt must be input_ids, got inputs_embeds; pass token ids")
 
 
-def given_streamer(caller: FrameType) -> Any:
-    """The streamer of the ``generate`` that called: transformers passes none on to a function."""
-    while caller is not None and caller.f_code is not GenerationMixin.generate.__wrapped__.__code__:
-        if caller.f_back is None:
-            return None
+def arguments_of_generate(caller: FrameType | None) -> Mapping[str, Any]:
+    """Those of the ``generate`` that called: transformers hands a function neither the streamer nor
+    the assistant."""
+    code = GenerationMixin.generate.__wrapped__.__code__
+    while caller is not None and caller.f_code is not code:
         caller = caller.f_back
-    return caller.f_locals.get("streamer")
+    names = ("streamer", "assistant_model")
+    return {} if caller is None else {name: caller.f_locals.get(name) for name in names}

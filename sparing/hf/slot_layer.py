@@ -1,7 +1,9 @@
 """A cache layer of transformers that evicts: ``past_key_values`` where eviction alone is wanted.
 
-cache = Cache(layer_class_to_replicate=partial(SlotCacheLayer, budget=512))
-model.generate(**inputs, past_key_values=cache)
+    cache = Cache(layer_class_to_replicate=partial(SlotCacheLayer, budget=512))
+    model.generate(**inputs, past_key_values=cache)
+
+The loop, the masks and the attention stay those of transformers.
 """
 
 from typing import Any
@@ -95,9 +97,8 @@ class SlotCacheLayer(CacheLayerMixin):
         return self.keys, self.values
 
     def _evict(self) -> None:
-        assert self._question is not None
-        budget = Budget.sized(self.memory, self._question, self.budget)
-        kinds = np.where(self._positions < self._question, Kind.PROMPT, Kind.THOUGHT).astype(
+        budget = self._budget()
+        kinds = np.where(self._positions < budget.question, Kind.PROMPT, Kind.THOUGHT).astype(
             np.int8
         )
         view = SlotView(
@@ -108,11 +109,8 @@ class SlotCacheLayer(CacheLayerMixin):
             seed=self.seed,
         )
         keep = select(scores_of(self.policy, view), kinds, budget)
-        if keep is None or keep.all():
-            raise OptionError(
-                f"a pass must fit beside {self.used} slots in use into {self.budget}; pass a "
-                "larger budget"
-            )
+        if keep is None:
+            raise self._full(self.used)
         kept = torch.from_numpy(np.flatnonzero(keep)).to(self.device)
         for slots in (self._keys, self._values):
             slots[:, :, : len(kept)] = slots.index_select(2, kept)
@@ -129,12 +127,23 @@ class SlotCacheLayer(CacheLayerMixin):
             used = self._left(used)
         return used + query_length, self._seen - used
 
-    def _left(self, used: int) -> int:
-        """Slots in use after an eviction at ``used``."""
+    def _budget(self) -> Budget:
         assert self._question is not None
-        budget = Budget.sized(self.memory, self._question, self.budget)
-        unprotected = used - self._question - budget.local
-        return used - unprotected + budget.survivors(unprotected)
+        return Budget.sized(self.memory, self._question, self.budget)
+
+    def _left(self, used: int) -> int:
+        """Slots in use after an eviction at ``used``; raises OptionError where none is possible."""
+        budget = self._budget()
+        unprotected = max(used - budget.question - budget.local, 0)
+        freed = unprotected - budget.survivors(unprotected)
+        if freed < budget.least_freed:
+            raise self._full(used)
+        return used - freed
+
+    def _full(self, used: int) -> OptionError:
+        return OptionError(
+            f"a pass must fit beside {used} slots in use into {self.budget}; pass a larger budget"
+        )
 
     def get_max_length(self) -> int:
         return -1

@@ -101,6 +101,17 @@ def inference_tokenizer(path: Path) -> Any:
     return PlainTokenizer(backend, roles, template, whole) if same else whole()
 
 
+@contextmanager
+def in_transformers(path: Path) -> Iterator[None]:
+    """Raise what goes wrong inside as ModelError: the parts of transformers raise many types."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{path} must load in transformers, got: {reason(error)}") from None
+
+
 def read_model(path: Path, dtype: torch.dtype, **options: Any) -> Any:
     """Load the transformers model; a GGUF's weights are unpacked to ``dtype``.
 

@@ -12,7 +12,7 @@ from sparing.files import read_json
 from sparing.model.quantization import Quantization, read_quantization
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-HUB = "decoder auto or hub (--decoder) runs it through transformers"
+HUB = "decoder auto or hub (--decoder), with weights auto, runs it through transformers"
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 # Fields of other architectures that would change the forward pass: refused unless neutral.
 NEUTRAL_FIELDS: dict[str, Any] = {

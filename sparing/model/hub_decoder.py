@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sparing.errors import ModelError, reason
+from sparing.errors import ModelError
 from sparing.files import read_json
-from sparing.model.checkpoint import read_model
+from sparing.model.checkpoint import in_transformers, read_model
 from sparing.model.config import Shape
 from sparing.model.gguf_files import is_gguf
 from sparing.model.inputs import KeyValues, Output, RowInput
@@ -54,13 +54,15 @@ class HubDecoder:
         """Raises ModelError if the model keeps a state of another form, or computes another
         attention than one over keys and values."""
         self.model, self.name = model.eval(), name
-        self.dtype, self.device = model.dtype, model.device
-        self.cache_dtype = self.dtype
         self.embedding = HubEmbedding(model.get_input_embeddings())
         self._hidden: Tensor | None = None
         self._base = body(model)
-        self._base.register_forward_hook(self._keep)
-        self._ready()
+        hook = self._base.register_forward_hook(self._keep)
+        try:
+            self._ready()
+        except Exception:
+            hook.remove()
+            raise
 
     @classmethod
     def load(
@@ -75,17 +77,30 @@ class HubDecoder:
         Raises ModelError if transformers cannot load it, or it is no such model.
         """
         announce_slow(dtype, device, kernels=False)
-        try:
+        with in_transformers(directory):
             if not is_gguf(directory):
                 refuse_config(directory, trust_remote_code)
             model = read_model(directory, dtype, trust_remote_code=trust_remote_code)
             return cls(model.to(device), directory.name)
-        except ModelError:
-            raise
-        except Exception as error:  # the parts of transformers raise many types
-            raise ModelError(
-                f"{directory} must load in transformers, got: {reason(error)}"
-            ) from None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of hidden states and logits; the user of a model may change it."""
+        found: torch.dtype = self.model.dtype
+        return found
+
+    @property
+    def device(self) -> torch.device:
+        found: torch.device = self.model.device
+        return found
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        return self.dtype
+
+    @property
+    def _like(self) -> Tensor:
+        return torch.empty(0, dtype=self.dtype, device=self.device)
 
     @property
     def can_skip(self) -> bool:
@@ -180,7 +195,6 @@ class HubDecoder:
             vocabulary=config.vocab_size,
             context=getattr(config, "max_position_embeddings", None) or LONG,
         )
-        self._like = torch.empty(0, dtype=self.dtype, device=self.device)
         self._layers = slot_layers(len(own.layers))
         self.model.set_attn_implementation(NAME)
         cache = self._probe_cache()

@@ -72,7 +72,7 @@ class HubPass:
                 heads // key_heads,
                 self.like,
                 seen.rule if seen else None,
-                getattr(self.cache, "positions", None),
+                self.cache.positions,
             )
         return self._plans[key]
 
@@ -162,15 +162,12 @@ def skippable(part: Any, kind: str, layer: int, returns: int) -> None:
     """
     forward = part.forward
 
-    def run(hidden_states: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
         now = _PASS.get(None)
         chosen = now.layer_set if now else None
         if chosen is None or getattr(chosen, kind)[layer]:
-            if hidden_states is None:
-                return forward(*args, **kwargs)
-            return forward(hidden_states, *args, **kwargs)
-        given = kwargs["hidden_states"] if hidden_states is None else hidden_states
-        nothing = torch.zeros_like(given)
+            return forward(*args, **kwargs)
+        nothing = torch.zeros_like(args[0] if args else kwargs["hidden_states"])
         return (nothing, *[None] * returns) if returns else nothing
 
     part.forward = run

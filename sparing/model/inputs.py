@@ -136,8 +136,11 @@ class Forward(Protocol):
     ``can_skip``: whether layers can be left out; the first and the last one always run
     """
 
-    dtype: torch.dtype
-    device: torch.device
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
 
     @property
     def shape(self) -> Shape: ...

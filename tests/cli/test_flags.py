@@ -10,7 +10,7 @@ from sparing.cli.fields import flags_in, flags_of, named, takes_flags
 from sparing.cli.flags import DecodingFlags, LoadingFlags, ModelFlags, SeedlessFlags
 from sparing.cli.train_latent import StageFlags
 from sparing.cli.train_predictor import FitFlags, TraceFlags
-from sparing.errors import OptionError, PromptError
+from sparing.errors import ModelError, OptionError, PromptError
 from sparing.options import Depth, Latent, Loading, Memory, Sampling
 from sparing.train.settings import TrainSettings
 from tests.cli.command import assert_one_line
@@ -158,3 +158,24 @@ def test_an_error_names_flags(error, told, kind):
 )
 def test_a_command_s_error_names_its_flag(sparing, command, said):
     assert_one_line(sparing(*command.split()), f"error: {said}")
+
+
+def test_every_flag_of_loading_reaches_load(sparing, monkeypatch):
+    given = {}
+
+    def load(name, **how):
+        given.update(how)
+        raise ModelError(f"a model must exist, got {name}; check the path")
+
+    monkeypatch.setattr("sparing.api.load", load)
+    ask = ("run", "Q", "--trust-remote-code", "--decoder", "hub", "--threads", 1)
+    assert sparing(*ask, "--dtype", "float64").code == 2
+    assert given == {
+        "weights": "auto",
+        "dtype": "float64",
+        "threads": 1,
+        "decoder": "hub",
+        "trust_remote_code": True,
+        "predictor": None,
+    }
+    assert given.keys() - {"predictor"} == Loading.model_fields.keys()

@@ -16,6 +16,7 @@ from transformers import (
 
 from sparing.errors import ModelError, OptionError, PromptTooLong, SparingError
 from sparing.hf import generate
+from sparing.model.attention import Scores
 from tests.families import HUB, eager
 from tests.tiny import engine, tiny
 
@@ -196,7 +197,30 @@ def test_a_folder_takes_the_tokenizer_and_thoughts_go_first():
     assert told[0].policy == "sepllm"
 
 
+def test_a_model_that_is_refused_is_as_before(monkeypatch):
+    """Its attention was tried by then."""
+    found = AutoModelForCausalLM.from_pretrained(tiny("mistral"), dtype=torch.float64).eval()
+    expected = found.generate(IDS, attention_mask=MASK, **GREEDY)
+    with monkeypatch.context() as patch:
+        patch.setattr("sparing.model.hub_interface.Scores", lambda *_: Scores(0.01))
+        with pytest.raises(ModelError, match="got logits that differ"):
+            found.generate(IDS, attention_mask=MASK, custom_generate=generate, **GREEDY)
+    assert found.config._attn_implementation == "sdpa"
+    assert not found.model._forward_hooks
+    assert torch.equal(found.generate(IDS, attention_mask=MASK, **GREEDY), expected)
+
+
+def test_a_model_may_change_its_dtype_between_calls():
+    found = AutoModelForCausalLM.from_pretrained(tiny("qwen2"), dtype=torch.float64).eval()
+    options = GREEDY | {"attention_mask": MASK}
+    for dtype in (torch.float64, torch.float32):
+        found.to(dtype)
+        expected = found.generate(IDS, **options)
+        assert torch.equal(found.generate(IDS, custom_generate=generate, **options), expected)
+
+
 REFUSED = {
+    "assistant": ({"assistant_model": "model"}, "pass draft='lookup' or 'layers'"),
     "num_beams": ({"num_beams": 3}, "num_beams must be 1 with"),
     "guidance": ({"guidance_scale": 2.0}, "it needs all past keys of its own"),
     "contrastive": ({"penalty_alpha": 0.6, "top_k": 4}, "contrastive search"),
@@ -214,6 +238,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_done_is_refused_by_name(case):
     options, said = REFUSED[case]
+    if options.get("assistant_model"):
+        options = {"assistant_model": model()}
     with pytest.raises(SparingError, match=re.escape(said)) as error:
         model().generate(IDS[1:2], custom_generate=generate, **GREEDY, **options)
     assert "\n" not in str(error.value)

@@ -68,3 +68,20 @@ def test_a_prompt_without_room_is_refused():
 def test_beams_are_refused():
     with pytest.raises(OptionError, match="pass num_beams=1"):
         model().generate(IDS, past_key_values=slots(budget=64), **(OPTIONS | {"num_beams": 2}))
+
+
+@pytest.mark.parametrize(
+    "more", [{"selection": 1.0}, {"selection": 30}, {"local": 18, "selection": 1}]
+)
+def test_a_budget_under_which_nothing_can_go_is_refused(more):
+    """Neither an endless search for room nor a slot too many."""
+    with pytest.raises(OptionError, match="a pass must fit beside 20 slots in use into 20"):
+        model().generate(IDS[:, :1], past_key_values=slots(budget=20, **more), **OPTIONS)
+
+
+def test_more_tokens_than_ever_fit_are_refused():
+    cache = slots(budget=20)
+    first = model().generate(IDS, past_key_values=cache, **(OPTIONS | {"max_new_tokens": 4}))
+    longer = torch.cat([first, first, first, first], 1)
+    with pytest.raises(OptionError, match="into 20; pass a larger budget"):
+        model().generate(longer, past_key_values=cache, **OPTIONS)

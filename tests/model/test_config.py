@@ -180,7 +180,9 @@ def test_a_config_that_is_not_text_is_refused(tmp_path):
 
 
 def test_an_unknown_architecture_hears_of_transformers(write):
-    with pytest.raises(ModelError, match=r"decoder auto or hub \(--decoder\) runs it"):
+    with pytest.raises(
+        ModelError, match=r"decoder auto or hub \(--decoder\), with weights auto, runs it"
+    ):
         read_config(write("llama", model_type="gpt2"))
 
 

@@ -210,7 +210,7 @@ def test_another_architecture(path, name):
     metadata = {"general.architecture": name} if name else {}
     assert message(write_gguf(path, metadata, {})) == (
         f"{path}: general.architecture must be one of llama, mistral, qwen2, qwen3, got {name!r}; "
-        "decoder auto or hub (--decoder) runs it through transformers"
+        "decoder auto or hub (--decoder), with weights auto, runs it through transformers"
     )
 
 

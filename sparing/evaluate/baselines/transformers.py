@@ -7,21 +7,16 @@ import torch
 
 from sparing.engine.row import Request
 from sparing.engine.sampling import Sampler
-from sparing.errors import ModelError, reason
 from sparing.evaluate.baselines.answer import BaselineAnswer, room
-from sparing.model.checkpoint import read_model
+from sparing.model.checkpoint import in_transformers, read_model
 
 LOOKUP_TOKENS = 10  # prompt_lookup_num_tokens, as its documentation has it
 
 
 def in_memory(source: Path, dtype: torch.dtype) -> Any:
     """A model of transformers, as it comes; raises ModelError where it cannot be loaded."""
-    try:
+    with in_transformers(source):
         return read_model(source, dtype).eval()
-    except ModelError:
-        raise
-    except Exception as error:  # the parts of transformers raise many types
-        raise ModelError(f"{source} must load in transformers, got: {reason(error)}") from None
 
 
 class Transformers:
