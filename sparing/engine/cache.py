@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sparing.kernels.native import load_build
+from sparing.model.devices import moved, placed
 
 BLOCK_SLOTS = 256
 
@@ -146,7 +147,7 @@ class SlotCache:
         """
         begin, count = self.lengths[row], len(path)
         if list(path) != list(range(count)):
-            source = torch.tensor([begin + offset for offset in path], device=self.kv[0].device)
+            source = placed([begin + offset for offset in path], self.kv[0].device)
             self._gather(row, source, begin)
         used = slice(begin, begin + count)
         self.positions[row, used] = positions
@@ -163,7 +164,7 @@ class SlotCache:
         gone = self.positions[row, :length][~keep].tolist()
         kept = np.flatnonzero(keep)
         first = int(np.argmin(keep)) if gone else length
-        self._gather(row, torch.from_numpy(kept[first:]).to(self.kv[0].device), first)
+        self._gather(row, moved(torch.from_numpy(kept[first:]), self.kv[0].device), first)
         for values in (self.positions, self.scores, self.kinds):
             values[row, : len(kept)] = values[row, kept]
         self.lengths[row] = len(kept)

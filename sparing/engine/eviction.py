@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from sparing.options import Memory
 
 DEFAULT_RATIO = 0.4  # local: of the budget without the question; selection: of unprotected slots
 LEAST_FREED = 0.05  # of the budget without the question, at every eviction
+TOGETHER = 64  # passes whose attention is read at a time
 LARGEST_MISS = 100_000  # slots, within which a larger budget is looked for
 NO_TOKEN = -1  # the id of a latent's slot
 
@@ -184,29 +186,48 @@ class AttentionRecord:
         self._slots = 0
         self._sums = np.zeros(0, np.float64)  # with spare slots, so that it rarely grows
         self._recent = deque[Float[np.ndarray, " _S"]](maxlen=last)  # each as long as when added
+        self._unread: list[Float[Tensor, "_m _S"]] = []
 
     @property
     def total(self) -> Float[np.ndarray, " S"]:
+        self._read()
         return self._sums[: self._slots]
 
     @property
     def recent(self) -> Float[np.ndarray, "m S"]:
+        self._read()
         rows = np.zeros((len(self._recent), self._slots))
         for row, attention in zip(rows, self._recent, strict=True):
             row[: len(attention)] = attention
         return rows
 
-    def add(self, attention: Float[np.ndarray, "m S"]) -> None:
-        """Add the committed tokens of a pass, over the slots in use after it."""
-        self._slots = attention.shape[1]
-        if self._slots > len(self._sums):
-            self._sums = np.pad(self._sums, (0, 2 * self._slots - len(self._sums)))
-        self._sums[: self._slots] += attention.sum(0)
-        self._recent.extend(attention)
+    def add(self, attention: Float[Tensor, "m S"]) -> None:
+        """Add the committed tokens of a pass, over the slots in use after it.
+
+        What lies on a device stays there for a while: to read it would be to wait for it.
+        """
+        self._unread.append(attention)
+        if attention.device.type == "cpu" or len(self._unread) == TOGETHER:
+            self._read()
+
+    def _read(self) -> None:
+        if not self._unread:
+            return
+        shapes, together = [u.shape for u in self._unread], [u.flatten() for u in self._unread]
+        flat = torch.cat(together).double().cpu().numpy()
+        self._unread.clear()
+        for tokens, slots in shapes:
+            attention, flat = flat[: tokens * slots].reshape(tokens, slots), flat[tokens * slots :]
+            self._slots = slots
+            if slots > len(self._sums):
+                self._sums = np.pad(self._sums, (0, 2 * slots - len(self._sums)))
+            self._sums[:slots] += attention.sum(0)
+            self._recent.extend(attention)
 
     def keep(self, kept: Bool[np.ndarray, " S"]) -> None:
         """Drop the evicted slots; ``kept`` marks the others."""
-        sums, self._sums = self.total[kept[: self._slots]], np.zeros_like(self._sums)
+        total = self.total
+        sums, self._sums = total[kept[: self._slots]], np.zeros_like(self._sums)
         self._slots = len(sums)
         self._sums[: len(sums)] = sums
         for at, attention in enumerate(self._recent):

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sparing.engine.sums import sum_rows
+from sparing.model.devices import placed
 
 
 @runtime_checkable
@@ -49,10 +50,9 @@ def passing(
     top_p, min_p = (column(logits, [getattr(o, n) for o in options]) for n in ("top_p", "min_p"))
     whole = power.cumsum(-1)[:, -1:].clone()
     if open_ended := [at for at, o in enumerate(options) if o.top_k is None and o.top_p < 1]:
-        bare = (rows_of(logits, open_ended).double() - highest[open_ended].double()).div_(
-            temperature[open_ended]
-        )
-        whole[open_ended] = sum_rows(bare.exp_())[:, None]
+        at = placed(open_ended, logits.device)
+        bare = rows_of(logits, open_ended).double() - highest[at].double()
+        whole[at] = sum_rows(bare.div_(temperature[at]).exp_())[:, None]
     p = power / whole
     gone = (p.cumsum(-1) - p >= top_p) & (top_p < 1) | (p < min_p * p[:, :1])
     return places.gather(1, order), log_p.masked_fill(gone, float("-inf"))
@@ -75,14 +75,21 @@ def least(
     if ranked := [at for at, o in enumerate(options) if o.top_k is not None]:
         ks = [min(options[at].top_k or size, size) for at in ranked]
         best = rows_of(logits, ranked).topk(max(ks)).values
-        floor[ranked] = best.gather(1, torch.tensor(ks, device=best.device)[:, None] - 1)
+        at = placed(ks, best.device)[:, None] - 1
+        floor[placed(ranked, best.device)] = best.gather(1, at)
     return floor
 
 
 def packed(
     logits: Float[Tensor, "M V"], kept: Bool[Tensor, "M V"]
 ) -> tuple[Int[Tensor, "M K"], Float[Tensor, "M K"]]:
-    """Places and logits of the kept tokens, at the front of each row, followed by -inf."""
+    """Places and logits of the kept tokens, at the front of each row, followed by -inf.
+
+    A device other than the CPU is not waited for to count them: there all keep their places.
+    """
+    if logits.device.type != "cpu":
+        places = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+        return places, logits.masked_fill(~kept, float("-inf"))
     rows, places = kept.nonzero(as_tuple=True)
     counts = kept.sum(-1)
     at = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
@@ -94,8 +101,8 @@ def packed(
 
 def rows_of(values: Float[Tensor, "M V"], rows: Sequence[int]) -> Float[Tensor, "_m V"]:
     """Some of the rows; no copy if all are chosen."""
-    return values if len(rows) == len(values) else values[list(rows)]
+    return values if len(rows) == len(values) else values[placed(list(rows), values.device)]
 
 
 def column(like: Tensor, values: Sequence[float]) -> Float[Tensor, "M 1"]:
-    return torch.tensor(values, dtype=torch.float64, device=like.device)[:, None]
+    return placed(values, like.device, torch.float64)[:, None]

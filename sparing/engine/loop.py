@@ -15,7 +15,7 @@ from sparing.engine.events import DoneEvent, Event, EvictEvent, ScoreEvent, Toke
 from sparing.engine.latent_switch import layer_of
 from sparing.engine.row import Predictor, Request, Row
 from sparing.engine.threads import with_few_threads
-from sparing.engine.verify import Accepted, Predictions, Walk, accept
+from sparing.engine.verify import Accepted, Predictions, Walk, accept, drawn_ahead
 from sparing.errors import OptionError, message
 from sparing.model.chat import ChatFormat
 from sparing.model.inputs import Forward, Output, RowInput, scored, split
@@ -121,17 +121,20 @@ class Loop:
         masked = [
             row.masked_token for row, i in zip(rows, new, strict=True) for _ in range(i.scored)
         ]
-        predictions = Predictions(output.logits, scored(hidden, new), masked, output.top)
         firsts = accumulate((i.scored for i in new), initial=0)
-        walks = [
-            Walk(row.transcript, draft, predictions, first, row.switch) if i.scored else None
+        walked = {
+            row: (row.transcript, draft, first)
             for row, draft, i, first in zip(rows, drafts, new, firsts, strict=False)
-        ]
-        accept([walk for walk in walks if walk], predictions)
-        for row, walk in zip(rows, walks, strict=True):
-            if walk and walk.done.error:
+            if i.scored
+        }
+        draws = drawn_ahead(walked.values(), output.logits.device)
+        predictions = Predictions(output.logits, scored(hidden, new), masked, output.top, draws)
+        walks = {row: Walk(*walk, row.switch, predictions) for row, walk in walked.items()}
+        accept(list(walks.values()), predictions)
+        for row, walk in walks.items():
+            if walk.done.error:
                 row.fail(walk.done.error)
-        return [walk.done if walk else None for walk in walks]
+        return [walks[row].done if row in walks else None for row in rows]
 
     def _commit(
         self,

@@ -26,6 +26,7 @@ from sparing.engine.transcript import Limits, Transcript
 from sparing.engine.unscored import Unscored
 from sparing.engine.verify import Accepted, Pending
 from sparing.model.chat import ChatFormat, Prompt
+from sparing.model.devices import chosen
 from sparing.model.inputs import RowInput
 
 Predictor = Callable[[Float[Tensor, "N E"]], Float[Tensor, "N K"]]
@@ -173,7 +174,7 @@ class Row:
         positions = [new.positions[offset] for offset in offsets]
         cache.commit(self.index, offsets, positions, [self.pending.kind] * taken + kinds)
         if hidden is not None:
-            self._unscored.add(positions, hidden[offsets])
+            self._unscored.add(positions, chosen(hidden, offsets))
         taken_ids = [new.ids[offset] for offset in offsets]
         if self.pending.thought:
             self.vectors[self.position] = self.pending.thought.vector
@@ -182,7 +183,7 @@ class Row:
         if self.watched and new.attended and attention is not None:
             slots = [*range(new.cached), *(new.cached + offset for offset in offsets)]
             queries = [offset - len(new.ids) + new.attended for offset in offsets]
-            self.watched.add(attention[queries][:, slots].double().cpu().numpy())
+            self.watched.add(chosen(chosen(attention, queries).T, slots).T)
         self.position = positions[-1] + 1
         rest = Pending(self.pending.ids[taken:], self.pending.kind)
         self.pending = accepted.pending if accepted else rest

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from sparing.engine.events import Logprobs
 from sparing.engine.filters import column, passing, rows_of
+from sparing.model.devices import moved, placed
 
 AT_ONCE = 1 << 21  # logits processed at a time
 GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64: splitmix64's increment
-Finder: TypeAlias = Callable[..., list[list[int]]]
+NONE = -1  # no token
+Finder: TypeAlias = Callable[..., Tensor]
 MIX_1, MIX_2 = -4658895280553007687, -7723592293110705685  # 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
@@ -75,8 +77,12 @@ class Sampler:
     @property
     def is_argmax(self) -> bool:
         """Whether the token is the argmax of the unchanged logits."""
-        plain = self.repetition_penalty == 1.0 and self.processor is None
-        return self.temperature == 0 and plain
+        return self.temperature == 0 and self.plain
+
+    @property
+    def plain(self) -> bool:
+        """Whether the tokens before it leave the logits unchanged."""
+        return self.repetition_penalty == 1.0 and self.processor is None
 
     @property
     def filters(self) -> bool:
@@ -135,7 +141,6 @@ class Draw:
         return penalized(logits, seen, self.sampler.repetition_penalty)
 
 
-@torch.inference_mode()
 def draw(
     draws: Sequence[Draw],
     logits: Float[Tensor, "M V"],
@@ -148,37 +153,51 @@ def draw(
 
     ``words``: the token ids of the logits' columns; None: all ids, in order
     """
+    found: list[list[int]] = best(draws, logits, count, words).tolist()
+    return [[token for token in tokens if token != NONE] for tokens in found]
+
+
+@torch.inference_mode()
+def best(
+    draws: Sequence[Draw],
+    logits: Float[Tensor, "M V"],
+    count: int = 1,
+    words: Int[Tensor, " V"] | None = None,
+) -> Int[Tensor, "M K"]:
+    """As ``draw``, on the logits' device; ``NONE`` where fewer pass."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if any(one.changed for one in draws):
         logits = torch.stack([one.after(x, words) for one, x in zip(draws, logits, strict=True)])
     if words is None:
         words = torch.arange(logits.shape[1], device=logits.device)
-    found: dict[int, list[int]] = {}
+    count, at_once = min(count, len(words)), max(AT_ONCE // len(words), 1)
+    found = []
     for find in (likeliest, of_some, of_all):
         places = [at for at, one in enumerate(draws) if one.found_by is find]
-        rows = max(AT_ONCE // len(words), 1)
-        for begin in range(0, len(places), rows):
-            part = places[begin : begin + rows]
+        for begin in range(0, len(places), at_once):
+            part = places[begin : begin + at_once]
             ids = find([draws[at] for at in part], rows_of(logits, part), count, words)
-            found |= zip(part, ids, strict=True)
-    return [found[at] for at in range(len(draws))]
+            found.append((part, ids))
+    if len(found) == 1:
+        return found[0][1]
+    every = words.new_full((len(draws), count), NONE)
+    for part, ids in found:
+        every[placed(part, words.device), : ids.shape[1]] = ids
+    return every
 
 
 def likeliest(
     draws: Sequence[Draw], logits: Float[Tensor, "M V"], count: int, words: Int[Tensor, " V"]
-) -> list[list[int]]:
+) -> Int[Tensor, "M K"]:
     """The best tokens at temperature 0."""
     if count == 1:
-        best = logits.argmax(-1, keepdim=True)
-    else:
-        best = logits.topk(min(count, len(words))).indices
-    ids: list[list[int]] = words[best].tolist()
-    return ids
+        return words[logits.argmax(-1, keepdim=True)]
+    return words[logits.topk(count).indices]
 
 
 def of_all(
     draws: Sequence[Draw], logits: Float[Tensor, "M V"], count: int, words: Int[Tensor, " V"]
-) -> list[list[int]]:
+) -> Int[Tensor, "M K"]:
     """The best tokens without filters."""
     temperature = column(logits, [one.sampler.temperature for one in draws])
     log_p = (logits.double() - logits.amax(-1, keepdim=True).double()) / temperature
@@ -187,25 +206,23 @@ def of_all(
 
 def of_some(
     draws: Sequence[Draw], logits: Float[Tensor, "M V"], count: int, words: Int[Tensor, " V"]
-) -> list[list[int]]:
+) -> Int[Tensor, "M K"]:
     """The best tokens of those that pass the filters."""
     places, log_p = passing(logits, [one.sampler for one in draws])
     return noisiest(draws, words[places], log_p, count)
 
 
 def noisiest(
-    draws: Sequence[Draw], ids: Int[Tensor, "M K"], log_p: Float[Tensor, "M K"], count: int
-) -> list[list[int]]:
+    draws: Sequence[Draw], ids: Int[Tensor, "M N"], log_p: Float[Tensor, "M N"], count: int
+) -> Int[Tensor, "M K"]:
     """argmax(log p + g), and the next best tokens."""
     settings = [[one.sampler.seed, one.position] for one in draws]
-    seed, position = torch.tensor(settings, device=ids.device)[:, :, None].unbind(1)
+    seed, position = placed(settings, ids.device)[:, :, None].unbind(1)
     noisy = log_p + gumbel(seed, position, ids)
     if count == 1:
-        drawn: list[list[int]] = ids.gather(1, noisy.argmax(-1, keepdim=True)).tolist()
-        return drawn
-    best = noisy.topk(min(count, noisy.shape[1])).indices
-    there = ~torch.isneginf(log_p.gather(1, best))
-    return [row[mask].tolist() for row, mask in zip(ids.gather(1, best), there, strict=True)]
+        return ids.gather(1, noisy.argmax(-1, keepdim=True))
+    at = noisy.topk(min(count, noisy.shape[1])).indices
+    return ids.gather(1, at).masked_fill(torch.isneginf(log_p.gather(1, at)), NONE)
 
 
 def penalized(
@@ -213,5 +230,5 @@ def penalized(
 ) -> Float[Tensor, " V"]:
     """CTRL's repetition penalty (arXiv 1909.05858), on seen ids: x / penalty, x * penalty if
     x <= 0."""
-    seen = seen.to(logits.device)
+    seen = moved(seen, logits.device)
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)

@@ -1,7 +1,7 @@
 """The text and tokens of a row and its end: every picked token goes through it, drafted or not."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -129,6 +129,12 @@ class Transcript:
         """The Draw of the token ``ahead`` positions on, with the repetition penalty as of now. A
         processor is asked for the next token alone: it may keep a state."""
         return Draw(self._sampler, self.position + ahead, self._seen)
+
+    def draws(self, ahead: Iterable[int]) -> list[Draw]:
+        """The Draws of tokens that are so many positions on; none where tokens before them change
+        the draw, or nothing is drawn."""
+        drawn = self._sampler.temperature > 0 and self._sampler.plain
+        return [self.draw(distance) for distance in ahead] if drawn else []
 
     def pick(self) -> Draw:
         """The Draw of the next token, as it will be said."""

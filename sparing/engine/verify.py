@@ -1,7 +1,8 @@
 """Acceptance: a draft goes through the same states as plain decoding, token by token."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
@@ -12,10 +13,11 @@ from sparing.engine.draft import PENDING, Draft
 from sparing.engine.events import LatentEvent, StepEvent, TokenEvent
 from sparing.engine.filters import rows_of
 from sparing.engine.latent_switch import Thought, ThoughtSwitch
-from sparing.engine.sampling import draw
+from sparing.engine.sampling import Draw, best, draw
 from sparing.engine.sums import likeliest
 from sparing.engine.transcript import Transcript
 from sparing.errors import ModelError
+from sparing.model.devices import placed, read
 
 PLACEHOLDER = 0  # the token id at a latent position; its embedding is never used
 
@@ -55,6 +57,7 @@ class Predictions:
     ``argmax``: the likeliest token.
     ``confidence``: its probability at temperature 1, before any filter.
     ``top``: both, where the pass has computed them.
+    ``drawn``: the token of each of ``draws``.
     """
 
     def __init__(
@@ -63,14 +66,45 @@ class Predictions:
         hidden: Float[Tensor, "M E"],
         masked: Sequence[int | None] = (),
         top: tuple[Tensor, Tensor] | None = None,
+        draws: Mapping[int, Draw] = MappingProxyType({}),
     ) -> None:
         if places := [at for at, token in enumerate(masked) if token is not None]:
             logits = without(logits, places, [token for token in masked if token is not None])
             top = None
         self.logits, self.hidden = logits, hidden
         argmax, confidence = likeliest(logits) if top is None else top
-        self.argmax: list[int] = argmax.tolist()
-        self.confidence: list[float] = confidence.tolist()
+        columns = [argmax, confidence]
+        if draws:
+            tokens = argmax.clone()
+            tokens[placed(list(draws), argmax.device)] = best(
+                list(draws.values()), rows_of(logits, list(draws))
+            )[:, 0]
+            columns.append(tokens)
+        self.argmax: list[int]
+        self.confidence: list[float]
+        self.argmax, self.confidence, *drawn = read(*columns)
+        self.drawn = {at: drawn[0][at] for at in draws}
+
+    def picked(self, at: int) -> tuple[int, bool] | None:
+        """The token drawn for a place, if one was, and that it is not forced."""
+        return (self.drawn[at], False) if at in self.drawn else None
+
+
+def drawn_ahead(
+    walked: Iterable[tuple[Transcript, Draft, int]], device: torch.device
+) -> dict[int, Draw]:
+    """What walks may draw, by place; of each its transcript, its draft, its pending token's place.
+
+    None on the CPU, where a walk draws as it goes, since most of a draft is never reached. On
+    another device it is cheaper to draw all than to wait for each.
+    """
+    if device.type == "cpu":
+        return {}
+    return {
+        first + at: one
+        for transcript, draft, first in walked
+        for at, one in enumerate(transcript.draws((0, *draft.depths)))
+    }
 
 
 class Walk:
@@ -86,9 +120,9 @@ class Walk:
         self,
         transcript: Transcript,
         draft: Draft,
-        predictions: Predictions,
         first: int,
         switch: ThoughtSwitch,
+        predictions: Predictions,
     ) -> None:
         self.transcript, self.draft, self.predictions = transcript, draft, predictions
         self.first, self.switch = first, switch
@@ -148,7 +182,10 @@ def accept(walks: Sequence[Walk], predictions: Predictions) -> None:
 
 def picks(walks: Sequence[Walk], predictions: Predictions) -> list[tuple[int, bool]]:
     """The next token of each walk, and whether it is forced."""
-    settled = [walk.transcript.settled(predictions.argmax[walk.at]) for walk in walks]
+    settled = [
+        walk.transcript.settled(predictions.argmax[walk.at]) or predictions.picked(walk.at)
+        for walk in walks
+    ]
     drawn = [walk for walk, pick in zip(walks, settled, strict=True) if pick is None]
     if not drawn:
         return [pick for pick in settled if pick]
@@ -164,7 +201,7 @@ def without(
 ) -> Float[Tensor, "M V"]:
     """The logits, with one token at minus infinity at each of the places."""
     logits = logits.clone()
-    logits[places, tokens] = float("-inf")
+    logits[placed(places, logits.device), placed(tokens, logits.device)] = float("-inf")
     return logits
 
 

@@ -32,6 +32,7 @@ from sparing.errors import OptionError
 from sparing.memory.find import find_policy
 from sparing.memory.predictor import ImportancePredictor
 from sparing.model.chat import ChatFormat, Prompt
+from sparing.model.devices import placed
 from sparing.model.generation_defaults import GenerationDefaults
 from sparing.model.hub_decoder import HubDecoder
 from sparing.model.hub_interface import NAME
@@ -192,7 +193,7 @@ class Call:
 
     def _seen(self, padded: list[int], new: Sequence[int], device: Any) -> Int[Tensor, "1 L"]:
         """A row's tokens as processors and criteria see them: padded prompt and output."""
-        return torch.tensor([[*padded, *new]], device=device)
+        return placed([[*padded, *new]], device)
 
     def output(self, input_ids: Tensor, rows: Sequence[Any]) -> Any:
         """As ``generate`` of transformers: sequences, padded behind their ends."""

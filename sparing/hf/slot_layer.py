@@ -18,6 +18,7 @@ from sparing.engine.cache import Kind
 from sparing.engine.eviction import NO_TOKEN, Budget, SlotView, scores_of, select
 from sparing.errors import OptionError
 from sparing.memory.find import find_policy
+from sparing.model.devices import moved
 from sparing.options import Memory
 
 
@@ -111,7 +112,7 @@ class SlotCacheLayer(CacheLayerMixin):
         keep = select(scores_of(self.policy, view), kinds, budget)
         if keep is None:
             raise self._full(self.used)
-        kept = torch.from_numpy(np.flatnonzero(keep)).to(self.device)
+        kept = moved(torch.from_numpy(np.flatnonzero(keep)), self.device)
         for slots in (self._keys, self._values):
             slots[:, :, : len(kept)] = slots.index_select(2, kept)
         self._positions = self._positions[keep]

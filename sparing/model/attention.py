@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int8, Shaped
 from torch import Tensor
 
+from sparing.model.devices import moved, placed
 from sparing.model.inputs import KeyValues, RowInput
 
 PADDED_TOKENS = 16  # a row with more new tokens is its own segment, to keep padding cheap
@@ -72,8 +73,7 @@ class Writer:
         if self._single is None:
             rows = [i.row for i in inputs for _ in i.ids]
             slots = [i.cached + t for i in inputs for t in range(len(i.ids))]
-            self._rows = torch.tensor(rows, device=device)
-            self._slots = torch.tensor(slots, device=device)
+            self._rows, self._slots = placed([rows, slots], device)
 
     def __call__(self, cache: KeyValues, layer: int, new: Float[Tensor, "N 2 G D"]) -> None:
         """``new``: keys and values of all new tokens."""
@@ -110,7 +110,7 @@ class Attention:
         """``group``: query heads per key head; ``like``: dtype and device of the masks; ``rule``:
         narrows what a token sees, by the ``positions`` of the cached slots."""
         self.key_heads, self.group = key_heads, group
-        self._rule, self._positions = rule, positions
+        self._rule, self._positions, self.like = rule, positions, like
         self._inputs, self._watching = inputs, any(i.attended for i in inputs)
         self.segments = [self._segment(run, like) for run in runs(inputs)]
 
@@ -233,7 +233,7 @@ class Attention:
         counts = [len(i.ids) for i in run]
         tokens, count = max(counts), sum(counts)
         end = max(i.cached + len(i.ids) for i in run)
-        hidden, begin = hidden_slots(run, tokens, end), 0
+        hidden, begin = hidden_slots(run, tokens, end, like.device), 0
         if self._rule is not None:
             hidden, begin = self._narrowed(hidden, run, tokens, end)
         mask, slots = additive(hidden, like), end - begin
@@ -270,7 +270,11 @@ class Attention:
     def _narrowed(
         self, hidden: Bool[Tensor, "R T S"] | None, run: Sequence[RowInput], tokens: int, slots: int
     ) -> tuple[Bool[Tensor, "R T _S"] | None, int]:
-        """What is hidden by the rule, too, from the first slot on that any token sees."""
+        """What is hidden by the rule, too, from the first slot on that any token sees.
+
+        A device other than the CPU is not waited for: there it is from the first slot of all.
+        """
+        device = self.like.device
         assert self._rule is not None
         assert self._positions is not None
         of_slots = np.zeros((len(run), 1, slots), np.int64)
@@ -280,9 +284,12 @@ class Attention:
             of_slots[at, 0, : i.cached] = self._positions[i.row, : i.cached]
             of_slots[at, 0, i.cached : i.cached + count] = i.positions
             of_tokens[at, :, 0] = [*i.positions, *i.positions[-1:] * (tokens - count)]
-        sees = self._rule(torch.from_numpy(of_tokens), torch.from_numpy(of_slots))
+        at_tokens, at_slots = (moved(torch.from_numpy(of), device) for of in (of_tokens, of_slots))
+        sees = self._rule(at_tokens, at_slots)
         if hidden is not None:
             sees = sees & ~hidden
+        if device.type != "cpu":
+            return ~sees, 0
         begin = int(sees.any(1).any(0).int().argmax())
         sees = sees[:, :, begin:]
         return (None if bool(sees.all()) else ~sees), begin
@@ -355,7 +362,7 @@ def padding(
         pad += [start + min(t, count - 1) for t in range(tokens)]
         unpad += [row * tokens + t for t in range(count)]
         start += count
-    return torch.tensor(pad, device=device), torch.tensor(unpad, device=device)
+    return placed(pad, device), placed(unpad, device)
 
 
 def mean_weights(
@@ -373,7 +380,7 @@ def mean_weights(
         for at in range(segments[0].rows):
             i = next(rows)
             count, slots = len(i.ids), i.cached + len(i.ids)
-            mean = torch.zeros(i.attended, slots)
+            mean = plans[0].like.new_zeros(i.attended, slots)
             for s in segments:
                 if i.attended and s.watched is not None:
                     weights = s.watched[at, count - i.attended : count, : slots - s.begin]
@@ -383,18 +390,21 @@ def mean_weights(
     return found
 
 
-def hidden_slots(run: Sequence[RowInput], tokens: int, slots: int) -> Bool[Tensor, "R T S"] | None:
+def hidden_slots(
+    run: Sequence[RowInput], tokens: int, slots: int, device: torch.device
+) -> Bool[Tensor, "R T S"] | None:
     """Which slots a token does not see; None if every token sees every slot."""
     if tokens == 1 and all(i.cached + 1 == slots and i.visible is None for i in run):
         return None
     last = [[i.cached + min(t, len(i.ids) - 1) for t in range(tokens)] for i in run]
-    hidden = torch.arange(slots) > torch.tensor(last)[:, :, None]
+    hidden = torch.arange(slots, device=device) > placed(last, device)[:, :, None]
     for row, i in enumerate(run):
         if i.visible is not None:
             hidden[row, :, i.visible : i.cached] = True
         if i.ancestors is not None:
             count = len(i.ids)
-            hidden[row, :count, i.cached : i.cached + count] = ~i.ancestors
+            sees = moved(i.ancestors, device)
+            hidden[row, :count, i.cached : i.cached + count] = ~sees
             hidden[row, count:] = hidden[row, count - 1]
     return hidden
 
@@ -406,4 +416,4 @@ def additive(
     if hidden is None:
         return None
     mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
-    return mask.masked_fill_(hidden.to(like.device), float("-inf"))[:, None]
+    return mask.masked_fill_(hidden, float("-inf"))[:, None]

@@ -13,6 +13,7 @@ from sparing.errors import ModelError
 from sparing.files import read_json
 from sparing.model.checkpoint import in_transformers, read_model
 from sparing.model.config import Shape
+from sparing.model.devices import placed
 from sparing.model.gguf_files import is_gguf
 from sparing.model.inputs import KeyValues, Output, RowInput
 from sparing.model.layer_set import KINDS, LayerSet
@@ -137,10 +138,10 @@ class HubDecoder:
         with now.running():
             output = self.model(
                 **self._embedded(inputs),
-                position_ids=torch.tensor([positions], device=self.device),
+                position_ids=placed([positions], self.device),
                 past_key_values=self._layers,
                 use_cache=True,
-                logits_to_keep=torch.tensor(wanted, dtype=torch.long, device=self.device),
+                logits_to_keep=placed(wanted, self.device, torch.long),
                 output_hidden_states=layer is not None,
             )
         assert self._hidden is not None
@@ -156,7 +157,7 @@ class HubDecoder:
 
     def _embedded(self, inputs: Sequence[RowInput]) -> dict[str, Tensor]:
         """The new tokens as the model takes them: ids, or embeddings where a row has vectors."""
-        ids = torch.tensor([[token for i in inputs for token in i.ids]], device=self.device)
+        ids = placed([[token for i in inputs for token in i.ids]], self.device)
         if not any(i.vectors for i in inputs):
             return {"input_ids": ids}
         x = self.model.get_input_embeddings()(ids)

@@ -89,9 +89,8 @@ class Seen:
 
     @property
     def rule(self) -> Rule:
-        first = torch.zeros((), dtype=torch.int64)  # row and head: the mask is the same for all
-
         def rule(tokens: Int[Tensor, "R T 1"], slots: Int[Tensor, "R 1 S"]) -> Bool[Tensor, "..."]:
+            first = tokens.new_zeros(())  # row and head: the mask is the same for all
             seen: Tensor = self.function(first, first, tokens, slots)
             return seen.expand(len(tokens), tokens.shape[1], slots.shape[2])
 

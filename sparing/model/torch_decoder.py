@@ -1,6 +1,7 @@
 """A pass in torch, for any dtype and device: the slower oracle of the compiled pass."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from sparing.model.attention import Attention, Writer, floats
 from sparing.model.decoder import Decoder, Layer
+from sparing.model.devices import placed
 from sparing.model.inputs import KeyValues, Output, RowInput, scored
 from sparing.model.layer_set import LayerSet
 from sparing.model.matrix import Matrix
@@ -57,7 +59,7 @@ class TorchDecoder(Decoder):
 
     def _embed(self, inputs: Sequence[RowInput]) -> Float[Tensor, "N E"]:
         """The embeddings of the new tokens, with the given vectors in their places."""
-        ids = torch.tensor([token for i in inputs for token in i.ids], device=self.device)
+        ids = placed([token for i in inputs for token in i.ids], self.device)
         x = self.embedding.rows(ids).to(self.dtype)
         start = 0
         for i in inputs:
@@ -66,11 +68,14 @@ class TorchDecoder(Decoder):
             start += len(i.ids)
         return x
 
+    @cached_property
+    def _frequencies(self) -> Tensor:
+        return self.config.inverse_frequencies.to(self.device)
+
     def _rotary(self, inputs: Sequence[RowInput]) -> tuple[Tensor, Tensor]:
         """cos and sin ``[N, 1, D]``, the first half of sin negated: x cos + roll(x, D/2) sin."""
-        positions = torch.tensor([p for i in inputs for p in i.positions], device=self.device)
-        frequencies = self.config.inverse_frequencies.to(self.device)
-        angles = positions[:, None].float() * frequencies
+        positions = placed([p for i in inputs for p in i.positions], self.device)
+        angles = positions[:, None].float() * self._frequencies
         cos, sin = angles.cos() * self.config.rope_scale, angles.sin() * self.config.rope_scale
         both = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
         return both[0][:, None].to(self.dtype), both[1][:, None].to(self.dtype)

@@ -51,7 +51,7 @@ def watched(
     for seen in range(slots - queries + 1, slots + 1):
         row = random.integers(0, random.choice([3, 1000]), seen).astype(np.float64)
         row /= row.sum() or 1.0
-        record.add(row[None])
+        record.add(torch.from_numpy(row[None]))
         attention.append([*row.tolist(), *[0.0] * (slots - seen)])
     positions = np.sort(random.choice(3 * slots, slots, replace=False))
     kinds = np.array([Kind.PROMPT] * question + [Kind.THOUGHT] * (slots - question), np.int8)
@@ -170,7 +170,7 @@ def test_ties_go_to_the_later_slot(policy):
     view, _ = watched(policy, 12, 0, seed=0)
     kinds = np.array([Kind.PROMPT] * 2 + [Kind.THOUGHT] * 10, np.int8)
     record = AttentionRecord(policy.watches)
-    record.add(np.full((4, 12), 1 / 12))
+    record.add(torch.full((4, 12), 1 / 12))
     view = replace(view, kinds=kinds, attention=record, keys=[torch.zeros(2, 12, 4)])
     keep = select(policy.score(view), kinds, Budget(12, 2, 3, 2))
     assert np.flatnonzero(keep).tolist() == [0, 1, 7, 8, 9, 10, 11]
@@ -193,7 +193,7 @@ def test_the_record_goes_with_its_slots(last, seed, steps):
         next_position = fresh.stop
         held += fresh
         attention, room = random.random((tokens, len(held))), record._sums
-        record.add(attention)
+        record.add(torch.from_numpy(attention))
         assert record._sums is room or len(record._sums) >= 2 * len(held), "it grows by doubling"
         said += [dict(zip(held, row, strict=True)) for row in attention.tolist()]
         if share < 0.5:

@@ -106,14 +106,14 @@ def evicted(whole: SlotView, out: Any, request: Request) -> list[tuple[list[int]
     budget, policy, start = request.budget, request.policy, len(request.prompt.ids)
     if budget is None or policy is None:
         return []
-    attention = torch.stack([layer[0].mean(0) for layer in out.attentions]).mean(0).numpy()
+    attention = torch.stack([layer[0].mean(0) for layer in out.attentions]).mean(0)
     live, found = list(range(start)), []
     for at in range(start + 1, len(whole.positions) - 1):
         live.append(at - 1)
         if len(live) < budget.slots:
             continue
         record = AttentionRecord(policy.watches)
-        record.add(attention[start:at, live])
+        record.add(attention[start:at][:, live])
         view = SlotView(
             positions=whole.positions[live],
             kinds=whole.kinds[live],
