@@ -10,6 +10,7 @@ from sparing.cli.bench import bench
 from sparing.cli.bench_all import all_ as bench_all
 from sparing.cli.bench_all import headline
 from sparing.cli.bench_depth import depth as bench_depth
+from sparing.cli.bench_device import device as bench_device
 from sparing.cli.bench_hub import hub as bench_hub
 from sparing.cli.bench_latent import latent as bench_latent
 from sparing.cli.bench_memory import memory
@@ -66,6 +67,7 @@ bench.command("memory")(takes_flags(memory))
 bench.command("depth")(takes_flags(bench_depth))
 bench.command("serve")(takes_flags(bench_serve))
 bench.command("hub")(takes_flags(bench_hub))
+bench.command("device")(takes_flags(bench_device))
 bench.command("latent")(bench_latent)
 bench.command("all")(takes_flags(bench_all))
 bench.command("headline")(headline)

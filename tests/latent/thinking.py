@@ -47,8 +47,10 @@ def _thinking(family: str, source: Path | None, changed: tuple[tuple[str, Any], 
 
 
 @cache
-def thinker(path: Path, dtype: str = "float64", decoder: str = "auto") -> Engine:
-    return load(str(path), dtype=dtype, decoder=decoder)
+def thinker(
+    path: Path, dtype: str = "float64", decoder: str = "auto", device: str = "cpu"
+) -> Engine:
+    return load(str(path), dtype=dtype, decoder=decoder, device=device)
 
 
 def said(result: Result) -> dict[str, Any]:

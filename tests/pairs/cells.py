@@ -13,6 +13,7 @@ from sparing.depth.layer_sets import TunedLayerSet
 from sparing.depth.state import DraftingState
 from sparing.engine.result import Result
 from sparing.memory.find import POLICIES
+from sparing.model.devices import placed
 from tests.depth.planted import IDLE, planted
 from tests.engine.driving import run
 from tests.families import HUB
@@ -92,17 +93,18 @@ def checkpoint(family: str) -> Path:
 
 
 @cache
-def engine(family: str) -> Engine:
-    """In float64, with a predictor of random weights and the set of the idle sub-layers."""
-    bare = thinker(checkpoint(family))
+def engine(family: str, dtype: str = "float64", device: str = "cpu") -> Engine:
+    """With a predictor of random weights and the set of the idle sub-layers."""
+    bare = thinker(checkpoint(family), dtype, device=device)
     predictor = random_predictor(width(bare), dtype=torch.float64)
+    predictor = predictor.to(bare.decoder.device, bare.decoder.dtype)
     drafting = DraftingState(bare.decoder, {"planted": TunedLayerSet(IDLE, 1.0, 2.0)})
     return Engine(bare.decoder, bare.chat, family, predictor, drafting, bare.latents)
 
 
 def width(model: Engine) -> int:
     """Of its hidden states."""
-    return model.decoder.embedding.rows(torch.tensor([0])).shape[1]
+    return model.decoder.embedding.rows(placed([0], model.decoder.device)).shape[1]
 
 
 def memories(cell: Cell) -> list[Memory]:
@@ -116,9 +118,12 @@ def memories(cell: Cell) -> list[Memory]:
     ]
 
 
-def answers(cell: Cell, heard: list[list[int]] | None = None, **parts: Any) -> list[Result]:
-    """``heard``: texts that lookup knows from earlier requests; ``parts``: of the loop."""
-    model = engine(cell.family)
+def answers(
+    cell: Cell, heard: list[list[int]] | None = None, model: Engine | None = None, **parts: Any
+) -> list[Result]:
+    """``heard``: texts that lookup knows from earlier requests; ``parts``: of the loop; ``model``:
+    by default the one in float64."""
+    model = model or engine(cell.family)
     model.drafting.forget()
     for text in heard or []:
         model.drafting.ngrams.add(text, len(text))
