@@ -59,6 +59,7 @@ class RowSegment:
     unpad: Int[Tensor, " n"] | None
     mask: Float[Tensor, "B _G _TH S"] | None
     parts: int  # equal parts of a single row's queries, one a thread
+    by_head: bool  # a single query, each of its heads for itself
     products: bool  # whether two batched products are faster than the fused attention
     attended: bool  # whether any row asks for its attention weights
     watched: Float[Tensor, "R T S"] | None = None  # weights: mean over heads, sum over layers
@@ -180,7 +181,13 @@ class Attention:
         values: Float[Tensor, "B G S Dv"],
         scores: Scores,
     ) -> Float[Tensor, "n HDv"]:
-        q, k, v = self._pack(s, q), self._seen(s, keys), self._seen(s, values)
+        k, v = self._seen(s, keys), self._seen(s, values)
+        if s.by_head and scores.plain:
+            mixed = F.scaled_dot_product_attention(
+                q[:, :, None], k, v, s.mask, scale=scores.scale, enable_gqa=True
+            )
+            return mixed.reshape(1, -1)
+        q = self._pack(s, q)
         if not scores.plain:
             return self._unpack(s, self._softmax(s, q, k, scores) @ v)
         if s.products:
@@ -237,7 +244,7 @@ class Attention:
         if self._rule is not None:
             hidden, begin = self._narrowed(hidden, run, tokens, end)
         mask, slots = additive(hidden, like), end - begin
-        parts = self._parts(len(run), tokens, like)
+        parts, by_head = self._parts(len(run), tokens, like), self._by_head(len(run), tokens, like)
         if mask is not None and tokens > 1:
             mask = mask.repeat_interleave(self.group, dim=2)
             if parts > 1:
@@ -263,6 +270,7 @@ class Attention:
             unpad,
             mask,
             parts,
+            by_head,
             products,
             attended,
         )
@@ -300,6 +308,11 @@ class Attention:
         idle = rows == 1 and 1 < tokens <= PADDED_TOKENS and self.key_heads % threads
         divides = tokens * self.group % threads == 0
         return threads if idle and divides and like.device.type == "cpu" else 1
+
+    def _by_head(self, rows: int, tokens: int, like: Tensor) -> bool:
+        """Whether key heads leave threads idle where a single row has a single query."""
+        idle = rows == 1 and tokens == 1 and self.key_heads % torch.get_num_threads()
+        return bool(idle) and like.device.type == "cpu"
 
     def _products(self, rows: int, tokens: int, slots: int, like: Tensor) -> bool:
         """Whether to take two products: on CPUs, over many short rows, twice as fast as fused."""
