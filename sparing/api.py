@@ -40,6 +40,7 @@ from sparing.model.assemble import load_decoder
 from sparing.model.chat import ChatFormat, Prompt, PromptLike, shortened
 from sparing.model.checkpoint import read_config, reading
 from sparing.model.config import ModelConfig
+from sparing.model.devices import computes
 from sparing.model.extras import or_without
 from sparing.model.fingerprint import files_fingerprint
 from sparing.model.hub_decoder import HubDecoder
@@ -77,7 +78,8 @@ def load(
 
     ``weights``: their precision; auto keeps what the file has.
     ``dtype``: what is computed in, a name or torch's own; auto and None are float32, any other is
-    torch's to compute. ``threads``: of torch and of the kernels. ``decoder`` "hub" runs any causal
+    torch's to compute, and so is any other ``device`` than the CPU. ``threads``: of torch and of
+    the kernels. ``decoder`` "hub" runs any causal
     model through transformers, at its speed; "fast" is ours, for four families; "auto" takes ours
     where it can. ``trust_remote_code``: run code that comes with a model.
     ``markers``: start and end of a thought, where they are not found by themselves. ``predictor``:
@@ -128,16 +130,13 @@ def dtype_name(dtype: str | torch.dtype | None) -> str:
 class LoadArguments(Loading):
     """The arguments of ``load``, checked."""
 
-    device: str
     markers: Any
 
     @field_validator("device")
     @classmethod
     def _is_here(cls, value: str) -> str:
-        try:
-            torch.empty(0, device=value)
-        except (RuntimeError, AssertionError):
-            raise ValueError(f"must be a device that torch has here, got {value!r}") from None
+        if not computes(value):
+            raise ValueError(f"must be a device that torch has here, got {value!r}")
         return value
 
     @model_validator(mode="after")

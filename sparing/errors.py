@@ -5,6 +5,8 @@ prints it and exits with `exit_code`; the server answers 400 with it. Any other 
 in Sparing and keeps its traceback.
 """
 
+from typing import Any
+
 
 class SparingError(Exception):
     """An error that the user can correct; the message says how."""
@@ -22,6 +24,10 @@ class UnknownArchitecture(ModelError):
     def __init__(self, message: str, what: str) -> None:
         super().__init__(message)
         self.what = what
+
+    def __reduce__(self) -> Any:
+        """How it goes to another process."""
+        return type(self), (str(self), self.what)
 
 
 class OptionError(SparingError, ValueError):

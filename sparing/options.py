@@ -149,6 +149,7 @@ class Loading(Options):
         default="auto",
         description="hub runs any causal model through transformers; auto does where fast cannot",
     )
+    device: str = Field(default="cpu", description="what torch calls it: cpu, cuda, cuda:1")
     trust_remote_code: bool = Field(default=False, description="run code that comes with a model")
 
     @model_validator(mode="after")

@@ -8,10 +8,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 PYTHON=${PYTHON:-.venv/bin/python} DEVICE=${DEVICE:-cuda} failed=0
-for dtype in float32 bfloat16; do
-  echo "pairs on $DEVICE in $dtype"
-  SPARING_DEVICE=$DEVICE SPARING_DTYPE=$dtype timeout 150 "$PYTHON" -m pytest -q tests/pairs/test_on_a_device.py || failed=1
-done
+SPARING_DEVICE=$DEVICE timeout 280 "$PYTHON" -m pytest -q -rP tests/pairs/test_on_a_device.py || failed=1
 timeout 180 "$PYTHON" -m sparing bench device --device "$DEVICE" ${SHAPE:+--shape "$SHAPE"} --n 1 \
   --json "${1:-results/device.json}" --overwrite || failed=1
 exit $failed

@@ -19,12 +19,11 @@ def device(
     max_new_tokens: Annotated[int, flag("of each row", min=2)] = 512,
 ) -> None:
     """`custom_generate` plain, under a budget and with drafts, over `generate`, on a GPU."""
-    import torch
-
     from sparing.api import DTYPES
     from sparing.errors import OptionError
     from sparing.evaluate.bench_device import SHAPES, bench_device, random_model
     from sparing.evaluate.report import report
+    from sparing.model.devices import computes
 
     if shape not in SHAPES:
         raise OptionError(f"shape must be one of {', '.join(SHAPES)}, got {shape!r}")
@@ -32,10 +31,8 @@ def device(
         raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if not all(each.isdigit() and int(each) for each in rows.split(",")):
         raise OptionError(f"rows must be whole numbers with commas, such as 1,32, got {rows!r}")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise OptionError(f"device must be one that torch has here, got {device!r}") from None
+    if not computes(device):
+        raise OptionError(f"device must be one that torch has here, got {device!r}")
     model = random_model(shape, DTYPES[dtype], device)
     counts = [int(each) for each in rows.split(",")]
     figures, raw = bench_device(model, counts, prompt, max_new_tokens, n)

@@ -12,6 +12,15 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 
+def computes(device: str) -> bool:
+    """Whether a device of this name is here."""
+    try:
+        torch.zeros((), device=device).item()
+    except (RuntimeError, AssertionError):
+        return False
+    return True
+
+
 def placed(values: Any, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """``torch.tensor`` on a device."""
     return moved(torch.tensor(values, dtype=dtype), device)

@@ -147,6 +147,8 @@ def test_an_error_names_flags(error, told, kind):
         ("run hi --interval 0", "--interval must be greater than or equal to 1, got 0"),
         ("serve --timeout 0", "--timeout must be greater than 0, got 0.0"),
         ("serve --body-timeout 0", "--body-timeout must be greater than 0, got 0.0"),
+        ("run hi --device meta", "--device must be a device that torch has here, got 'meta'"),
+        ("bench device --device cuda:9", "--device must be one that torch has here"),
         ("serve --max-body 0", "--max-body must be greater than or equal to 1, got 0"),
         ("serve --max-prompt-tokens 0", "--max-prompt-tokens must be greater than or equal to 1"),
         ("serve --grace -1", "--grace must be greater than or equal to 0, got -1.0"),
@@ -169,12 +171,13 @@ def test_every_flag_of_loading_reaches_load(sparing, monkeypatch):
 
     monkeypatch.setattr("sparing.api.load", load)
     ask = ("run", "Q", "--trust-remote-code", "--decoder", "hub", "--threads", 1)
-    assert sparing(*ask, "--dtype", "float64").code == 2
+    assert sparing(*ask, "--dtype", "float64", "--device", "meta").code == 2
     assert given == {
         "weights": "auto",
         "dtype": "float64",
         "threads": 1,
         "decoder": "hub",
+        "device": "meta",
         "trust_remote_code": True,
         "predictor": None,
     }

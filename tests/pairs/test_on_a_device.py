@@ -1,6 +1,6 @@
-"""Cells on a device and in a dtype, against float64 on the CPU.
+"""Cells on a device and in its dtypes, against float64 on the CPU.
 
-    SPARING_DEVICE=cuda SPARING_DTYPE=bfloat16 pytest tests/pairs/test_on_a_device.py
+    SPARING_DEVICE=cuda SPARING_DTYPES=float32,bfloat16 pytest tests/pairs/test_on_a_device.py
 
 Other sums round otherwise. So a row may part from its oracle where the two likeliest tokens are as
 close as the dtype's noise, and nowhere else; behind that place it is another text. It may also
@@ -9,6 +9,7 @@ evict another slot of a score that is as close, and say something else from ther
 
 import os
 from collections import Counter
+from functools import cache
 from itertools import zip_longest
 
 import pytest
@@ -16,39 +17,50 @@ import pytest
 from sparing.engine.events import EvictEvent, TokenEvent
 from sparing.engine.result import Result
 from tests.elsewhere import device
-from tests.families import HUB
 from tests.pairs import cells
 from tests.pairs.cells import AXES, Cell
 from tests.pairs.covering import covering
 
 DEVICE = os.environ.get("SPARING_DEVICE")
-DTYPE = os.environ.get("SPARING_DTYPE", "float32" if DEVICE else "float64")
-TIE = {"float64": 1e-6, "float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}[DTYPE]  # of log p
-ALL = {
-    "family": [*AXES["family"], *HUB],
+DTYPES = os.environ.get("SPARING_DTYPES", "float32,bfloat16") if DEVICE else "float64"
+TIES = {"float64": 1e-6, "float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}  # of log p
+LEAST = {"float64": 1.0, "float32": 0.95, "float16": 0.25, "bfloat16": 0.25}  # compared
+MANY = {
+    "family": ["llama", "qwen3", "gemma3", "gpt_oss", "qwen3_moe", "phi3"],
     "policy": AXES["policy"],
     "draft": ["off", "lookup", "layers", "hybrid"],
 }
 FEW = {"family": ["llama", "gemma3"], "policy": ["random"], "draft": ["layers"]}
-compared: Counter[str] = Counter()
+CELLS = [
+    Cell(**row, latent="off", picks="greedy", rows="together")
+    for row in covering(MANY if DEVICE else FEW, 2)
+]
+compared: dict[str, Counter[str]] = {}
+
+
+@cache
+def oracle(cell: Cell) -> list[Result]:
+    return cells.answers(cell)
+
+
+@pytest.fixture(autouse=True)
+def _with_margins(monkeypatch):
+    greedy = cells.SAMPLINGS["greedy"].model_copy(update={"logprobs": 2})
+    monkeypatch.setitem(cells.SAMPLINGS, "greedy", greedy)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "row", covering(ALL if DEVICE else FEW, 2), ids=lambda row: "-".join(row.values())
-)
-def test_parts_at_ties_alone(row, monkeypatch):
-    greedy = cells.SAMPLINGS["greedy"].model_copy(update={"logprobs": 2})
-    monkeypatch.setitem(cells.SAMPLINGS, "greedy", greedy)
-    cell = Cell(**row, latent="off", picks="greedy", rows="together")
-    expected = cells.answers(cell.plain)
-    found = cells.answers(cell, model=cells.engine(cell.family, DTYPE, DEVICE or device()))
-    for ours, theirs in zip(found, expected, strict=True):
+@pytest.mark.parametrize("dtype", DTYPES.split(","))
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_parts_at_ties_alone(cell, dtype):
+    found = cells.answers(cell, model=cells.engine(cell.family, dtype, DEVICE or device()))
+    counts = compared.setdefault(dtype, Counter())
+    for ours, theirs in zip(found, oracle(cell.plain), strict=True):
         same = agreed(ours.token_ids, theirs.token_ids)
-        compared["same"] += same
-        compared["all"] += len(theirs.token_ids)
+        counts["same"] += same
+        counts["all"] += len(theirs.token_ids)
         if same < min(len(theirs.token_ids), evicted_alike(ours, theirs)):
-            assert margin(theirs, same) < TIE, f"parted at {same}, where nothing is close"
+            assert margin(theirs, same) < TIES[dtype], f"parted at {same}, where nothing is close"
 
 
 @pytest.mark.slow
@@ -56,8 +68,9 @@ def test_enough_was_compared():
     """Runs last: ties did not make the comparison an empty one."""
     if not compared:
         pytest.skip("the cells ran in other processes, or not at all")
-    least = 0.25 if DTYPE in ("float16", "bfloat16") else 0.95
-    assert compared["same"] >= least * compared["all"], compared
+    for dtype, counts in compared.items():
+        print(dtype, dict(counts))
+        assert counts["same"] >= LEAST[dtype] * counts["all"], dtype
 
 
 def agreed(ours: list[int], theirs: list[int]) -> int:
