@@ -55,14 +55,19 @@ def flags_of(options: type[Options], how: Flags = EVERY) -> dict[str, FieldInfo]
     return found
 
 
-def values_of(options: type[Options], values: dict[str, Any], how: Flags) -> dict[str, Any]:
+def values_of(
+    options: type[Options],
+    values: dict[str, Any],
+    how: Flags,
+    shown: Callable[[str], str] | None = None,
+) -> dict[str, Any]:
     """What the flags gave, taken out of ``values``, by field; raises OptionError."""
     found: dict[str, Any] = {}
     for name, info in options.model_fields.items():
         if name in how.without:
             continue
         if is_options(inner := info.annotation):
-            found[name] = built(inner, values, flags_in(info.metadata))
+            found[name] = built(inner, values, flags_in(info.metadata), shown)
         elif (value := values.pop(how.renamed.get(name, name))) not in (None, [], ()):
             found[name] = value
     return found
@@ -79,23 +84,29 @@ def fields_of(options: type[Options], how: Flags = EVERY) -> dict[str, str]:
     return found
 
 
-def built(options: type[Options], values: dict[str, Any], how: Flags) -> Options:
-    """The options that the flags ask for; an error names the flags."""
-    given = values_of(options, values, how)
-    with named(fields_of(options, how)):
+def built(
+    options: type[Options],
+    values: dict[str, Any],
+    how: Flags,
+    shown: Callable[[str], str] | None = None,
+) -> Options:
+    """The options that the flags ask for; an error names the flags, as ``shown`` writes them."""
+    given = values_of(options, values, how, shown)
+    with named(fields_of(options, how), shown):
         return options(**given)
 
 
 @contextmanager
-def named(flags: Mapping[str, str]) -> Iterator[None]:
+def named(flags: Mapping[str, str], shown: Callable[[str], str] | None = None) -> Iterator[None]:
     """An error of options or prompts from within names flags instead of fields.
 
     ``flags``: by field. The error's first word is a field, and so is a name with an underscore
-    wherever it stands.
+    wherever it stands. ``shown``: how a flag is written; by default with dashes.
     """
+    write = shown or as_flag
 
     def flag_of(found: re.Match[str]) -> str:
-        return as_flag(flags[found[0]]) if found[0] in flags else found[0]
+        return write(flags[found[0]]) if found[0] in flags else found[0]
 
     try:
         yield

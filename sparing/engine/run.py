@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from weakref import WeakSet
 
-from sparing.engine.events import DoneEvent, Event
+from sparing.engine.events import DoneEvent, Event, TokenEvent
 from sparing.engine.loop import Loop
 from sparing.engine.result import Result
 from sparing.engine.row import Request, Row
@@ -90,6 +90,7 @@ class Stream:
         self._run, self._events = run, list[Event]()
         self.notice, self.budget = request.prompt.notice, request.budget
         self._iterator = iter(run)
+        self._text = ""
 
     def __enter__(self) -> "Stream":
         return self
@@ -108,10 +109,21 @@ class Stream:
     def __next__(self) -> Event:
         event = next(self._iterator)
         self._events.append(event)
+        if isinstance(event, TokenEvent | DoneEvent):
+            self._text += event.text
         if isinstance(event, DoneEvent) and (error := self._run.rows[0].error):
             self.close()
             raise error
         return event
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """Thinking and answer; before the end without text that a later token may change, so that
+        both only grow."""
+        if not self.begun:
+            return "", ""
+        ended = isinstance(self._events[-1], DoneEvent)
+        return self._run.rows[0].transcript.split(self._text, so_far=not ended)
 
     def close(self) -> None:
         """Stop; the row's memory is freed. Iterating on finds nothing more."""

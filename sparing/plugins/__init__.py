@@ -1,0 +1,1 @@
+"""Sparing inside other programs: lm-eval's harness and Datasette's ``llm``."""
