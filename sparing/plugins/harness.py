@@ -168,7 +168,7 @@ class Harness:
             return
         loop = self.engine.loop(requests, options.depth, options.batch_size)
         for row in finished(loop, requests, range(len(requests))):
-            yield row.index, row.result.answer
+            yield row.index, self._behind_thoughts(row.result.answer)
         self.engine.drafting.keep()
 
     def loglikelihood(
@@ -225,6 +225,11 @@ class Harness:
     def fingerprint(self) -> str:
         """A name of the tokenizer and its template, without slashes."""
         return str(find_model(self.arguments.loading.model)).strip("/").replace("/", "__")
+
+    def _behind_thoughts(self, answer: str) -> str:
+        """An answer without what ends in a lone end marker, as lm-eval cuts it."""
+        end = self.think_end_token
+        return answer.rpartition(end)[2].lstrip() if end and end in answer else answer
 
     def _likelihoods(self, texts: Sequence[Scored]) -> Any:
         options = self.arguments

@@ -108,6 +108,8 @@ class SparingLM(LM):
 
 def main() -> None:
     """lm-eval's own command, with our model in its registry."""
+    import lm_eval.models  # noqa: F401  # its own models, which it reads into an empty registry alone
+
     if NAME not in MODEL_REGISTRY:
         register_model(NAME)(SparingLM)
     try:

@@ -127,6 +127,12 @@ def test_scoring_refuses_what_acts_on_the_model_s_own_words():
         list(harness.loglikelihood(PAIRS))
 
 
+def test_a_lone_end_marker_ends_a_thought_too():
+    harness = Harness(ModelArguments.of({"pretrained": "pocket"}))
+    assert harness._behind_thoughts("so it is</think>\n\n16") == "16"
+    assert harness._behind_thoughts(" 16") == " 16"
+
+
 def test_a_chat_template_is_rendered():
     harness = Harness(ModelArguments.of({"pretrained": "pocket"}))
     turns = [{"role": "user", "content": "What is 382 - 197?"}]
