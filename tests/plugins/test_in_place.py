@@ -1,6 +1,6 @@
 """The real programs, where the environment names an interpreter that has them and Sparing.
 
-SPARING_LM_EVAL, SPARING_LLM: a Python each
+SPARING_LM_EVAL, SPARING_LLM, SPARING_KVPRESS: a Python each; the last one needs no Sparing
 """
 
 import json
@@ -58,6 +58,8 @@ def test_lm_eval(tmp_path):
     assert "exact_match,none" in json.loads(found.read_text())["results"]["sums"]
     wrong = run([*command, "--model_args", "pretrained=pocket,bugdet=3"], tmp_path)
     assert wrong.stderr.splitlines()[-1].startswith("error: a model argument must be one of")
+    theirs = run([*command, "--model", "dummy"], tmp_path)
+    assert theirs.returncode == 0, "lm-eval's own models are still there"
 
 
 @pytest.mark.slow
@@ -75,8 +77,73 @@ def test_llm(tmp_path):
     assert "Token usage" in asked.stderr
     assert llm("-c", "What is 5 + 6?").returncode == 0
     assert "must be at least" in llm("-m", "sparing/pocket", "hi", "-o", "budget", 3).stderr
-    added = llm("sparing", "add", "mine", WEIGHTS)
-    assert added.stdout.startswith("sparing/mine is ")
+    link = tmp_path / "link"
+    link.symlink_to(WEIGHTS)  # as files in the hub's cache are: what they point to has no name
+    added = llm("sparing", "add", "mine", "link")
+    assert added.stdout == f"sparing/mine is {link}\n"
     assert llm("-m", "sparing/mine", "What is 5 + 6?").returncode == 0
     assert llm("sparing", "remove", "mine").returncode == 0
     assert "sparing/mine" not in llm("models").stdout
+
+
+@pytest.mark.slow
+def test_llm_finds_mistakes_before_a_model_loads(tmp_path):
+    python = python_of("SPARING_LLM")
+    for options, said in (
+        (["bugdet", 3], "bugdet"),
+        (["budget", "much"], "must be a count (512) or a share (0.25), got 'much'"),
+        (["policy", "window"], "policy window needs a budget, got none"),
+        (["weights", "q9"], "weights"),
+    ):
+        command = [python, "-m", "llm", "-m", "sparing/pocket", "hi", "-o", *options]
+        done = run(command, tmp_path, LLM_USER_PATH=str(tmp_path))
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "loading" not in done.stderr
+
+
+@pytest.mark.slow
+def test_llm_ends_an_answer_at_a_stop_string(tmp_path):
+    python = python_of("SPARING_LLM")
+    command = [python, "-m", "llm", "-m", "sparing/pocket", "-R", "What is 382 - 197 + 415?"]
+    done = run([*command, "-o", "stop", "00"], tmp_path, LLM_USER_PATH=str(tmp_path))
+    assert done.stdout.strip() == "6"
+    assert "check" not in done.stderr, "the thought is hidden"
+
+
+@pytest.mark.slow
+def test_llm_runs_on_without_our_models_where_their_names_are_broken(tmp_path):
+    python = python_of("SPARING_LLM")
+    (tmp_path / "sparing.json").write_text("{")
+    done = run([python, "-m", "llm", "models"], tmp_path, LLM_USER_PATH=str(tmp_path))
+    assert done.returncode == 0
+    assert "gpt" in done.stdout
+    assert "sparing.json must be JSON" in done.stderr
+    added = [python, "-m", "llm", "sparing", "add", "mine", WEIGHTS]
+    assert "must be JSON" in run(added, tmp_path, LLM_USER_PATH=str(tmp_path)).stderr
+    assert (tmp_path / "sparing.json").read_text() == "{"
+
+
+def test_llm_models_imports_nothing_heavy(tmp_path):
+    python = python_of("SPARING_LLM")
+    code = """
+import sys
+from llm.cli import cli
+cli(["models"], standalone_mode=False)
+print([name for name in ("torch", "transformers", "tokenizers") if name in sys.modules])
+"""
+    done = run([python, "-c", code], tmp_path, LLM_USER_PATH=str(tmp_path))
+    assert "sparing/pocket" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_kvpress(tmp_path):
+    """The predictor keeps what the answer needs; a score that knows nothing of it does not."""
+    python = python_of("SPARING_KVPRESS")
+    example = Path(__file__).parents[2] / "examples" / "kvpress_learned.py"
+    done = run([python, example, WEIGHTS, "What is 731 + 264 - 518 + 77 - 305?", 80], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = dict(line.split() for line in done.stdout.splitlines())
+    assert said["full"] == said["learned"] == "249"
+    assert said["knorm"] != "249"
