@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from tokenizers import Tokenizer, models
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import MaxLengthCriteria, PreTrainedTokenizerFast
 from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerationMixin
 
 from sparing.api import Engine
@@ -139,8 +139,8 @@ class Call:
         engine, most = self.engine, self.config.max_length - len(padded)
         budget = Budget.of(self.memory, len(prompt), most)
         ended = None
-        if self.criteria:
-            ended = self._ended(tag, padded, len(prompt))
+        if criteria := [each for each in self.criteria or () if not self._is_limit(each)]:
+            ended = self._ended(criteria, tag, padded, len(prompt))
         seed = int(torch.randint(1 << 62, ()))
         sampled = bool(self.config.do_sample)
         return Request(
@@ -177,7 +177,14 @@ class Call:
 
         return process
 
-    def _ended(self, tag: int, padded: list[int], asked: int) -> Callable[[Sequence[int]], bool]:
+    def _is_limit(self, criterion: Any) -> bool:
+        """Whether it only says what ``Limits`` says: nothing is asked a token then."""
+        known = type(criterion) is MaxLengthCriteria
+        return known and criterion.max_length >= self.config.max_length
+
+    def _ended(
+        self, criteria: Sequence[Any], tag: int, padded: list[int], asked: int
+    ) -> Callable[[Sequence[int]], bool]:
         device = self.engine.decoder.device
 
         def ended(tokens: Sequence[int]) -> bool:
@@ -186,7 +193,7 @@ class Call:
                 bool(criterion(ids, None)[0])
                 if is_rowwise(criterion)
                 else bool(criterion(ids.expand(self.rows, -1), None)[tag])
-                for criterion in self.criteria
+                for criterion in criteria
             )
 
         return ended
